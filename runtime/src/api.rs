@@ -1,0 +1,237 @@
+//! The one trait through which the agent uses a runtime, and the values that cross it.
+//!
+//! Two implementations: `embedded` (real containers) and `sim` (seeded, in memory). Every call is idempotent:
+//! making what is there and removing what is gone are successes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use spec::digest::Digest;
+use spec::image_ref::ImageRef;
+use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid};
+use spec::pod::{ContainerSpec, Protocol, PullPolicy};
+
+/// An error for people: what failed, and the chain of causes below it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation}")]
+pub struct RuntimeError {
+    /// What was tried: "pull image `x`".
+    pub operation: String,
+    /// What the failure means for trying again.
+    pub class: FailureClass,
+    /// Something the reader can do.
+    pub hint: Option<String>,
+    /// Why.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// What a failure means for trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// May go away by itself: network, registry, full disk.
+    Transient,
+    /// Stays until an input changes: no such image, no such program in it, wrong credentials.
+    Permanent,
+}
+
+/// What a runtime result is.
+pub type Result<T> = std::result::Result<T, RuntimeError>;
+
+/// An image in the store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageInfo {
+    /// The reference it was asked for by.
+    pub reference: ImageRef,
+    /// Digest of its manifest for this platform.
+    pub digest: Digest,
+    /// Bytes of its unpacked layers.
+    pub size: u64,
+}
+
+/// Credentials for registries, by registry host: what `imagePullSecrets` hold.
+pub type PullCredentials = Vec<(String, RegistryAuth)>;
+
+/// One registry login.
+#[derive(Clone)]
+pub struct RegistryAuth {
+    /// User name.
+    pub username: String,
+    /// Password or token.
+    pub password: spec::secret::SecretBytes,
+}
+
+/// What a container is started with: its spec and what the executor has resolved for it.
+#[derive(Debug, Clone)]
+pub struct ContainerStart {
+    /// The pod.
+    pub pod: Arc<PodRecord>,
+    /// The container's spec.
+    pub container: Arc<ContainerSpec>,
+    /// Number of this attempt, from 0.
+    pub attempt: u32,
+    /// The image, by the digest that the pod was made with.
+    pub image: Digest,
+    /// Every variable of the manifest, expanded. Those of the image are added by the runtime, below these.
+    /// Holds secrets: it never leaves memory and the run directory.
+    pub env: Vec<(String, String)>,
+    /// Files of the pod's generated volumes, by volume name.
+    pub files: BTreeMap<String, FileSet>,
+}
+
+/// Content of a generated volume.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FileSet {
+    /// Keep it in memory (it holds secrets).
+    pub memory: bool,
+    /// Files by relative path.
+    pub files: BTreeMap<String, FileContent>,
+}
+
+/// One generated file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileContent {
+    /// Its bytes.
+    pub bytes: spec::secret::SecretBytes,
+    /// Mode bits.
+    pub mode: u32,
+    /// Owner, when not root.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// A published port: connections to it reach the pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortKey {
+    /// Transport.
+    pub protocol: Protocol,
+    /// Host address; every one when `None`.
+    pub host_ip: Option<IpAddr>,
+    /// Port on the host.
+    pub host_port: u16,
+}
+
+/// Where a published port leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortTarget {
+    /// The pod.
+    pub pod: PodUid,
+    /// Its addresses.
+    pub addresses: Addresses,
+    /// Port inside.
+    pub container_port: u16,
+}
+
+/// Something happened; the facts are to be looked at again. A hint: it may be lost or doubled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeEvent {
+    /// A container of this pod ended, or its shim did.
+    ContainerChanged(PodUid, String),
+    /// The network's rules are not as they should be.
+    NetworkChanged,
+}
+
+/// cgroup readings of a container at one moment.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct ContainerStats {
+    /// CPU time used, in nanoseconds.
+    pub cpu_nanos: u64,
+    /// Periods in which it was throttled, and for how long in nanoseconds.
+    pub throttled: (u64, u64),
+    /// Bytes in use, page cache included.
+    pub memory_bytes: u64,
+    /// Bytes in use without reclaimable page cache.
+    pub working_set_bytes: u64,
+    /// Memory limit, when there is one.
+    pub memory_limit: Option<u64>,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Bytes read from and written to block devices.
+    pub io_bytes: (u64, u64),
+}
+
+/// Counters of a pod's network interface.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct NetworkStats {
+    /// Bytes received and sent.
+    pub bytes: (u64, u64),
+    /// Packets received and sent.
+    pub packets: (u64, u64),
+}
+
+/// Progress of a pull.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PullProgress {
+    /// A layer is known, with its compressed size.
+    Layer {
+        /// Digest of the compressed layer.
+        digest: Digest,
+        /// Bytes to fetch.
+        size: u64,
+        /// Already in the store.
+        present: bool,
+    },
+    /// Bytes of a layer have arrived.
+    Bytes {
+        /// Digest of the compressed layer.
+        digest: Digest,
+        /// Bytes so far.
+        received: u64,
+    },
+    /// A layer is unpacked and verified.
+    Done {
+        /// Digest of the compressed layer.
+        digest: Digest,
+    },
+}
+
+/// Hands of the agent.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Every pod there is a record of, as it is now.
+    async fn list(&self) -> Result<Vec<PodFacts>>;
+
+    /// One pod as it is now; `None` when there is no record of it.
+    async fn inspect(&self, pod: &PodUid) -> Result<Option<PodFacts>>;
+
+    /// Hints that facts have changed. Called once.
+    fn events(&self) -> tokio::sync::mpsc::UnboundedReceiver<RuntimeEvent>;
+
+    /// The image that a reference stands for in the store, without asking a registry.
+    async fn image(&self, reference: &ImageRef) -> Result<Option<ImageInfo>>;
+
+    /// Makes an image available by its pull policy.
+    async fn pull(&self, reference: &ImageRef, policy: PullPolicy, credentials: &PullCredentials) -> Result<ImageInfo>;
+
+    /// Writes the record and makes namespaces, addresses and volumes. Publishes no port.
+    async fn create_pod(&self, record: Arc<PodRecord>, files: BTreeMap<String, FileSet>) -> Result<Addresses>;
+
+    /// Starts an attempt of a container; answers when its program runs.
+    async fn start_container(&self, start: ContainerStart) -> Result<ContainerFacts>;
+
+    /// Sends a signal to a container's first process.
+    async fn signal_container(&self, pod: &PodUid, container: &str, signal: i32) -> Result<()>;
+
+    /// Ends a container with the whole of its cgroup; answers when it is gone.
+    async fn kill_container(&self, pod: &PodUid, container: &str) -> Result<()>;
+
+    /// Removes a pod whose containers have ended: namespaces, addresses, volumes that die with it, record.
+    async fn remove_pod(&self, pod: &PodUid) -> Result<()>;
+
+    /// Replaces the whole set of published ports in one atomic change.
+    async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<()>;
+
+    /// Swaps the content of a pod's generated volumes.
+    async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()>;
+
+    /// Readings of a running container.
+    async fn stats(&self, pod: &PodUid, container: &str) -> Result<ContainerStats>;
+
+    /// Counters of a pod's interface; `None` on the host's network.
+    async fn network_stats(&self, pod: &PodUid) -> Result<Option<NetworkStats>>;
+
+    /// The log file of an attempt's container, current one first.
+    fn log_files(&self, pod: &PodUid, container: &str) -> Vec<PathBuf>;
+}

@@ -1,0 +1,15 @@
+//! Values and decisions of mainstay.
+//!
+//! Everything here is a value or a pure function: no I/O, no async, no clock, no randomness and no logging.
+//! Manifests come in as text with a name, and leave as [`workload::Desired`]; what runs comes in as
+//! [`observed`]; `plan` compares the two and says what may be done now, and why.
+
+pub mod diagnostic;
+pub mod digest;
+pub mod image_ref;
+pub mod node;
+pub mod observed;
+pub mod pod;
+pub mod secret;
+pub mod time;
+pub mod workload;

@@ -1,0 +1,137 @@
+//! What is there: the facts that the runtime reports and that plans are made from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::pod::{PodSpec, ResolvedImages};
+use crate::time::Timestamp;
+use crate::workload::{SourceRef, WorkloadId};
+
+/// Unique id of one pod, new for every replacement: 16 hex digits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PodUid(pub String);
+
+impl fmt::Display for PodUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a pod was made as. Written once, when it is made, and kept on disk until it is removed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PodRecord {
+    /// Unique id.
+    pub uid: PodUid,
+    /// The workload it belongs to.
+    pub workload: WorkloadId,
+    /// Which of the workload's pods it is, from 0.
+    pub ordinal: u32,
+    /// Its name: the workload's own for single pods, else with the ordinal.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Where its manifest was.
+    pub source: SourceRef,
+    /// What it is.
+    pub spec: Arc<PodSpec>,
+    /// Which digest each image stood for.
+    pub images: ResolvedImages,
+    /// When it was made, in seconds of Unix time; for people only.
+    pub created_unix: i64,
+    /// When it was made, on the boot-time clock of `boot_id`.
+    pub created: Timestamp,
+    /// The boot it was made in.
+    pub boot_id: String,
+}
+
+/// A pod as it is now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PodFacts {
+    /// What it was made as.
+    pub record: Arc<PodRecord>,
+    /// Whether its namespaces exist in this boot.
+    pub sandbox: bool,
+    /// Its addresses; none on the host's network.
+    pub addresses: Addresses,
+    /// The newest attempt of each container that was ever started, by container name.
+    pub containers: BTreeMap<String, ContainerFacts>,
+}
+
+/// Addresses of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Addresses {
+    /// IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// The newest attempt of a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerFacts {
+    /// Counts from 0; each start is a new attempt.
+    pub attempt: u32,
+    /// How it is.
+    pub state: ContainerState,
+}
+
+/// State of an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ContainerState {
+    /// Its process runs.
+    Running {
+        /// Process id on the host.
+        pid: u32,
+        /// When it started.
+        started: Timestamp,
+    },
+    /// It ended.
+    Exited(Exit),
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code; 128 + signal when a signal ended it.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Whether the kernel killed it for want of memory.
+    pub oom: bool,
+    /// When it started, on the boot-time clock of `boot_id`; `None` when it never did.
+    pub started: Option<Timestamp>,
+    /// When it ended, on the boot-time clock of `boot_id`.
+    pub finished: Timestamp,
+    /// When it ended, in seconds of Unix time; for people only.
+    pub finished_unix: i64,
+    /// The boot it ended in.
+    pub boot_id: String,
+    /// Why it could not start or was lost, when that is so.
+    pub error: Option<String>,
+    /// Its termination message (Kubernetes terminationMessagePath).
+    pub message: Option<String>,
+}
+
+impl ContainerFacts {
+    /// Whether its process runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, ContainerState::Running { .. })
+    }
+
+    /// How it ended, when it did.
+    #[must_use]
+    pub fn exit(&self) -> Option<&Exit> {
+        match &self.state {
+            ContainerState::Exited(exit) => Some(exit),
+            ContainerState::Running { .. } => None,
+        }
+    }
+}
