@@ -47,7 +47,16 @@ impl Diagnostic {
     /// An error at a place.
     #[must_use]
     pub fn error(code: &'static str, file: &str, span: Option<Span>, message: impl Into<String>) -> Self {
-        Self { code, severity: Severity::Error, file: file.to_owned(), span, path: None, message: message.into(), hint: None, notes: Vec::new() }
+        Self {
+            code,
+            severity: Severity::Error,
+            file: file.to_owned(),
+            span,
+            path: None,
+            message: message.into(),
+            hint: None,
+            notes: Vec::new(),
+        }
     }
 
     /// A warning at a place.

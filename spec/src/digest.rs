@@ -112,7 +112,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "sha256:", "sha256:E3B0", "sha512:00", "sha256:../../etc", &format!("sha256:{}", "g".repeat(64))] {
+        for text in
+            ["", "sha256:", "sha256:E3B0", "sha512:00", "sha256:../../etc", &format!("sha256:{}", "g".repeat(64))]
+        {
             assert!(Digest::parse(text).is_err(), "{text}");
         }
     }

@@ -60,7 +60,11 @@ impl ImageRef {
             return fail("the registry is not `host` or `host:port`");
         }
         let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
-        let repository = if registry == DEFAULT_REGISTRY && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
+        let repository = if registry == DEFAULT_REGISTRY && !path.contains('/') {
+            format!("library/{path}")
+        } else {
+            path.to_owned()
+        };
         if path.is_empty() {
             return fail("the repository is missing");
         }
@@ -139,7 +143,9 @@ impl ImageRef {
 fn is_registry(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
-            Some((host, port)) if !host.is_empty() && host.chars().all(|c| c.is_ascii_hexdigit() || c == ':') => return port.is_empty() || port.strip_prefix(':').is_some_and(is_port),
+            Some((host, port)) if !host.is_empty() && host.chars().all(|c| c.is_ascii_hexdigit() || c == ':') => {
+                return port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+            }
             _ => return false,
         },
         None => match text.split_once(':') {
@@ -147,7 +153,12 @@ fn is_registry(text: &str) -> bool {
             None => (text, None),
         },
     };
-    let label = |l: &str| !l.is_empty() && !l.starts_with('-') && !l.ends_with('-') && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let label = |l: &str| {
+        !l.is_empty()
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
     host.split('.').all(label) && port.is_none_or(is_port)
 }
 
@@ -224,13 +235,33 @@ mod tests {
         ] {
             let parsed = ImageRef::parse(written).unwrap_or_else(|e| panic!("{written}: {e}"));
             assert_eq!(parsed.to_string(), normal);
-            assert_eq!(ImageRef::parse(normal).expect("normal form parses"), ImageRef::parse(&parsed.to_string()).expect("again"));
+            assert_eq!(
+                ImageRef::parse(normal).expect("normal form parses"),
+                ImageRef::parse(&parsed.to_string()).expect("again")
+            );
         }
     }
 
     #[test]
     fn bad_references_are_refused() {
-        for text in ["", ":x", "a b", "Nginx", "a..b", "a/", "/a", "a:", "a:b:c", "a@sha256:12", "x.y:99999/a", "a/../b", "-a", "a_-b", "http://a/b", "${IMAGE}"] {
+        for text in [
+            "",
+            ":x",
+            "a b",
+            "Nginx",
+            "a..b",
+            "a/",
+            "/a",
+            "a:",
+            "a:b:c",
+            "a@sha256:12",
+            "x.y:99999/a",
+            "a/../b",
+            "-a",
+            "a_-b",
+            "http://a/b",
+            "${IMAGE}",
+        ] {
             assert!(ImageRef::parse(text).is_err(), "{text}");
         }
     }

@@ -186,7 +186,17 @@ mod tests {
     #[test]
     fn paths_split_into_steps() {
         let got: Vec<_> = steps("spec.containers[0].env[\"a.b\"].x").collect();
-        assert_eq!(got, [Step::Key("spec"), Step::Key("containers"), Step::Index(0), Step::Key("env"), Step::Key("a.b"), Step::Key("x")]);
+        assert_eq!(
+            got,
+            [
+                Step::Key("spec"),
+                Step::Key("containers"),
+                Step::Index(0),
+                Step::Key("env"),
+                Step::Key("a.b"),
+                Step::Key("x")
+            ]
+        );
     }
 
     #[test]

@@ -747,6 +747,7 @@ impl ContainerSpec {
     /// The pull policy with Kubernetes' default by tag.
     #[must_use]
     pub fn pull_policy(&self) -> PullPolicy {
-        self.pull_policy.unwrap_or_else(|| self.image.as_ref().map_or(PullPolicy::IfNotPresent, ImageRef::default_pull_policy))
+        self.pull_policy
+            .unwrap_or_else(|| self.image.as_ref().map_or(PullPolicy::IfNotPresent, ImageRef::default_pull_policy))
     }
 }
