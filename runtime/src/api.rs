@@ -4,7 +4,6 @@
 //! making what is there and removing what is gone are successes.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +11,8 @@ use async_trait::async_trait;
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid};
-use spec::pod::{ContainerSpec, Protocol, PullPolicy};
+pub use spec::observed::{PortKey, PortTarget};
+use spec::pod::{ContainerSpec, PullPolicy};
 
 /// An error for people: what failed, and the chain of causes below it.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,8 @@ pub struct ContainerStart {
     pub container: Arc<ContainerSpec>,
     /// Number of this attempt, from 0.
     pub attempt: u32,
+    /// See [`ContainerFacts::series`]; kept with the attempt.
+    pub series: u32,
     /// The image, by the digest that the pod was made with.
     pub image: Digest,
     /// Every variable of the manifest, expanded. Those of the image are added by the runtime, below these.
@@ -100,28 +102,6 @@ pub struct FileContent {
     pub mode: u32,
     /// Owner, when not root.
     pub owner: Option<(u32, u32)>,
-}
-
-/// A published port: connections to it reach the pod.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortKey {
-    /// Transport.
-    pub protocol: Protocol,
-    /// Host address; every one when `None`.
-    pub host_ip: Option<IpAddr>,
-    /// Port on the host.
-    pub host_port: u16,
-}
-
-/// Where a published port leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortTarget {
-    /// The pod.
-    pub pod: PodUid,
-    /// Its addresses.
-    pub addresses: Addresses,
-    /// Port inside.
-    pub container_port: u16,
 }
 
 /// Something happened; the facts are to be looked at again. A hint: it may be lost or doubled.

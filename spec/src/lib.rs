@@ -5,11 +5,15 @@
 //! [`observed`]; `plan` compares the two and says what may be done now, and why.
 
 pub mod diagnostic;
+pub mod diff;
 pub mod digest;
+pub mod files;
 pub mod image_ref;
 pub mod node;
 pub mod observed;
+pub mod plan;
 pub mod pod;
+pub mod restart;
 pub mod secret;
 pub mod time;
 pub mod workload;
