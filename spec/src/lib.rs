@@ -7,6 +7,7 @@
 pub mod diagnostic;
 pub mod diff;
 pub mod digest;
+pub mod env;
 pub mod files;
 pub mod image_ref;
 pub mod node;
