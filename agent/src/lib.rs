@@ -1,3 +1,10 @@
 //! Nerves of mainstay: sources, the reconcile loop, metrics, API and command line.
 
+pub mod clock;
+pub mod events;
+pub mod executor;
+pub mod probe;
+pub mod reconciler;
+pub mod snapshot;
 pub mod status;
+pub mod telemetry;

@@ -96,9 +96,10 @@ pub fn resolve(
             ),
         };
         if let Some(value) = value
-            && known.insert(name, value).is_none() {
-                order.push(name);
-            }
+            && known.insert(name, value).is_none()
+        {
+            order.push(name);
+        }
     }
     Ok(order.into_iter().filter_map(|name| Some((name.to_owned(), known.remove(name)?))).collect())
 }

@@ -4,6 +4,7 @@
 //! Manifests come in as text with a name, and leave as [`workload::Desired`]; what runs comes in as
 //! [`observed`]; `plan` compares the two and says what may be done now, and why.
 
+pub mod budget;
 pub mod diagnostic;
 pub mod diff;
 pub mod digest;
