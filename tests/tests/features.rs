@@ -56,7 +56,7 @@ fn fault(test: &str, source: impl Fn(&str) -> Option<String>) -> Option<String> 
             .and_then(|rest| rest.strip_prefix(name))
             .is_some_and(|rest| rest.starts_with(['(', '<']))
     };
-    let Some(at) = lines.iter().position(|line| is_definition(line)) else {
+    let Some(at) = lines.iter().position(is_definition) else {
         return Some(format!("{path} has no function {name}"));
     };
     let above = lines.get(..at).unwrap_or_default().iter().rev();
