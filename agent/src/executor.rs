@@ -27,6 +27,8 @@ pub struct Executor {
     pub node: Arc<NodeFacts>,
     /// This boot.
     pub boot_id: Arc<str>,
+    /// Unique ids for new pods: an input, so that simulations can repeat themselves.
+    pub uids: Arc<dyn Fn() -> PodUid + Send + Sync>,
     /// At most so many pods are made and containers started at once.
     pub starts: Arc<tokio::sync::Semaphore>,
 }
@@ -150,7 +152,7 @@ impl Executor {
     fn record(&self, goal: &Goal, ordinal: u32, name: String, images: ResolvedImages) -> PodRecord {
         let template = &goal.workload.template;
         PodRecord {
-            uid: new_uid(),
+            uid: (self.uids)(),
             workload: goal.workload.id.clone(),
             ordinal,
             revision: goal.revision.clone(),
@@ -355,7 +357,8 @@ fn container_of<'a>(record: &'a PodRecord, name: &str) -> Option<&'a ContainerSp
 }
 
 /// A new pod's unique id: 16 hex digits of randomness.
-fn new_uid() -> PodUid {
+#[must_use]
+pub fn random_uid() -> PodUid {
     use std::fmt::Write as _;
     let mut bytes = [0u8; 8];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)

@@ -411,6 +411,12 @@ impl Reconciler {
                 message.to_owned(),
             ));
         }
+        // It may have done its work all the same.
+        match &key {
+            ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => self.inspect(uid.clone()),
+            ActionKey::Create(..) => self.list(),
+            ActionKey::Prepare(..) | ActionKey::Publish => {}
+        }
         let failure = Failure { count, at: self.clock.now(), message: message.to_owned(), permanent };
         self.observed.failures.insert(key, failure);
     }

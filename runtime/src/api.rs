@@ -198,7 +198,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Writes the record and makes namespaces, addresses and volumes. Publishes no port.
     async fn create_pod(&self, record: Arc<PodRecord>, files: BTreeMap<String, FileSet>) -> Result<Addresses>;
 
-    /// Starts an attempt of a container; answers when its program runs.
+    /// Starts an attempt of a container; answers when its program runs. An attempt that was started already is left as
+    /// it is. A program that cannot be started is an attempt that ended, with the reason in its exit; an error means
+    /// that there was no attempt.
     async fn start_container(&self, start: ContainerStart) -> Result<ContainerFacts>;
 
     /// Sends a signal to a container's first process.

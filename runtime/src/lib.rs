@@ -4,6 +4,8 @@
 //! Facts on disk are the truth after a restart; see ARCHITECTURE.md for the layout.
 
 pub mod api;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use api::Runtime;
 

@@ -368,11 +368,16 @@ fn plan_workload(view: &View<'_>, goal: &Goal, plan: &mut Plan) {
         }
         Controller::Replicated { replicas, strategy } => {
             let mut strategy = strategy.clone();
-            if spec.shares_writable_data() || spec.host_network {
-                // Two writers on one directory lose data; two pods on the host's network want the same ports.
+            if spec.host_network {
+                // Two pods on the host's network want the same ports.
                 strategy.max_surge = 0;
                 strategy.max_unavailable = strategy.max_unavailable.max(1);
             }
+            // Two versions that write to the same directory lose data: all old pods end first.
+            strategy.recreate |= view
+                .pods_of(&goal.workload.id)
+                .iter()
+                .any(|pod| pod.record.spec != *spec && pod.record.spec.shares_writable_data(spec));
             replicated::plan(view, goal, *replicas, &strategy, plan);
         }
         Controller::Ordered { .. } | Controller::Job(_) | Controller::Cron(_) => {
