@@ -200,6 +200,28 @@ impl<'a> Agent<'a> {
         });
     }
 
+    /// Sets a variable for the next start.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Waits until nothing of any workload is left while the agent goes on: no mount, pinned namespace, interface,
+    /// cgroup or process.
+    ///
+    /// # Panics
+    /// When something stays.
+    #[track_caller]
+    pub fn assert_no_workloads(&mut self) {
+        let agent = self.pid();
+        let sandbox = self.sandbox;
+        if let Err(why) =
+            poll("no trace of workloads", SOON, || sandbox.leaks_of_workloads(&[agent]).is_empty().then_some(()))
+        {
+            panic!("{why}; left:\n  {}\n--- log\n{}", sandbox.leaks_of_workloads(&[agent]).join("\n  "), self.tail());
+        }
+    }
+
     /// The sandbox it runs in.
     pub fn sandbox(&self) -> &'a Sandbox {
         self.sandbox
