@@ -6,6 +6,7 @@
 pub mod api;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod image;
 
 pub use api::Runtime;
 
