@@ -2,5 +2,11 @@
 
 pub mod config;
 pub mod events;
+pub mod clock;
+pub mod events;
+pub mod executor;
+pub mod probe;
+pub mod reconciler;
+pub mod snapshot;
 pub mod status;
 pub mod telemetry;

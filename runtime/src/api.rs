@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use spec::digest::Digest;
@@ -141,6 +142,15 @@ pub struct NetworkStats {
     pub packets: (u64, u64),
 }
 
+/// What a command in a container answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecResult {
+    /// Its exit code; 128 + signal when a signal ended it.
+    pub code: i32,
+    /// The start of its output, stdout and stderr as they came.
+    pub output: Vec<u8>,
+}
+
 /// Progress of a pull.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PullProgress {
@@ -194,8 +204,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// Sends a signal to a container's first process.
     async fn signal_container(&self, pod: &PodUid, container: &str, signal: i32) -> Result<()>;
 
-    /// Ends a container with the whole of its cgroup; answers when it is gone.
-    async fn kill_container(&self, pod: &PodUid, container: &str) -> Result<()>;
+    /// Asks a container to stop with its stop signal, and ends it with the whole of its cgroup when it still runs
+    /// after `grace`; answers when it is gone. One that has ended already is a success.
+    async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration) -> Result<()>;
+
+    /// Runs a command in a running container and collects what it says (64 KiB at most).
+    async fn exec(&self, pod: &PodUid, container: &str, command: &[String], timeout: Duration) -> Result<ExecResult>;
 
     /// Removes a pod whose containers have ended: namespaces, addresses, volumes that die with it, record.
     async fn remove_pod(&self, pod: &PodUid) -> Result<()>;
@@ -205,6 +219,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Swaps the content of a pod's generated volumes.
     async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()>;
+
+    /// Removes what is shared by all pods: bridge, rules, cgroup. Called when no pod is left.
+    async fn teardown(&self) -> Result<()>;
 
     /// Readings of a running container.
     async fn stats(&self, pod: &PodUid, container: &str) -> Result<ContainerStats>;

@@ -41,6 +41,8 @@ pub struct Goal {
 pub struct Goals {
     /// By identity.
     pub workloads: BTreeMap<WorkloadId, Goal>,
+    /// Workloads that are wished no longer but whose removal is held: their pods are kept going as they are.
+    pub held: BTreeSet<WorkloadId>,
 }
 
 impl Goals {
@@ -59,7 +61,7 @@ impl Goals {
                 (id.clone(), goal)
             })
             .collect();
-        Self { workloads }
+        Self { workloads, held: BTreeSet::new() }
     }
 }
 
@@ -91,6 +93,8 @@ pub struct Observed {
     pub files: BTreeMap<PodUid, String>,
     /// Pods whose end was ordered: that is never taken back.
     pub stopping: BTreeMap<PodUid, Reason>,
+    /// Pods whose waits people asked to cut short.
+    pub retry: BTreeSet<PodUid>,
 }
 
 /// A failure that is not mended yet.
@@ -327,9 +331,14 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
 
     for (id, pods) in &view.pods {
+        let held = goals.held.contains(*id);
         if !goals.workloads.contains_key(*id) {
             for pod in pods {
-                pod::stop(&view, pod, Reason::Removed, &mut plan);
+                if held {
+                    pod::keep(&view, pod, None, &mut plan);
+                } else {
+                    pod::stop(&view, pod, Reason::Removed, &mut plan);
+                }
             }
         }
     }

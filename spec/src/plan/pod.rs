@@ -269,7 +269,7 @@ fn keep_container(
         }
         Restart::Stay => {}
         Restart::GiveUp => plan.hold(&record.workload, Hold::GaveUp { container: container.name.clone() }),
-        Restart::At { due, .. } if due > view.now => {
+        Restart::At { due, .. } if due > view.now && !view.observed.retry.contains(&record.uid) => {
             plan.hold(&record.workload, Hold::BackingOff { container: container.name.clone(), due });
             plan.wake_at(due);
         }

@@ -1,0 +1,67 @@
+//! The one place that reads a clock.
+//!
+//! Decisions use the boot-time clock, which never jumps; wall time is for people, certificates and cron only. Both
+//! come through [`Clock`], so that simulations and tests can hand in another one; the host's clock is never set.
+
+use std::sync::Arc;
+
+use spec::time::Timestamp;
+
+/// Source of the time.
+pub trait Clock: Send + Sync + 'static {
+    /// Milliseconds since the host booted.
+    fn now(&self) -> Timestamp;
+    /// Seconds of Unix time.
+    fn unix(&self) -> i64;
+}
+
+/// The host's clocks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostClock;
+
+impl Clock for HostClock {
+    fn now(&self) -> Timestamp {
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+            .expect("CLOCK_BOOTTIME exists since Linux 2.6.39");
+        let millis = now.tv_sec().saturating_mul(1000).saturating_add(now.tv_nsec() / 1_000_000);
+        Timestamp(u64::try_from(millis).unwrap_or(0))
+    }
+
+    fn unix(&self) -> i64 {
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME).map(|now| now.tv_sec()).unwrap_or(0)
+    }
+}
+
+/// Tokio's clock, which stands still and jumps under `tokio::time::pause`: for simulations.
+#[derive(Debug, Clone, Copy)]
+pub struct TokioClock {
+    start: tokio::time::Instant,
+}
+
+impl TokioClock {
+    /// Starts at one hour after boot.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { start: tokio::time::Instant::now() }
+    }
+}
+
+impl Default for TokioClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        let elapsed = tokio::time::Instant::now().saturating_duration_since(self.start);
+        Timestamp(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).saturating_add(3_600_000))
+    }
+
+    fn unix(&self) -> i64 {
+        i64::try_from(self.now().0 / 1000).unwrap_or(0)
+    }
+}
+
+/// A clock that many hold.
+pub type SharedClock = Arc<dyn Clock>;
