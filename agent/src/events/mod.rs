@@ -21,14 +21,14 @@ const FOLLOWER_BACKLOG: usize = 1024;
 
 /// Whether it needs attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
+pub enum EventKind {
     /// As it should be.
     Normal,
     /// Something a person may want to look at.
     Warning,
 }
 
-impl Kind {
+impl EventKind {
     /// The label in metrics.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -46,7 +46,7 @@ pub struct Event {
     /// When, in milliseconds of Unix time.
     pub unix_millis: i64,
     /// Whether it needs attention.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// Why, in the plan's word.
     pub reason: String,
     /// The workload, as `Kind/namespace/name`.
@@ -79,7 +79,7 @@ pub struct Filter {
     /// At most so many, the newest ones.
     pub limit: Option<usize>,
     /// Only this kind.
-    pub kind: Option<Kind>,
+    pub kind: Option<EventKind>,
     /// Only of workloads whose `Kind/namespace/name` is this, ends with `/` and this, or of this pod.
     pub about: Option<String>,
     /// Only those at or after this moment, in milliseconds of Unix time.

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::store::{Limits, Store};
-use super::{Event, Filter, Journal, Kind, Record};
+use super::{Event, EventKind, Filter, Journal, Record};
 
 fn event(message: &str) -> Event {
     Event {
         unix_millis: 1_700_000_000_000,
-        kind: Kind::Normal,
+        kind: EventKind::Normal,
         reason: "missing".to_owned(),
         workload: Some("Deployment/default/web".to_owned()),
         pod: None,
@@ -98,7 +98,7 @@ fn a_filter_chooses_by_kind_object_time_and_number() {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let journal = open(dir.path());
     journal.record(event("a"));
-    journal.record(Event { kind: Kind::Warning, ..event("b") });
+    journal.record(Event { kind: EventKind::Warning, ..event("b") });
     journal.record(Event { workload: None, pod: Some("web-0".to_owned()), ..event("c") });
     journal.record(Event { unix_millis: 1_800_000_000_000, ..event("d") });
     let check = |filter: Filter, expected: &[&str]| {
@@ -109,7 +109,7 @@ fn a_filter_chooses_by_kind_object_time_and_number() {
     let about = |about: &str| Filter { about: Some(about.to_owned()), ..Filter::default() };
     check(Filter::default(), &["a", "b", "c", "d"]);
     check(Filter { limit: Some(2), ..Filter::default() }, &["c", "d"]);
-    check(Filter { kind: Some(Kind::Warning), ..Filter::default() }, &["b"]);
+    check(Filter { kind: Some(EventKind::Warning), ..Filter::default() }, &["b"]);
     check(Filter { since: Some(1_750_000_000_000), ..Filter::default() }, &["d"]);
     check(about("web"), &["a", "b", "d"]);
     check(about("default/web"), &["a", "b", "d"]);

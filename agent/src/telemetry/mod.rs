@@ -323,8 +323,10 @@ fn as_float(value: u64) -> f64 {
     value as f64
 }
 
+#[expect(clippy::cast_precision_loss, reason = "exact for the next 280 million years")]
 fn unix_now() -> f64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    use crate::clock::Clock as _;
+    crate::clock::HostClock.unix() as f64
 }
 
 #[cfg(test)]
