@@ -100,7 +100,7 @@ struct Life {
     snapshots: tokio::sync::watch::Receiver<Arc<Snapshot>>,
 }
 
-fn start_agent(sim: &Sim) -> Life {
+fn start_agent(sim: &Sim, journal: &Journal) -> Life {
     let clock = Arc::new(SimClock(sim.clone()));
     let executor = Executor {
         runtime: Arc::new(sim.clone()),
@@ -118,7 +118,7 @@ fn start_agent(sim: &Sim) -> Life {
         executor,
         clock,
         metrics: Metrics::default(),
-        journal: Journal::default(),
+        journal: journal.clone(),
         snapshot,
         budget: spec::budget::Budget { minimum: 1000, percent: 100 },
         resync: Duration::from_secs(60),
@@ -195,8 +195,10 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
         let mut rng = Rng::new(seed ^ 0x5eed);
         let faults = Faults { before: 60, after: 60, lost_hint: 200, latency: 40 };
         let sim = Sim::new(seed, faults);
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let journal = Journal::open(dir.path(), None).expect("a new journal can be made");
         let mut wishes: BTreeMap<usize, Wish> = (0..6).map(|index| (index, random_wish(&mut rng))).collect();
-        let mut life = start_agent(&sim);
+        let mut life = start_agent(&sim, &journal);
         let mut revision = 0;
         let _ = life.events.send(Event::Sources(reading(&wishes, revision)));
         for _ in 0..60 {
@@ -216,25 +218,25 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
                 7 | 8 => {
                     life.task.abort();
                     let _ = life.task.await;
-                    life = start_agent(&sim);
+                    life = start_agent(&sim, &journal);
                     let _ = life.events.send(Event::Sources(reading(&wishes, revision)));
                 }
                 _ => {
                     life.task.abort();
                     let _ = life.task.await;
                     sim.reboot();
-                    life = start_agent(&sim);
+                    life = start_agent(&sim, &journal);
                     let _ = life.events.send(Event::Sources(reading(&wishes, revision)));
                 }
             }
             if life.task.is_finished() {
-                life = start_agent(&sim);
+                life = start_agent(&sim, &journal);
                 let _ = life.events.send(Event::Sources(reading(&wishes, revision)));
             }
         }
         sim.set_faults(Faults::none());
         if life.task.is_finished() {
-            life = start_agent(&sim);
+            life = start_agent(&sim, &journal);
         }
         let _ = life.events.send(Event::Sources(reading(&wishes, revision)));
         let mut wrong = Vec::new();

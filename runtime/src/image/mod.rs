@@ -11,7 +11,6 @@ pub mod registry;
 
 #[cfg(test)]
 mod tests;
-//! Images: references to layers on disk. Registry client, content store, unpacking, garbage collection.
 
 pub mod store;
 pub mod unpack;
