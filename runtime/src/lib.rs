@@ -4,5 +4,9 @@
 //! Facts on disk are the truth after a restart; see ARCHITECTURE.md for the layout.
 
 pub mod api;
+pub mod container;
+pub mod exec;
+pub mod shim;
+pub mod sys;
 
 pub use api::Runtime;
