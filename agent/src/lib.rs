@@ -1,1 +1,11 @@
-//! Nerves.
+//! Nerves of mainstay: sources, the reconcile loop, metrics, API and command line.
+
+pub mod clock;
+pub mod config;
+pub mod events;
+pub mod executor;
+pub mod probe;
+pub mod reconciler;
+pub mod snapshot;
+pub mod status;
+pub mod telemetry;

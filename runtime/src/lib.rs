@@ -8,5 +8,14 @@ pub mod container;
 pub mod exec;
 pub mod shim;
 pub mod sys;
+#[cfg(feature = "sim")]
+pub mod sim;
+pub mod image;
 
 pub use api::Runtime;
+
+/// Chooses the TLS implementation of this process. Called before any client is made; calling again changes nothing.
+pub fn install_crypto() {
+    // An error means that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
