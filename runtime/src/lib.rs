@@ -4,6 +4,10 @@
 //! Facts on disk are the truth after a restart; see ARCHITECTURE.md for the layout.
 
 pub mod api;
+pub mod container;
+pub mod exec;
+pub mod shim;
+pub mod sys;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod image;
