@@ -4,5 +4,6 @@
 //! Facts on disk are the truth after a restart; see ARCHITECTURE.md for the layout.
 
 pub mod api;
+pub mod network;
 
 pub use api::Runtime;
