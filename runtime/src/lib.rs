@@ -11,6 +11,7 @@ pub mod sys;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod image;
+pub mod network;
 
 pub use api::Runtime;
 
