@@ -1,6 +1,7 @@
 //! Nerves of mainstay: sources, the reconcile loop, metrics, API and command line.
 
 pub mod clock;
+pub mod config;
 pub mod events;
 pub mod executor;
 pub mod probe;

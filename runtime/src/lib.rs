@@ -4,8 +4,14 @@
 //! Facts on disk are the truth after a restart; see ARCHITECTURE.md for the layout.
 
 pub mod api;
+pub mod container;
+pub mod exec;
+pub mod shim;
+pub mod sys;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod image;
+pub mod network;
 
 pub use api::Runtime;
 

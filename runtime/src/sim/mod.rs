@@ -23,14 +23,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
-use spec::observed::{Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid, PortKey, PortTarget};
+use spec::observed::{
+    Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid, PortKey, PortTarget,
+};
 use spec::pod::PullPolicy;
 use spec::time::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::api::{
-    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PullCredentials, Result,
-    Runtime, RuntimeError, RuntimeEvent,
+    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PullCredentials,
+    Result, Runtime, RuntimeError, RuntimeEvent,
 };
 
 pub use rng::Rng;
@@ -173,7 +175,8 @@ impl Sim {
             return;
         }
         let index = world.rng.below(running.len() as u64);
-        let Some((uid, name, attempt)) = usize::try_from(index).ok().and_then(|index| running.get(index)).cloned() else {
+        let Some((uid, name, attempt)) = usize::try_from(index).ok().and_then(|index| running.get(index)).cloned()
+        else {
             return;
         };
         drop(world);

@@ -272,6 +272,14 @@ impl Plan {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
+    /// Whether this plan ends a pod.
+    fn stops(&self, uid: &PodUid) -> bool {
+        self.steps
+            .iter()
+            .rev()
+            .any(|step| matches!(&step.action, Action::StopPod { pod, .. } if pod.record.uid == *uid))
+    }
+
     fn hold(&mut self, workload: &WorkloadId, hold: Hold) {
         self.holds.push((workload.clone(), hold));
     }
