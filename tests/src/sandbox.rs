@@ -121,6 +121,17 @@ impl Sandbox {
         }
     }
 
+    /// Gives the data directory a small disk of its own, to be used up.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn limit_data(&mut self, mib: u32) {
+        let options = format!("mode=0700,size={mib}m");
+        mount(Some("tmpfs"), &self.data(), Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+            .expect("root mounts a tmpfs");
+        self.baseline = Baseline::take();
+    }
+
     /// The test's name.
     pub fn name(&self) -> &str {
         &self.name
