@@ -37,7 +37,6 @@ fn everything_returns_after_a_reboot() {
     let read = |name: &str| std::fs::read_to_string(volume.join(name)).unwrap_or_default();
     {
         let mut agent = Agent::start(&sandbox);
-        agent.set_env("MAINSTAY_BOOT_ID", &sandbox.boot_id());
         agent.wait_page(8080, "/", |body| body == "good\n");
         agent.wait_page(8081, "/", |body| body == "fine\n");
         agent.wait_status("two have finished", |status| {
