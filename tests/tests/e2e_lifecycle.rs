@@ -84,7 +84,7 @@ fn a_manifest_lives_its_whole_life() {
         assert!(!rules.contains("8080"), "{rules}");
     }
     assert_eq!(agent.stop(), 0);
-    sandbox.cli(&["down"]).ok();
+    sandbox.down();
     sandbox.assert_clean();
 }
 
@@ -141,11 +141,11 @@ fn down_works_with_the_agent_dead() {
     agent.wait_ready("keeper", 1);
     agent.kill9();
     assert!(!sandbox.leaks_of_workloads(&[]).is_empty(), "the containers run on");
-    sandbox.cli(&["down"]).ok();
+    sandbox.down();
     sandbox.assert_clean();
     assert_eq!(std::fs::read_to_string(volume.join("precious")).ok().as_deref(), Some("data"));
     // Again: nothing to do is no failure.
-    sandbox.cli(&["down"]).ok();
+    sandbox.down();
 }
 
 #[test]

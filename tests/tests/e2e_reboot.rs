@@ -73,7 +73,7 @@ fn everything_returns_after_a_reboot() {
     agent.wait_page(8080, "/", |body| body == "better\n");
     agent.wait_for("no complaint is left", SOON, |agent| agent.status().errors().is_empty().then_some(()));
     agent.kill9();
-    sandbox.cli(&["down"]).ok();
+    sandbox.down();
     sandbox.assert_clean();
     assert_eq!(read("precious"), "data");
 }
