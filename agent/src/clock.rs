@@ -32,36 +32,5 @@ impl Clock for HostClock {
     }
 }
 
-/// Tokio's clock, which stands still and jumps under `tokio::time::pause`: for simulations.
-#[derive(Debug, Clone, Copy)]
-pub struct TokioClock {
-    start: tokio::time::Instant,
-}
-
-impl TokioClock {
-    /// Starts at one hour after boot.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { start: tokio::time::Instant::now() }
-    }
-}
-
-impl Default for TokioClock {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Clock for TokioClock {
-    fn now(&self) -> Timestamp {
-        let elapsed = tokio::time::Instant::now().saturating_duration_since(self.start);
-        Timestamp(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).saturating_add(3_600_000))
-    }
-
-    fn unix(&self) -> i64 {
-        i64::try_from(self.now().0 / 1000).unwrap_or(0)
-    }
-}
-
 /// A clock that many hold.
 pub type SharedClock = Arc<dyn Clock>;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Runtime;
-use runtime::api::{ContainerStart, FailureClass, FileContent, FileSet, RegistryAuth, RuntimeError};
+use runtime::api::{ContainerStart, FailureClass, FileContent, FileSet, PortFault, RegistryAuth, RuntimeError};
 use spec::env::{EnvError, NodeFacts, PodContext};
 use spec::files::FilesError;
 use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid, PortKey, PortTarget};
@@ -27,6 +27,8 @@ pub struct Executor {
     pub node: Arc<NodeFacts>,
     /// This boot.
     pub boot_id: Arc<str>,
+    /// Unique ids for new pods: an input, so that simulations can repeat themselves.
+    pub uids: Arc<dyn Fn() -> PodUid + Send + Sync>,
     /// At most so many pods are made and containers started at once.
     pub starts: Arc<tokio::sync::Semaphore>,
 }
@@ -44,8 +46,8 @@ pub enum Outcome {
     ContainerStopped,
     /// The pod is gone.
     PodGone,
-    /// These ports are published.
-    Published(BTreeMap<PortKey, PortTarget>),
+    /// These ports are published, and these could not be.
+    Published(BTreeMap<PortKey, PortTarget>, Vec<PortFault>),
     /// The pod's generated files have this label.
     FilesUpdated(String),
     /// It failed.
@@ -127,9 +129,11 @@ impl Executor {
                 self.stop(&pod, &container, grace.as_duration()).await.map(|()| Outcome::ContainerStopped)
             }
             Action::StopPod { pod, grace } => self.stop_pod(&pod, grace.as_duration()).await,
-            Action::Publish { ports } => {
-                self.runtime.publish(&ports).await.map(|()| Outcome::Published(ports)).map_err(ActionError::from)
-            }
+            Action::Publish { ports } => self.runtime.publish(&ports).await.map_err(ActionError::from).map(|faults| {
+                let mut published = ports;
+                published.retain(|key, _| faults.iter().all(|fault| fault.key != *key));
+                Outcome::Published(published, faults)
+            }),
             Action::UpdateFiles { pod, label } => self.update_files(&pod, &desired, label).await,
         };
         result.unwrap_or_else(Outcome::Failed)
@@ -150,7 +154,7 @@ impl Executor {
     fn record(&self, goal: &Goal, ordinal: u32, name: String, images: ResolvedImages) -> PodRecord {
         let template = &goal.workload.template;
         PodRecord {
-            uid: new_uid(),
+            uid: (self.uids)(),
             workload: goal.workload.id.clone(),
             ordinal,
             revision: goal.revision.clone(),
@@ -355,7 +359,8 @@ fn container_of<'a>(record: &'a PodRecord, name: &str) -> Option<&'a ContainerSp
 }
 
 /// A new pod's unique id: 16 hex digits of randomness.
-fn new_uid() -> PodUid {
+#[must_use]
+pub fn random_uid() -> PodUid {
     use std::fmt::Write as _;
     let mut bytes = [0u8; 8];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)

@@ -114,6 +114,15 @@ pub enum RuntimeEvent {
     NetworkChanged,
 }
 
+/// A port that could not be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortFault {
+    /// Which.
+    pub key: PortKey,
+    /// Why, for people.
+    pub message: String,
+}
+
 /// cgroup readings of a container at one moment.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct ContainerStats {
@@ -198,7 +207,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Writes the record and makes namespaces, addresses and volumes. Publishes no port.
     async fn create_pod(&self, record: Arc<PodRecord>, files: BTreeMap<String, FileSet>) -> Result<Addresses>;
 
-    /// Starts an attempt of a container; answers when its program runs.
+    /// Starts an attempt of a container; answers when its program runs. An attempt that was started already is left as
+    /// it is. A program that cannot be started is an attempt that ended, with the reason in its exit; an error means
+    /// that there was no attempt.
     async fn start_container(&self, start: ContainerStart) -> Result<ContainerFacts>;
 
     /// Sends a signal to a container's first process.
@@ -214,8 +225,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Removes a pod whose containers have ended: namespaces, addresses, volumes that die with it, record.
     async fn remove_pod(&self, pod: &PodUid) -> Result<()>;
 
-    /// Replaces the whole set of published ports in one atomic change.
-    async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<()>;
+    /// Replaces the whole set of published ports in one atomic change; answers which could not be had. Those do not keep
+    /// the others from being published.
+    async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>>;
 
     /// Swaps the content of a pod's generated volumes.
     async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()>;

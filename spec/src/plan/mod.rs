@@ -272,6 +272,14 @@ impl Plan {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
+    /// Whether this plan ends a pod.
+    fn stops(&self, uid: &PodUid) -> bool {
+        self.steps
+            .iter()
+            .rev()
+            .any(|step| matches!(&step.action, Action::StopPod { pod, .. } if pod.record.uid == *uid))
+    }
+
     fn hold(&mut self, workload: &WorkloadId, hold: Hold) {
         self.holds.push((workload.clone(), hold));
     }
@@ -347,7 +355,15 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
     }
     if ports != observed.published && !view.busy(&ActionKey::Publish) {
         match view.blocked_until(&ActionKey::Publish) {
-            Some((due, _)) => plan.wake_at(due),
+            Some((due, failure)) => {
+                plan.wake_at(due);
+                let missing = ports.iter().filter(|(key, target)| observed.published.get(*key) != Some(*target));
+                let owners: BTreeSet<&WorkloadId> =
+                    missing.filter_map(|(_, target)| Some(&observed.pods.get(&target.pod)?.record.workload)).collect();
+                for owner in owners {
+                    plan.hold(owner, Hold::Failed { message: failure.message.clone(), due });
+                }
+            }
             None => plan.steps.push(Step {
                 action: Action::Publish { ports: ports.clone() },
                 workload: None,
@@ -368,11 +384,16 @@ fn plan_workload(view: &View<'_>, goal: &Goal, plan: &mut Plan) {
         }
         Controller::Replicated { replicas, strategy } => {
             let mut strategy = strategy.clone();
-            if spec.shares_writable_data() || spec.host_network {
-                // Two writers on one directory lose data; two pods on the host's network want the same ports.
+            if spec.host_network {
+                // Two pods on the host's network want the same ports.
                 strategy.max_surge = 0;
                 strategy.max_unavailable = strategy.max_unavailable.max(1);
             }
+            // Two versions that write to the same directory lose data: all old pods end first.
+            strategy.recreate |= view
+                .pods_of(&goal.workload.id)
+                .iter()
+                .any(|pod| pod.record.spec != *spec && pod.record.spec.shares_writable_data(spec));
             replicated::plan(view, goal, *replicas, &strategy, plan);
         }
         Controller::Ordered { .. } | Controller::Job(_) | Controller::Cron(_) => {

@@ -33,13 +33,6 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, replicas: u32, strategy: &Updat
     let making =
         view.observed.in_flight.iter().filter(|key| matches!(key, ActionKey::Create(w, ..) if w == id)).count();
 
-    for member in &members {
-        let files = member.current.then_some(goal.files.as_str());
-        if member.ending || member.current || !replaceable(member, view) {
-            pod::keep(view, member.pod, files, plan);
-        }
-    }
-
     let needed = wished.saturating_sub(current.len() + making);
     let prepared = if needed > 0 || !old.is_empty() { prepare(view, goal, plan) } else { true };
     let up = prepared && dependencies_up(view, goal, plan);
@@ -61,6 +54,13 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, replicas: u32, strategy: &Updat
         create(view, goal, needed.min(room), plan);
         if room == 0 && old.iter().any(|m| m.available) {
             plan.hold(id, Hold::NotReady);
+        }
+    }
+    // Last, since a pod that is stopped in this pass needs no care any more.
+    for member in &members {
+        let files = member.current.then_some(goal.files.as_str());
+        if !plan.stops(&member.pod.record.uid) {
+            pod::keep(view, member.pod, files, plan);
         }
     }
 }
@@ -97,11 +97,6 @@ fn is_current(goal: &Goal, pod: &PodFacts) -> bool {
     let labels = goal.workload.id.kind == WorkloadKind::Pod
         || (pod.record.labels == template.labels && pod.record.annotations == template.annotations);
     same && labels
-}
-
-/// An old pod that is about to be stopped needs no care any more.
-fn replaceable(member: &Member<'_>, view: &View<'_>) -> bool {
-    view.pod_busy(member.pod)
 }
 
 /// Makes images available; whether they are.
