@@ -139,13 +139,13 @@ pub fn plant_table(name: &str) -> io::Result<()> {
     change_table(NFT_MSG_NEWTABLE, NLM_F_CREATE, NFPROTO_INET, name)
 }
 
-/// Removes an nftables table of any family, as a firewall reload does.
+/// Removes the nftables tables of this name, of every family, as a firewall reload does. None is no failure.
 ///
 /// # Errors
-/// When the kernel refuses: there is none of this name.
+/// When the kernel refuses.
 pub fn remove_table(name: &str) -> io::Result<()> {
-    // Family 0 stands for all of them when a table is removed by name (nf_tables_deltable).
-    change_table(NFT_MSG_DELTABLE, 0, 0, name).or_else(|_| change_table(NFT_MSG_DELTABLE, 0, NFPROTO_INET, name))
+    // Family 0 stands for all of them (nf_tables_deltable in the kernel).
+    change_table(NFT_MSG_DELTABLE, 0, 0, name)
 }
 
 fn change_table(kind: u16, flags: u16, family: u8, name: &str) -> io::Result<()> {

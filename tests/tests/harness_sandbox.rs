@@ -64,7 +64,6 @@ fn planted_leaks_are_found_and_cleared_away() {
     expect("nftables table: short");
     remove_table("short").expect("root removes a table");
     assert!(!sandbox.leaks().iter().any(|leak| leak.contains("short")));
-    assert!(remove_table("short").is_err());
 
     let hierarchy = mounts().into_iter().find(|mount| mount.kind.starts_with("cgroup")).expect("require_root looked");
     let cgroup = hierarchy.point.join(sandbox.cgroup_parent().trim_start_matches('/')).join("pod");
