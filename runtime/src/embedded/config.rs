@@ -16,7 +16,7 @@ use super::layout::{Attempt, Layout};
 
 /// What is wrong with a container for its image.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(super) enum ConfigError {
     /// Neither the manifest nor the image says what to run.
     #[error("container `{0}` has nothing to run: the image has no ENTRYPOINT and no CMD, and the manifest no command")]
     NothingToRun(String),
@@ -255,7 +255,8 @@ mod tests {
 
     #[test]
     fn signals_have_names_and_numbers() {
-        for (text, number) in [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMIN", 34), ("SIGQUIT", 3)]
+        for (text, number) in
+            [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMIN", 34), ("SIGQUIT", 3)]
         {
             assert_eq!(parse_signal(text), Some(number), "{text}");
         }

@@ -123,7 +123,7 @@ impl Attempt {
 
 /// Numbers of the attempts below a container's directory, lowest first.
 #[must_use]
-pub fn attempts(container: &Path) -> Vec<u32> {
+pub(super) fn attempts(container: &Path) -> Vec<u32> {
     let mut found: Vec<u32> = std::fs::read_dir(container)
         .into_iter()
         .flatten()
