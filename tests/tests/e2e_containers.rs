@@ -261,7 +261,7 @@ fn init_containers_run_in_order_before_the_rest() {
         let main = status.containers("init").into_iter().find(|c| c.name == "main")?;
         (main.state == "exited" && main.exit_code == Some(0)).then_some(())
     });
-    assert_eq!(agent.cli(&["logs", "init", "-c", "main"]).ok().stdout, "one\ntwo\n");
+    assert_eq!(agent.cli(&["logs", "init/main"]).ok().stdout, "one\ntwo\n");
 }
 
 /// TERM first; KILL for those that do not listen, when their time is over.
