@@ -130,8 +130,8 @@ fn reading_commands_agree_with_the_kernel() {
 }
 
 #[test]
-fn a_log_is_followed_through_the_end_of_the_agent() {
-    if !require_root("a_log_is_followed_through_the_end_of_the_agent") {
+fn a_log_is_whole_and_outlives_the_agent() {
+    if !require_root("a_log_is_whole_and_outlives_the_agent") {
         return;
     }
     let sandbox = Sandbox::new("logs");
@@ -152,6 +152,39 @@ fn a_log_is_followed_through_the_end_of_the_agent() {
     agent.restart();
     agent.wait_status("it is known", |status| status.workload("lines").map(|_| ()));
     assert_eq!(agent.cli(&["logs", "lines"]).ok().stdout, expected);
+}
+
+/// Lines come out as they are written, until the reader goes away.
+#[test]
+fn a_log_is_followed() {
+    if !require_root("a_log_is_followed") {
+        return;
+    }
+    let sandbox = Sandbox::new("follow");
+    let registry = Registry::start();
+    let image = registry.push("app:1", &fixture_image());
+    sandbox.write("web.yaml", &web("web", &image, "one", 8080));
+    let mut agent = Agent::start(&sandbox);
+    agent.wait_page(8080, "/", |body| body == "one\n");
+    let file = sandbox.dir().join("followed");
+    let output = std::fs::File::create(&file).expect("the directory is ours");
+    let mut command = sandbox.command();
+    let mut follower = command.args(["logs", "-f", "web"]).stdout(output).spawn().expect("the binary runs");
+    let mut wait = |line: &str| {
+        agent.wait_for(&format!("`{line}` is followed"), tests::agent::SOON, |_| {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            text.lines().any(|have| have == line).then_some(())
+        });
+    };
+    wait("serving on 8080");
+    for n in 0..3 {
+        let said = tests::http::get(("127.0.0.1", 8080), &format!("/say/line-{n}")).expect("it serves");
+        assert_eq!(said.status, 200);
+        wait(&format!("line-{n}"));
+    }
+    assert!(follower.try_wait().expect("the child is ours").is_none(), "it follows until it is ended");
+    follower.kill().expect("the child is ours");
+    drop(follower.wait());
 }
 
 #[test]
