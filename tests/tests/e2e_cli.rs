@@ -37,7 +37,7 @@ fn validate_works_offline_and_without_root() {
     open(&binary);
     let validate = || {
         let mut command = std::process::Command::new(&binary);
-        command.args(["validate", &manifests]).env("NO_COLOR", "1").uid(65534).gid(65534).current_dir("/");
+        command.args(["validate", &manifests]).env_clear().env("NO_COLOR", "1").uid(65534).gid(65534).current_dir("/");
         sandbox.finish(command, &["validate"])
     };
     validate().ok();
@@ -247,7 +247,7 @@ fn run_without_root_says_so() {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("the directory is ours");
     }
     let mut command = std::process::Command::new(&binary);
-    command.arg("run").arg(sandbox.manifests()).uid(65534).gid(65534).current_dir("/");
+    command.arg("run").arg(sandbox.manifests()).env_clear().uid(65534).gid(65534).current_dir("/");
     let refused = sandbox.finish(command, &["run"]);
     assert_eq!(refused.code, 2, "{refused:?}");
     assert!(refused.stderr.contains("root"), "{}", refused.stderr);
