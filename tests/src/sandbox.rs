@@ -113,7 +113,8 @@ impl Sandbox {
         };
         Self {
             name: name.to_owned(),
-            bridge: format!("mt{pid:x}n{number}"),
+            // Short: names of interfaces have at most 15 bytes, and the product derives others from it.
+            bridge: format!("m{pid:x}n{number}x0"),
             cgroup,
             dir: Some(dir),
             baseline: Baseline::take(),
