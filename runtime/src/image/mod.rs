@@ -1,4 +1,5 @@
 //! Images: references to layers on disk. Registry client, content store, unpacking, garbage collection.
 
+pub mod load;
 pub mod store;
 pub mod unpack;
