@@ -12,5 +12,6 @@ pub mod registry;
 #[cfg(test)]
 mod tests;
 
+pub mod load;
 pub mod store;
 pub mod unpack;
