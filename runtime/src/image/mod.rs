@@ -13,3 +13,6 @@ pub mod unpack;
 
 #[cfg(test)]
 mod tests;
+
+pub mod store;
+pub mod unpack;
