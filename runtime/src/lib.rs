@@ -6,11 +6,11 @@
 pub mod api;
 pub mod container;
 pub mod exec;
+pub mod image;
 pub mod shim;
-pub mod sys;
 #[cfg(feature = "sim")]
 pub mod sim;
-pub mod image;
+pub mod sys;
 
 pub use api::Runtime;
 
