@@ -282,6 +282,29 @@ pub fn set_controlling_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }.into()).map(drop)
 }
 
+/// Makes a mount and all below it read-only.
+///
+/// # Errors
+/// It is no mount, or the kernel is older than 5.12.
+pub fn mount_read_only(path: &CStr) -> io::Result<()> {
+    const READ_ONLY: u64 = 1;
+    const RECURSIVE: u32 = 0x8000;
+    // attr_set, attr_clr, propagation, userns_fd
+    let attributes = [READ_ONLY, 0, 0, 0];
+    // SAFETY: the path ends with NUL and the attributes have the layout and size of `struct mount_attr`.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            RECURSIVE,
+            attributes.as_ptr(),
+            std::mem::size_of_val(&attributes),
+        )
+    })
+    .map(drop)
+}
+
 /// Calls bpf(2) with an attribute block.
 ///
 /// # Errors

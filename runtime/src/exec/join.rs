@@ -19,7 +19,7 @@ use super::ExecRequest;
 use super::launch::Launch;
 use crate::container::cgroup::{self, Layout};
 use crate::container::lifecycle::Failure;
-use crate::container::{ContainerConfig, ShimClient, caps, record, users};
+use crate::container::{ContainerConfig, ShimClient, bundle, caps, record, users};
 use crate::shim::chain;
 use crate::sys::{self, Fork};
 
@@ -133,6 +133,7 @@ fn launch(config: &ContainerConfig, request: &ExecRequest, pid: u32) -> Result<L
     config.security.privileged |= request.privileged;
     let mut launch = Launch::of(&config, caps::bounding(), &mut Vec::new())?;
     launch.make_cwd = false;
+    launch.apparmor = bundle::apparmor(&config).map_err(|error| failure(chain(&error)))?;
     Ok(launch)
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Launch {
     pub init: bool,
     /// It has a terminal.
     pub tty: bool,
+    /// AppArmor profile to change to; libcontainer does that for a container's first process.
+    pub apparmor: Option<String>,
 }
 
 fn failure(stage: &str, message: String, error: &io::Error) -> Failure {
@@ -82,6 +84,7 @@ impl Launch {
             filter,
             init: config.init,
             tty: config.tty,
+            apparmor: None,
         })
     }
 
@@ -138,6 +141,13 @@ impl Launch {
     fn finish(&self, args: &[CString], env: &[CString], last: CapMasks) -> Result<std::convert::Infallible, Failure> {
         let step =
             |name: &'static str| move |error: io::Error| failure("exec", format!("cannot {name}: {error}"), &error);
+        if let Some(profile) = &self.apparmor {
+            let path = ["/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"].into_iter();
+            path.map(|path| fs::write(path, format!("exec {profile}")))
+                .reduce(|first, second| first.or(second))
+                .unwrap_or(Ok(()))
+                .map_err(step("apply the AppArmor profile"))?;
+        }
         if let Some(filter) = &self.filter {
             // Installing a filter without no_new_privs takes CAP_SYS_ADMIN, which therefore goes after it.
             let before = CapSet(last.permitted).with(if self.no_new_privs { CapSet::EMPTY } else { CapSet::SYS_ADMIN });

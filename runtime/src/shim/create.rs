@@ -88,7 +88,12 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     fs::create_dir_all(&state_dir).map_err(io_failure("create", "make the state directory"))?;
 
     let lib = |error: libcontainer::error::LibcontainerError| failure("create", explain(&error));
-    let executor = LaunchExecutor { launch: Rc::new(launch), errors: error_write.as_raw_fd() };
+    let own_cgroup_mount = config.mounts.iter().any(|mount| mount.target.starts_with("/sys/fs/cgroup"));
+    let executor = LaunchExecutor {
+        launch: Rc::new(launch),
+        errors: error_write.as_raw_fd(),
+        read_only_cgroups: !config.security.privileged && !own_cgroup_mount,
+    };
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
         .validate_id()
         .and_then(|builder| builder.with_root_path(&state_dir))

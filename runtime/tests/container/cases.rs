@@ -10,6 +10,7 @@ use runtime::exec::{self, Captured, ExecError, ExecRequest};
 use spec::pod::{Resources, Seccomp};
 
 use crate::fixture::{Fixture, app, processes_with, until};
+use crate::parity;
 
 /// A test by its name.
 type Case = (&'static str, fn(&Fixture));
@@ -32,6 +33,10 @@ pub(crate) const ALL: &[Case] = &[
     ("signals", signals),
     ("termination-message", termination_message),
     ("init", init),
+    ("parity-with-docker", parity::defaults),
+    ("parity-of-users", parity::user),
+    ("devices", devices),
+    ("device-filter-v2", device_filter_v2),
     ("exec", exec),
     ("exec-terminal", exec_terminal),
     ("attach", attach),
@@ -483,4 +488,54 @@ fn stats_and_update(f: &Fixture) {
     ShimClient::connect(&config.dir).and_then(|mut shim| shim.update(&config.resources)).expect("updated");
     assert_eq!(read().memory_limit, Some(80 << 20));
     f.kill(&config);
+}
+
+fn devices(f: &Fixture) {
+    let script = "stat -c %t:%T /dev/mine; head -c 1 /dev/mine | wc -c; echo x > /dev/mine || echo denied";
+    let output = f.probe(script, |c| {
+        c.devices = vec![spec::pod::Device {
+            host_path: "/dev/urandom".into(),
+            container_path: "/dev/mine".into(),
+            permissions: None,
+        }];
+    });
+    assert_eq!(output, "1:9\n1\n");
+    // Without write permission, of a device that is not among the defaults.
+    let output = f.probe("test -r /dev/kmsg && echo x > /dev/kmsg", |c| {
+        c.devices = vec![spec::pod::Device { permissions: Some("r".into()), ..device("/dev/kmsg") }];
+        c.args[2] = format!("{} || echo denied", c.args[2]);
+    });
+    assert!(output.contains("denied\n"), "{output}");
+    let output = f.probe("ls /dev | wc -l; test -c /dev/kmsg && echo all", |c| c.security.privileged = true);
+    assert!(output.ends_with("all\n"), "{output}");
+    fails(
+        f,
+        |c| c.devices = vec![spec::pod::Device { permissions: Some("x".into()), ..device("/dev/null") }],
+        "permissions",
+    );
+}
+
+/// The eBPF program of version 2, in the unified hierarchy that a hybrid host has as well.
+fn device_filter_v2(f: &Fixture) {
+    let mut layout = container::cgroup::Layout::detect().expect("cgroups");
+    let Some(root) = layout.v2.clone() else {
+        eprintln!("skipped: no cgroup version 2 is mounted");
+        return;
+    };
+    layout.v1.clear();
+    let path = format!("{}/filter", f.cgroup);
+    let rules = container::cgroup::default_rules(false);
+    container::cgroup::create(&layout, &path, &Resources::default(), Some(&rules)).expect("a filter");
+    let procs = root.join(path.trim_start_matches('/')).join("cgroup.procs");
+    let script = format!(
+        "echo $$ > {}; for d in zero urandom mem kmsg; do head -c1 /dev/$d >/dev/null 2>&1 && echo $d; done; true",
+        procs.display()
+    );
+    let node = f.dir.join("mem");
+    let made = Command::new("/bin/busybox").args(["mknod", &node.display().to_string(), "c", "1", "1"]).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    let output = Command::new("/bin/busybox").args(["sh", "-c", &script]).output().expect("ran");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "zero\nurandom\n");
+    container::cgroup::kill_all(&layout, &path, Duration::from_secs(5)).expect("nothing is left in it");
+    container::cgroup::remove(&layout, &path).expect("removed");
 }
