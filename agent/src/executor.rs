@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Runtime;
-use runtime::api::{ContainerStart, FailureClass, FileContent, FileSet, RegistryAuth, RuntimeError};
+use runtime::api::{ContainerStart, FailureClass, FileContent, FileSet, PortFault, RegistryAuth, RuntimeError};
 use spec::env::{EnvError, NodeFacts, PodContext};
 use spec::files::FilesError;
 use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid, PortKey, PortTarget};
@@ -46,8 +46,8 @@ pub enum Outcome {
     ContainerStopped,
     /// The pod is gone.
     PodGone,
-    /// These ports are published.
-    Published(BTreeMap<PortKey, PortTarget>),
+    /// These ports are published, and these could not be.
+    Published(BTreeMap<PortKey, PortTarget>, Vec<PortFault>),
     /// The pod's generated files have this label.
     FilesUpdated(String),
     /// It failed.
@@ -129,9 +129,11 @@ impl Executor {
                 self.stop(&pod, &container, grace.as_duration()).await.map(|()| Outcome::ContainerStopped)
             }
             Action::StopPod { pod, grace } => self.stop_pod(&pod, grace.as_duration()).await,
-            Action::Publish { ports } => {
-                self.runtime.publish(&ports).await.map(|()| Outcome::Published(ports)).map_err(ActionError::from)
-            }
+            Action::Publish { ports } => self.runtime.publish(&ports).await.map_err(ActionError::from).map(|faults| {
+                let mut published = ports;
+                published.retain(|key, _| faults.iter().all(|fault| fault.key != *key));
+                Outcome::Published(published, faults)
+            }),
             Action::UpdateFiles { pod, label } => self.update_files(&pod, &desired, label).await,
         };
         result.unwrap_or_else(Outcome::Failed)

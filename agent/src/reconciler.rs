@@ -386,7 +386,9 @@ impl Reconciler {
         match outcome {
             Outcome::Failed(error) => self.failed(&step, key, &error.report(), error.is_permanent()),
             outcome => {
-                self.observed.failures.remove(&key);
+                if !matches!(&outcome, Outcome::Published(_, faults) if !faults.is_empty()) {
+                    self.observed.failures.remove(&key);
+                }
                 self.succeeded(&step, &key, outcome);
             }
         }
@@ -465,7 +467,14 @@ impl Reconciler {
                     self.forget(&uid);
                 }
             }
-            Outcome::Published(ports) => self.observed.published = ports,
+            Outcome::Published(ports, faults) => {
+                self.observed.published = ports;
+                if !faults.is_empty() {
+                    let message = faults.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; ");
+                    self.failed(step, key.clone(), &message, false);
+                    return;
+                }
+            }
             Outcome::FilesUpdated(label) => {
                 if let Some(uid) = pod_of(key) {
                     self.observed.files.insert(uid, label);

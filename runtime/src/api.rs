@@ -114,6 +114,15 @@ pub enum RuntimeEvent {
     NetworkChanged,
 }
 
+/// A port that could not be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortFault {
+    /// Which.
+    pub key: PortKey,
+    /// Why, for people.
+    pub message: String,
+}
+
 /// cgroup readings of a container at one moment.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct ContainerStats {
@@ -216,8 +225,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Removes a pod whose containers have ended: namespaces, addresses, volumes that die with it, record.
     async fn remove_pod(&self, pod: &PodUid) -> Result<()>;
 
-    /// Replaces the whole set of published ports in one atomic change.
-    async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<()>;
+    /// Replaces the whole set of published ports in one atomic change; answers which could not be had. Those do not keep
+    /// the others from being published.
+    async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>>;
 
     /// Swaps the content of a pod's generated volumes.
     async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()>;

@@ -5,14 +5,17 @@
 
 pub mod api;
 pub mod container;
+pub mod embedded;
 pub mod exec;
 pub mod image;
+pub mod network;
 pub mod shim;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod sys;
 
 pub use api::Runtime;
+pub use embedded::Embedded;
 
 /// Chooses the TLS implementation of this process. Called before any client is made; calling again changes nothing.
 pub fn install_crypto() {

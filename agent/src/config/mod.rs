@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use keys::{KEYS, Key};
+pub(crate) use layers::nearest;
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
 
 /// Where the configuration file is looked for.

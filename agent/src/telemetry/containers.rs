@@ -9,7 +9,7 @@ use runtime::api::{ContainerStats, NetworkStats};
 use spec::observed::PodUid;
 
 use super::{Maker, as_float, names};
-use crate::status::{PodStatus, Snapshot, WorkloadStatus};
+use crate::status::Snapshot;
 
 /// So many readings are taken at once.
 const PARALLEL: usize = 16;
@@ -35,18 +35,18 @@ enum Reading {
     Failed,
 }
 
+/// What is to be read: a pod's interface, or one container.
+struct Wanted {
+    labels: [String; 3],
+    uid: PodUid,
+    container: Option<String>,
+}
+
 /// Reads every running container and every pod of a snapshot.
 pub async fn gather(runtime: &dyn Runtime, snapshot: &Snapshot) -> Readings {
-    let pods = || snapshot.workloads.iter().flat_map(|workload| workload.pods.iter().map(move |pod| (workload, pod)));
-    let containers = pods().flat_map(|(workload, pod)| {
-        let running = pod.containers.iter().filter(|container| container.state == "running");
-        running.map(move |container| (workload, pod, Some(container.name.as_str())))
-    });
-    let interfaces = pods().filter(|(_, pod)| pod.ip.is_some()).map(|(workload, pod)| (workload, pod, None));
-    let wanted: Vec<(&WorkloadStatus, &PodStatus, Option<&str>)> = containers.chain(interfaces).collect();
-    let mut readings = stream::iter(wanted)
-        .map(|(workload, pod, container)| async move {
-            let reading = read(runtime, workload, pod, container);
+    let mut readings = stream::iter(wanted(snapshot))
+        .map(|wanted| async move {
+            let reading = read(runtime, wanted);
             tokio::time::timeout(PATIENCE, reading).await.unwrap_or(Reading::Failed)
         })
         .buffer_unordered(PARALLEL);
@@ -62,14 +62,29 @@ pub async fn gather(runtime: &dyn Runtime, snapshot: &Snapshot) -> Readings {
     all
 }
 
-async fn read(runtime: &dyn Runtime, workload: &WorkloadStatus, pod: &PodStatus, container: Option<&str>) -> Reading {
-    let uid = PodUid(pod.uid.clone());
-    let labels = [workload.namespace.clone(), workload.name.clone(), pod.name.clone()];
+fn wanted(snapshot: &Snapshot) -> Vec<Wanted> {
+    let mut all = Vec::new();
+    for workload in &snapshot.workloads {
+        for pod in &workload.pods {
+            let one = |container: Option<String>| Wanted {
+                labels: [workload.namespace.clone(), workload.name.clone(), pod.name.clone()],
+                uid: PodUid(pod.uid.clone()),
+                container,
+            };
+            let running = pod.containers.iter().filter(|container| container.state == "running");
+            all.extend(running.map(|container| one(Some(container.name.clone()))));
+            all.extend(pod.ip.is_some().then(|| one(None)));
+        }
+    }
+    all
+}
+
+async fn read(runtime: &dyn Runtime, Wanted { labels, uid, container }: Wanted) -> Reading {
     match container {
-        Some(container) => match runtime.stats(&uid, container).await {
+        Some(container) => match runtime.stats(&uid, &container).await {
             Ok(stats) => {
                 let [namespace, workload, pod] = labels;
-                Reading::Container([namespace, workload, pod, container.to_owned()], stats)
+                Reading::Container([namespace, workload, pod, container], stats)
             }
             Err(_) => Reading::Failed,
         },

@@ -591,3 +591,43 @@ async fn blocking<T: Send + 'static>(
     let failed = |source| PullFailure::Store { what: what.to_owned(), source };
     tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.into()))?.map_err(failed)
 }
+
+impl ImageStore for super::store::Store {
+    type Image = super::store::Image;
+    type Pending = super::store::PendingLayer;
+
+    fn has_layer(&self, diff_id: &Digest) -> bool {
+        Self::has_layer(self, diff_id)
+    }
+
+    fn unpack_layer(
+        &self,
+        diff_id: &Digest,
+        kind: Compression,
+        reader: &mut dyn Read,
+    ) -> Result<Self::Pending, BoxError> {
+        let kind = match kind {
+            Compression::None => super::unpack::Compression::None,
+            Compression::Gzip => super::unpack::Compression::Gzip,
+            Compression::Zstd => super::unpack::Compression::Zstd,
+        };
+        Ok(Self::unpack_layer(self, diff_id, kind, reader)?)
+    }
+
+    fn commit(&self, pending: Self::Pending) -> Result<(), BoxError> {
+        pending.commit()?;
+        Ok(())
+    }
+
+    fn put_image(&self, reference: &ImageRef, manifest: &[u8], config: &[u8]) -> Result<Self::Image, BoxError> {
+        Ok(Self::put_image(self, Some(reference), manifest, config)?)
+    }
+
+    fn image(&self, reference: &ImageRef) -> Result<Option<Self::Image>, BoxError> {
+        Ok(Self::image(self, reference)?)
+    }
+
+    fn digest(image: &Self::Image) -> Digest {
+        image.digest
+    }
+}

@@ -31,8 +31,8 @@ use spec::time::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::api::{
-    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PullCredentials,
-    Result, Runtime, RuntimeError, RuntimeEvent,
+    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PortFault,
+    PullCredentials, Result, Runtime, RuntimeError, RuntimeEvent,
 };
 
 pub use rng::Rng;
@@ -426,10 +426,10 @@ impl Runtime for Sim {
         self.leave("remove pod", ())
     }
 
-    async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<()> {
+    async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
         self.enter("publish ports").await?;
         self.world().ports.clone_from(ports);
-        self.leave("publish ports", ())
+        self.leave("publish ports", Vec::new())
     }
 
     async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>) -> Result<()> {

@@ -355,7 +355,15 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
     }
     if ports != observed.published && !view.busy(&ActionKey::Publish) {
         match view.blocked_until(&ActionKey::Publish) {
-            Some((due, _)) => plan.wake_at(due),
+            Some((due, failure)) => {
+                plan.wake_at(due);
+                let missing = ports.iter().filter(|(key, target)| observed.published.get(*key) != Some(*target));
+                let owners: BTreeSet<&WorkloadId> =
+                    missing.filter_map(|(_, target)| Some(&observed.pods.get(&target.pod)?.record.workload)).collect();
+                for owner in owners {
+                    plan.hold(owner, Hold::Failed { message: failure.message.clone(), due });
+                }
+            }
             None => plan.steps.push(Step {
                 action: Action::Publish { ports: ports.clone() },
                 workload: None,
