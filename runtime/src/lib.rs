@@ -5,5 +5,6 @@
 
 pub mod api;
 pub mod network;
+pub mod volume;
 
 pub use api::Runtime;
