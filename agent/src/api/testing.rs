@@ -76,7 +76,7 @@ impl Runtime for Readable {
     async fn remove_pod(&self, _: &PodUid) -> Result<()> {
         refuse("remove a pod")
     }
-    async fn publish(&self, _: &BTreeMap<PortKey, PortTarget>) -> Result<()> {
+    async fn publish(&self, _: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<runtime::api::PortFault>> {
         refuse("publish ports")
     }
     async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>) -> Result<()> {

@@ -8,9 +8,12 @@ mod pipe;
 mod progress;
 pub mod pull;
 pub mod registry;
+pub mod store;
+pub mod unpack;
 
 #[cfg(test)]
 mod tests;
 
+pub mod load;
 pub mod store;
 pub mod unpack;
