@@ -10,6 +10,7 @@ pub mod digest;
 pub mod image_ref;
 mod json;
 pub mod load;
+pub mod manifest;
 pub mod node;
 pub mod observed;
 pub mod pod;

@@ -1,0 +1,3 @@
+//! What can be written.
+
+pub mod compose;
