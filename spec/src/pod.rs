@@ -80,6 +80,8 @@ record! {
         pub fs_group_on_root_mismatch: bool,
         /// Further groups of every container.
         pub supplemental_groups: Vec<u32>,
+        /// `supplementalGroupsPolicy: Strict`: the groups that the image gives the user are not added.
+        pub supplemental_groups_strict: bool,
         /// Key of the credentials to pull with, in order of trying (`imagePullSecrets`, in the pod's namespace).
         pub image_pull_secrets: Vec<String>,
         /// Name of a runtime from the configuration.

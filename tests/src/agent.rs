@@ -71,13 +71,15 @@ impl Sandbox {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MAINSTAY_")) {
             command.env_remove(name);
         }
+        // Settings of the agent go in as variables: every command reads them, wherever its flags are.
         command
             .arg("--data-dir")
             .arg(self.data())
             .arg("--run-dir")
             .arg(self.run())
-            .args(["--metrics-listen", "127.0.0.1:0", "--bridge", self.bridge(), "--cgroup-parent"])
-            .arg(self.cgroup_parent())
+            .env("MAINSTAY_METRICS_LISTEN", "127.0.0.1:0")
+            .env("MAINSTAY_BRIDGE", self.bridge())
+            .env("MAINSTAY_CGROUP_PARENT", self.cgroup_parent())
             .env("NO_COLOR", "1")
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null());
@@ -92,6 +94,15 @@ impl Sandbox {
         let mut command = self.command();
         command.args(arguments);
         self.finish(command, arguments)
+    }
+
+    /// `mainstay down`, with or without an agent.
+    ///
+    /// # Panics
+    /// When it does not do it.
+    #[track_caller]
+    pub fn down(&self) {
+        self.cli(&["down", "--yes"]).ok();
     }
 
     /// Runs a prepared command to its end.
@@ -198,6 +209,28 @@ impl<'a> Agent<'a> {
             }
             std::os::unix::net::UnixStream::connect(&socket).ok()
         });
+    }
+
+    /// Sets a variable for the next start.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Waits until nothing of any workload is left while the agent goes on: no mount, pinned namespace, interface,
+    /// cgroup or process.
+    ///
+    /// # Panics
+    /// When something stays.
+    #[track_caller]
+    pub fn assert_no_workloads(&mut self) {
+        let agent = self.pid();
+        let sandbox = self.sandbox;
+        if let Err(why) =
+            poll("no trace of workloads", SOON, || sandbox.leaks_of_workloads(&[agent]).is_empty().then_some(()))
+        {
+            panic!("{why}; left:\n  {}\n--- log\n{}", sandbox.leaks_of_workloads(&[agent]).join("\n  "), self.tail());
+        }
     }
 
     /// The sandbox it runs in.

@@ -8,6 +8,7 @@ pub mod binary;
 pub mod http;
 pub mod image;
 pub mod leaks;
+pub mod manifest;
 pub mod metrics;
 pub mod netlink;
 pub mod registry;

@@ -97,21 +97,15 @@ impl Sandbox {
         let on_overlay = nix::sys::statfs::statfs(dir.path())
             .is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::OVERLAYFS_SUPER_MAGIC);
         // Container layers are overlays, and an overlay cannot have another one as its upper directory.
-        for (sub, needed) in [("run", true), ("data", on_overlay)] {
-            if needed {
-                mount(Some("tmpfs"), &dir.path().join(sub), Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))
-                    .expect("root mounts a tmpfs");
-            }
+        mount_tmpfs(&dir.path().join("run"));
+        if on_overlay {
+            mount_tmpfs(&dir.path().join("data"));
         }
         if Path::new("/etc/mainstay").exists() {
             // The machine's own settings are not the test's.
             mount(Some("tmpfs"), "/etc/mainstay", Some("tmpfs"), MsFlags::empty(), none).expect("root mounts a tmpfs");
         }
         let cgroup = format!("mainstay-test-{pid}-{number}");
-        let namespace = |kind: &str| {
-            let link = fs::read_link(format!("/proc/thread-self/ns/{kind}")).expect("/proc is mounted");
-            link.to_string_lossy().into_owned()
-        };
         let marks = Marks {
             cgroup: cgroup.clone(),
             path: dir.path().to_string_lossy().into_owned(),
@@ -257,27 +251,61 @@ impl Sandbox {
         }
     }
 
+    /// What a power cut and a boot do: every process is gone, and with them mounts, cgroups, the whole network and the
+    /// run directory; the boot id is another one. Data and manifests stay. The agent is to be dropped or killed before.
+    ///
+    /// Sockets of this thread (a registry's) stay in the old network and are not reached any more.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn reboot(&mut self) {
+        static BOOT: AtomicU32 = AtomicU32::new(1);
+        self.kill_all();
+        unmount(self.baseline.new_mounts().into_iter().map(|mount| mount.point));
+        self.remove_cgroups();
+        unmount([self.run()]);
+        mount_tmpfs(&self.run());
+        unshare(CloneFlags::CLONE_NEWNET).expect("it worked before");
+        crate::netlink::loopback_up().expect("root sets loopback up");
+        let boot_id = format!("00000000-0000-4000-8000-{:012}", BOOT.fetch_add(1, Ordering::SeqCst));
+        let file = self.dir().join("boot_id");
+        fs::write(&file, format!("{boot_id}\n")).expect("the temporary directory is ours");
+        let none: Option<&str> = None;
+        mount(Some(&file), "/proc/sys/kernel/random/boot_id", none, MsFlags::MS_BIND, none).expect("root binds a file");
+        self.marks.namespaces.push(namespace("net"));
+        self.baseline = Baseline::take();
+    }
+
+    /// The boot id that processes of this sandbox see.
+    ///
+    /// # Panics
+    /// When /proc is not mounted.
+    pub fn boot_id(&self) -> String {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("/proc is mounted").trim().to_owned()
+    }
+
+    /// The rules of this sandbox's network as `nft` lists them; `None` where it is not installed.
+    pub fn ruleset(&self) -> Option<String> {
+        let output = std::process::Command::new("nft").args(["list", "ruleset"]).output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn remove_cgroups(&self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        // A cgroup is busy until its last process is reaped.
+        while cgroups(&self.cgroup).into_iter().filter(|dir| fs::remove_dir(dir).is_err()).count() > 0
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Clears everything away by force; what resists is returned.
     fn clear(&mut self) -> Vec<String> {
         self.kill_all();
-        let mut points = vec![self.data(), self.run()];
-        points.extend(self.baseline.new_mounts().into_iter().map(|mount| mount.point));
-        let mounted: Vec<PathBuf> = crate::leaks::mounts().into_iter().map(|mount| mount.point).collect();
-        for point in points.iter().rev().filter(|point| mounted.contains(point)) {
-            if let Err(e) = umount2(point, MntFlags::MNT_DETACH) {
-                eprintln!("cannot unmount {}: {e}", point.display());
-            }
-        }
-        let deadline = Instant::now() + Duration::from_secs(5);
-        loop {
-            // A cgroup is busy until its last process is reaped.
-            let left: Vec<PathBuf> =
-                cgroups(&self.cgroup).into_iter().filter(|dir| fs::remove_dir(dir).is_err()).collect();
-            if left.is_empty() || Instant::now() > deadline {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let new = self.baseline.new_mounts().into_iter().map(|mount| mount.point);
+        unmount([self.data(), self.run()].into_iter().chain(new));
+        self.remove_cgroups();
         let mut left: Vec<String> =
             cgroups(&self.cgroup).iter().map(|dir| format!("cgroup: {}", dir.display())).collect();
         left.extend(self.processes().iter().map(|p| format!("process: {} {}", p.pid, p.command)));
@@ -291,6 +319,27 @@ impl Sandbox {
         }
         left
     }
+}
+
+/// Takes mounts away, the latest first; those that are none are left alone.
+fn unmount(points: impl IntoIterator<Item = PathBuf>) {
+    let points: Vec<PathBuf> = points.into_iter().collect();
+    let mounted: Vec<PathBuf> = crate::leaks::mounts().into_iter().map(|mount| mount.point).collect();
+    for point in points.iter().rev().filter(|point| mounted.contains(point)) {
+        if let Err(e) = umount2(point, MntFlags::MNT_DETACH) {
+            eprintln!("cannot unmount {}: {e}", point.display());
+        }
+    }
+}
+
+fn mount_tmpfs(at: &Path) {
+    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some("mode=0700")).expect("root mounts a tmpfs");
+}
+
+/// This thread's namespace of a kind, as its link reads.
+fn namespace(kind: &str) -> String {
+    let link = fs::read_link(format!("/proc/thread-self/ns/{kind}")).expect("/proc is mounted");
+    link.to_string_lossy().into_owned()
 }
 
 impl Drop for Sandbox {

@@ -6,6 +6,12 @@ use serde_json::Value;
 /// The whole answer.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Status {
+    /// Whether the last pass saw every source and left nothing to do.
+    #[serde(default)]
+    pub converged: bool,
+    /// Published ports: `8080/tcp` and where it leads.
+    #[serde(default)]
+    pub ports: std::collections::BTreeMap<String, String>,
     /// Workloads, wished for or still there.
     #[serde(default)]
     pub workloads: Vec<Workload>,
@@ -78,16 +84,19 @@ pub struct Container {
     pub reason: Option<String>,
 }
 
-/// One manifest file.
+/// One source of manifests.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Source {
     /// Its path.
     pub path: String,
-    /// Whether it counts.
+    /// `ok`, `degraded` or `failed`.
     pub state: String,
-    /// What is wrong with it.
+    /// What is wrong with its files, for people.
     #[serde(default)]
     pub errors: Vec<Value>,
+    /// What is odd about them.
+    #[serde(default)]
+    pub warnings: Vec<Value>,
 }
 
 impl Status {
@@ -109,8 +118,17 @@ impl Status {
         pids
     }
 
-    /// The file whose path ends so.
-    pub fn source(&self, end: &str) -> Option<&Source> {
-        self.sources.iter().find(|source| source.path.ends_with(end))
+    /// Everything that sources complain about, one text.
+    pub fn errors(&self) -> String {
+        let errors = self.sources.iter().flat_map(|source| &source.errors);
+        errors
+            .map(|error| error.as_str().map_or_else(|| error.to_string(), str::to_owned))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// Whether a workload is frozen at its last good version.
+    pub fn is_held(&self, workload: &str) -> bool {
+        self.workload(workload).is_some_and(|found| !found.held.is_null())
     }
 }

@@ -151,3 +151,32 @@ fn sandboxes_do_not_see_each_other() {
     assert_ne!(sandbox.bridge(), bridge);
     std::net::TcpListener::bind("127.0.0.1:8080").expect("the other one's port is not in this network namespace");
 }
+
+#[test]
+fn a_reboot_takes_everything_but_the_disk() {
+    if !require_root("a_reboot_takes_everything_but_the_disk") {
+        return;
+    }
+    let mut sandbox = Sandbox::new("reboot");
+    let boot = sandbox.boot_id();
+    let none: Option<&str> = None;
+    fs::write(sandbox.data().join("record"), "kept").expect("the data directory is ours");
+    fs::write(sandbox.run().join("socket"), "gone").expect("the run directory is ours");
+    let target = sandbox.data().join("mnt");
+    fs::create_dir(&target).expect("the data directory is ours");
+    mount(Some("tmpfs"), &target, Some("tmpfs"), MsFlags::empty(), none).expect("root mounts a tmpfs");
+    plant_link(sandbox.bridge(), "bridge").expect("root makes a bridge");
+    plant_table("old").expect("root makes a table");
+    let mut child = fixture(&["sleep", "forever"]);
+    let reaper = std::thread::spawn(move || child.wait());
+    assert!(sandbox.leaks().len() >= 4, "{:?}", sandbox.leaks());
+    sandbox.reboot();
+    reaper.join().expect("waiting does not panic").expect("the child is ours");
+    assert_eq!(sandbox.leaks(), Vec::<String>::new());
+    assert_eq!(fs::read_dir(sandbox.run()).expect("it is there again").count(), 0);
+    assert_eq!(fs::read_to_string(sandbox.data().join("record")).ok().as_deref(), Some("kept"));
+    assert_ne!(sandbox.boot_id(), boot);
+    std::net::TcpListener::bind("127.0.0.1:0").expect("loopback is up again");
+    plant_link("later0", "veth").expect("root makes a veth");
+    assert!(sandbox.leaks().iter().any(|leak| leak.contains("later0")));
+}
