@@ -4,6 +4,7 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod discover;
 pub mod events;
 pub mod executor;
 pub mod probe;

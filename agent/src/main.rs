@@ -7,6 +7,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("shim") => runtime::shim::shim_main(args.collect()),
+        Some("exec-init") => runtime::exec::exec_main(args.collect()),
         _ => agent::cli::main(),
     }
 }

@@ -15,5 +15,3 @@ pub mod unpack;
 mod tests;
 
 pub mod load;
-pub mod store;
-pub mod unpack;
