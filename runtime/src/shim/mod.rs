@@ -5,8 +5,10 @@
 //! record. One thread, no async runtime. libcontainer clones without exec and goes on allocating in the child, which
 //! is only sound in a process with one thread: [`shim_main`] is to be called before anything starts another.
 
+mod cgroup_mount;
 mod control;
 mod create;
+mod details;
 mod executor;
 mod log;
 mod rootfs;

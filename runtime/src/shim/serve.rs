@@ -207,7 +207,7 @@ impl Server {
         let response = match serde_json::from_slice::<Request>(line) {
             Ok(Request::Attach { stdin }) => {
                 client.answer(&Response::default());
-                client.attached = Some(stdin && self.input().is_some());
+                client.attached = Some(stdin && self.config.stdin && self.input().is_some());
                 return;
             }
             Ok(request) => match self.act(&request) {
