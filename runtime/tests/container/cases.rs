@@ -39,6 +39,7 @@ pub(crate) const ALL: &[Case] = &[
     ("device-filter-v2", device_filter_v2),
     ("mounts", mounts),
     ("namespaces", namespaces),
+    ("shared-processes", shared_processes),
     ("limits", limits),
     ("exec", exec),
     ("exec-terminal", exec_terminal),
@@ -308,6 +309,15 @@ fn signals(f: &Fixture) {
     shim.signal(15).expect("sent");
     let (exit, output) = f.wait(&config);
     assert_eq!((exit.code, output.as_str()), (5, "ready\ngot\n"));
+
+    // Realtime signals too: systemd as PID 1 is stopped with one.
+    let config = f.config("trap 'exit 8' 37; echo ready; while true; do sleep 0.02; done");
+    f.start(&config).expect("started");
+    until("it is ready", || f.output(&config).contains("ready"));
+    let mut shim = ShimClient::connect(&config.dir).expect("a shim");
+    assert!(shim.signal(99).is_err());
+    shim.signal(37).expect("sent");
+    assert_eq!(f.wait(&config).0.code, 8);
 
     let config = f.config("sleep 1000 & wait");
     f.start(&config).expect("started");
@@ -650,4 +660,27 @@ fn limits(f: &Fixture) {
     until("forks are refused", || f.output(&config).contains("Resource temporarily unavailable"));
     f.kill(&config);
     fails(f, |c| c.resources.hugepages = [("3Mi".to_owned(), 1)].into(), "cannot enforce hugepages limit");
+}
+
+fn shared_processes(f: &Fixture) {
+    let cgroup = format!("{}/init", f.cgroup);
+    let init = container::start_pod_init(&f.dir.join("init"), &cgroup, &f.exe).expect("started");
+    let join = |c: &mut container::ContainerConfig| {
+        c.namespaces.pid = Namespace::Path(format!("/proc/{}/ns/pid", init.pid).into());
+    };
+    let mut config = f.config("sleep 1000");
+    join(&mut config);
+    f.start(&config).expect("started");
+    // The neighbour is in sight, PID 1 holds nothing, and what is orphaned is reaped.
+    let script = "cat /proc/1/comm; ps | grep -c 'sleep [1]000'; sh -c 'sleep 0.01 & exit'; sleep 0.1;
+        cat /proc/[0-9]*/status | grep -c '^State:.Z'; ls /proc/1/root/ 2>&1 | grep -c -e bin -e work; ls /proc/1/fd | wc -l;
+        sed -n 's/^Cap[PE]..://p' /proc/1/status";
+    let output = f.probe(script, |c| {
+        join(c);
+        c.security.cap_add = vec!["SYS_PTRACE".into()];
+    });
+    assert_eq!(output, "mainstay-init\n1\n0\n0\n0\n\t0000000000000000\n\t0000000000000000\n");
+    f.kill(&config);
+    container::kill_all(&cgroup).expect("killed");
+    container::cleanup(&f.dir.join("init"), &cgroup).expect("removed");
 }
