@@ -1,0 +1,167 @@
+//! What can be typed. Every command and flag with its help; no behaviour.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Turns a directory of manifests into running containers, and keeps it so.
+#[derive(Debug, Parser)]
+#[command(name = "mainstay", version, disable_help_subcommand = true, infer_subcommands = false)]
+#[command(after_help = "Exit codes: 0 fine, 1 the answer is no (invalid, changes pending), 2 could not do it.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Common {
+    /// Configuration file [default: /etc/mainstay/config.toml when it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Directory of what survives a reboot
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Directory of sockets and of what one boot needs
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) run_dir: Option<PathBuf>,
+    /// How answers look
+    #[arg(short = 'o', long = "output", global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// Any setting of the configuration file, for this command
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// How answers look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs; keys are stable.
+    Json,
+}
+
+/// Flags of the agent itself. Each is a setting of the configuration file, too.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RunArgs {
+    /// Directories with manifests [default: /etc/mainstay/manifests]
+    #[arg(value_name = "DIR")]
+    pub(crate) sources: Vec<PathBuf>,
+    /// Address of metrics and health, `none` for the socket only [default: 127.0.0.1:9641]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics_listen: Option<String>,
+    /// `text` or `json`
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+    /// Level or filter of log lines [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log_level: Option<String>,
+    /// Name of the pods' bridge [default: mainstay0]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bridge: Option<String>,
+    /// IPv4 range of the pods [default: one that is free]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) subnet: Option<String>,
+    /// Parent of all control groups [default: mainstay]
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) cgroup_parent: Option<String>,
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// Labels of this node
+    #[arg(long, value_name = "NAME=VALUE,...")]
+    pub(crate) node_labels: Option<String>,
+    /// Read the sources again at least this often [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) resync: Option<String>,
+    /// Let pods reach the cloud's metadata address
+    #[arg(long)]
+    pub(crate) allow_metadata: bool,
+    #[arg(long, hide = true)]
+    pub(crate) boot_id: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the agent until it is told to end; containers go on without it
+    Run(Box<RunArgs>),
+    /// Show sources, workloads and what is not as it should be
+    Status {
+        /// Only this workload, with all its details
+        name: Option<String>,
+        /// Wait until everything is as wished, at most so long; exit code 1 when it is not
+        #[arg(long, value_name = "TIME")]
+        wait: Option<humantime::Duration>,
+    },
+    /// List pods and containers
+    Ps {
+        /// Ended containers, too
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// Show what a container wrote
+    Logs {
+        /// A workload or pod, and which of its containers
+        #[arg(value_name = "NAME[/CONTAINER]")]
+        name: String,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+        /// The newest so many lines
+        #[arg(short = 'n', long, value_name = "N")]
+        tail: Option<usize>,
+        /// Only lines of the last TIME
+        #[arg(long, value_name = "TIME")]
+        since: Option<humantime::Duration>,
+        /// The log of the attempt before the last
+        #[arg(short, long)]
+        previous: bool,
+        /// With the time of each line
+        #[arg(short, long)]
+        timestamps: bool,
+    },
+    /// Show what happened
+    Events {
+        /// Go on with what happens now
+        #[arg(short, long)]
+        follow: bool,
+        /// Only of this workload or pod
+        name: Option<String>,
+        /// The newest so many
+        #[arg(short = 'n', long, default_value_t = 50)]
+        tail: usize,
+        /// Only those of the last TIME
+        #[arg(long, value_name = "TIME")]
+        since: Option<humantime::Duration>,
+        /// Only warnings
+        #[arg(short, long)]
+        warnings: bool,
+    },
+    /// Show what the agent is about to do; exit code 1 when there is something
+    Plan,
+    /// Stop everything that the agent manages and end it; volumes stay
+    Down {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Try again at once what failed
+    Retry {
+        /// A workload
+        name: String,
+    },
+    /// Release a removal that is held since it is above the budget
+    Approve {
+        /// The id that `mainstay status` shows
+        id: String,
+    },
+    /// Show effective settings and where each comes from
+    Config,
+    /// Show the version
+    Version,
+}

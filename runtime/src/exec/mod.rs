@@ -1,0 +1,3 @@
+//! Processes in containers: what one becomes ([`launch`]) and joining one that runs.
+
+pub(crate) mod launch;

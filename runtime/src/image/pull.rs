@@ -1,0 +1,633 @@
+//! Pulling: from a reference to an image in the store.
+//!
+//! One stream per layer: network, hash of the compressed bytes, decompression, hash of the tar, files. Nothing is
+//! visible before both hashes fit. Equal pulls that run at once are one; a layer is fetched once however many images
+//! want it.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use futures_util::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use spec::digest::Digest;
+use spec::image_ref::ImageRef;
+use spec::pod::PullPolicy;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::credentials;
+use super::pipe::{self, PipeReader, PipeWriter};
+use super::progress::{self, Progress};
+use super::registry::{
+    Client, Config, Descriptor, Document, Ended, Endpoint, LayerKind, ManifestError, Platform, RawManifest,
+    RegistryConfig, RegistryError, Session, Sink,
+};
+use crate::api::{FailureClass, PullCredentials, PullProgress, RuntimeError};
+
+/// An index may name another index, but not for ever.
+const MAX_NESTED: usize = 3;
+
+/// What pulls need of the content store. Every call blocks.
+pub trait ImageStore: Clone + Send + Sync + 'static {
+    /// An image in the store.
+    type Image: Clone + Send + Sync + 'static;
+    /// A layer that is unpacked and not visible yet.
+    type Pending: Send + 'static;
+
+    /// Whether the layer is there.
+    fn has_layer(&self, diff_id: &Digest) -> bool;
+    /// Unpacks a layer and checks its diff id.
+    fn unpack_layer(
+        &self,
+        diff_id: &Digest,
+        kind: Compression,
+        reader: &mut dyn Read,
+    ) -> Result<Self::Pending, BoxError>;
+    /// Makes an unpacked layer visible.
+    fn commit(&self, pending: Self::Pending) -> Result<(), BoxError>;
+    /// Records an image.
+    fn put_image(&self, reference: &ImageRef, manifest: &[u8], config: &[u8]) -> Result<Self::Image, BoxError>;
+    /// The image that a reference stands for.
+    fn image(&self, reference: &ImageRef) -> Result<Option<Self::Image>, BoxError>;
+    /// Digest of an image's manifest.
+    fn digest(image: &Self::Image) -> Digest;
+}
+
+/// How a layer is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// A plain tar.
+    None,
+    /// gzip.
+    Gzip,
+    /// Zstandard.
+    Zstd,
+}
+
+/// An error of the store.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A pull that failed. Cheap to clone: everyone who waited for the pull gets it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(transparent)]
+pub struct PullError(Arc<PullFailure>);
+
+/// Why a pull failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PullFailure {
+    /// `imagePullPolicy: Never`.
+    #[error("image `{0}` is not in the store, and imagePullPolicy is Never")]
+    NotInStore(ImageRef),
+    /// The platform makes no sense.
+    #[error("cannot use platform: {0}")]
+    Platform(String),
+    /// The registry or the way to it.
+    #[error("cannot fetch {what}")]
+    Registry {
+        /// "the manifest", "layer 2 of 5".
+        what: String,
+        /// Why.
+        #[source]
+        source: RegistryError,
+    },
+    /// What the registry has is not an image for this host.
+    #[error("cannot use image `{reference}`")]
+    Manifest {
+        /// What was asked for.
+        reference: ImageRef,
+        /// Why.
+        #[source]
+        source: ManifestError,
+    },
+    /// Unpacking or storing.
+    #[error("cannot store {what}")]
+    Store {
+        /// "layer 2 of 5", "the image".
+        what: String,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+    /// Every mirror failed, and then the registry did.
+    #[error("no mirror has it ({mirrors})")]
+    Mirrors {
+        /// What each mirror said.
+        mirrors: String,
+        /// What the registry said.
+        #[source]
+        source: Box<PullFailure>,
+    },
+    /// The registry must be asked and cannot be, though the image is here.
+    #[error("an older `{reference}` is in the store, but imagePullPolicy is Always")]
+    Always {
+        /// What was asked for.
+        reference: ImageRef,
+        /// Why the registry cannot be asked.
+        #[source]
+        source: Box<PullFailure>,
+    },
+}
+
+impl PullError {
+    /// Why.
+    #[must_use]
+    pub fn failure(&self) -> &PullFailure {
+        &self.0
+    }
+
+    /// The error for people.
+    #[must_use]
+    pub fn into_runtime(self, reference: &ImageRef) -> RuntimeError {
+        RuntimeError {
+            operation: format!("pull image `{reference}`"),
+            class: self.0.class(),
+            hint: self.0.hint(),
+            source: Box::new(self),
+        }
+    }
+}
+
+impl From<PullFailure> for PullError {
+    fn from(failure: PullFailure) -> Self {
+        Self(Arc::new(failure))
+    }
+}
+
+impl PullFailure {
+    /// What it means for trying again.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::NotInStore(_) | Self::Platform(_) | Self::Manifest { .. } => FailureClass::Permanent,
+            Self::Registry { source, .. } => source.class(),
+            // A full disk gets room again, and a broken layer may have been broken on the way.
+            Self::Store { .. } => FailureClass::Transient,
+            Self::Mirrors { source, .. } | Self::Always { source, .. } => source.class(),
+        }
+    }
+
+    /// Something the reader can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotInStore(reference) => {
+                Some(format!("run `mainstay pull {reference}`, or set imagePullPolicy to IfNotPresent"))
+            }
+            Self::Platform(_) => Some("write a platform as `linux/amd64` or `linux/arm/v7`".to_owned()),
+            Self::Registry { source, .. } => Some(source.hint()),
+            Self::Manifest { source, .. } => Some(match source {
+                ManifestError::NoPlatform { .. } | ManifestError::WrongPlatform { .. } => {
+                    "use an image that is built for this host, or say which one with `platform`".to_owned()
+                }
+                ManifestError::SchemaOne => "push the image again with a current docker or buildah".to_owned(),
+                ManifestError::NotAnImage(_) => {
+                    "name a container image; charts and other artifacts do not run".to_owned()
+                }
+                _ => "push the image again; what the registry has is broken".to_owned(),
+            }),
+            Self::Store { .. } => None,
+            Self::Mirrors { source, .. } => source.hint(),
+            Self::Always { .. } => {
+                Some("set imagePullPolicy to IfNotPresent to start from the store when the registry is away".to_owned())
+            }
+        }
+    }
+
+    /// Whether another place may have what this one has not.
+    fn elsewhere(&self) -> bool {
+        match self {
+            Self::Registry { .. } | Self::Manifest { .. } => true,
+            Self::Store { .. }
+            | Self::NotInStore(_)
+            | Self::Platform(_)
+            | Self::Mirrors { .. }
+            | Self::Always { .. } => false,
+        }
+    }
+}
+
+type Outcome<I> = Result<I, PullError>;
+type Flying<I> = Shared<BoxFuture<'static, Outcome<I>>>;
+
+/// What makes two pulls equal.
+#[derive(PartialEq, Eq, Hash)]
+struct PullKey {
+    reference: String,
+    platform: Platform,
+    secrets: [u8; 32],
+}
+
+/// A pull that runs. Held weakly: it ends when everyone who waited for it has gone.
+struct Flight<I> {
+    future: WeakShared<BoxFuture<'static, Outcome<I>>>,
+    progress: Arc<Progress>,
+}
+
+/// Pulls images into a store. Cheap to clone; all clones share connections, tokens, limits and running pulls.
+pub struct Puller<S: ImageStore>(Arc<Inner<S>>);
+
+impl<S: ImageStore> Clone for Puller<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+struct Inner<S: ImageStore> {
+    client: Client,
+    store: S,
+    downloads: Semaphore,
+    /// One lock a layer while anyone wants it. The map is held only to look up or insert.
+    layers: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    /// Running pulls. Held only to look up or insert.
+    pulls: Mutex<HashMap<PullKey, Flight<S::Image>>>,
+    /// What tags stood for when they were last asked, by reference and platform: the digest of the manifest or index
+    /// that the tag named, and of the image's manifest. Saves fetching manifests, which registries count.
+    seen: Mutex<HashMap<(String, Platform), (Digest, Digest)>>,
+}
+
+impl<S: ImageStore> Puller<S> {
+    /// Pulls into this store.
+    #[must_use]
+    pub fn new(store: S, config: RegistryConfig) -> Self {
+        let downloads = Semaphore::new(config.parallel_downloads.max(1));
+        Self(Arc::new(Inner {
+            client: Client::new(config),
+            store,
+            downloads,
+            layers: Mutex::default(),
+            pulls: Mutex::default(),
+            seen: Mutex::default(),
+        }))
+    }
+
+    /// Makes an image available by its policy (Kubernetes, Container.imagePullPolicy).
+    ///
+    /// `platform` is `os/architecture[/variant]`; this host's when `None`.
+    pub async fn pull(
+        &self,
+        reference: &ImageRef,
+        policy: PullPolicy,
+        platform: Option<&str>,
+        credentials: &PullCredentials,
+        progress: Option<UnboundedSender<PullProgress>>,
+    ) -> Result<S::Image, PullError> {
+        let platform = match platform {
+            Some(text) => Platform::parse(text).map_err(PullFailure::Platform)?,
+            None => Platform::of_host(),
+        };
+        let known = self.0.stored(reference).await?;
+        match (policy, known) {
+            (PullPolicy::IfNotPresent | PullPolicy::Never, Some(image)) => Ok(image),
+            (PullPolicy::Never, None) => Err(PullFailure::NotInStore(reference.clone()).into()),
+            (PullPolicy::IfNotPresent | PullPolicy::Always, _) => {
+                self.join(reference, platform, credentials, progress).await
+            }
+        }
+    }
+
+    /// Waits for an equal pull that runs, or starts one.
+    fn join(
+        &self,
+        reference: &ImageRef,
+        platform: Platform,
+        secrets: &PullCredentials,
+        listener: Option<UnboundedSender<PullProgress>>,
+    ) -> Flying<S::Image> {
+        let key = PullKey {
+            reference: reference.to_string(),
+            platform: platform.clone(),
+            secrets: credentials::fingerprint(secrets),
+        };
+        let mut pulls = self.0.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = pulls.get(&key).and_then(|flight| {
+            let future = flight.future.upgrade().filter(|future| future.peek().is_none())?;
+            Some((future, Arc::clone(&flight.progress)))
+        });
+        let (future, progress) = running.unwrap_or_else(|| {
+            let progress = Arc::new(Progress::default());
+            let pull = Pull {
+                inner: Arc::clone(&self.0),
+                reference: reference.clone(),
+                platform,
+                secrets: Arc::new(secrets.clone()),
+                progress: Arc::clone(&progress),
+            };
+            let future = async move { pull.run().await.map_err(PullError::from) }.boxed().shared();
+            pulls.retain(|_, flight| flight.future.upgrade().is_some_and(|future| future.peek().is_none()));
+            if let Some(weak) = future.downgrade() {
+                pulls.insert(key, Flight { future: weak, progress: Arc::clone(&progress) });
+            }
+            (future, progress)
+        });
+        if let Some(listener) = listener {
+            progress.join(listener);
+        }
+        future
+    }
+}
+
+impl<S: ImageStore> Inner<S> {
+    async fn stored(&self, reference: &ImageRef) -> Result<Option<S::Image>, PullFailure> {
+        let (store, reference) = (self.store.clone(), reference.clone());
+        blocking("the image", move || store.image(&reference)).await
+    }
+
+    fn layer_lock(&self, diff_id: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = layers.get(&diff_id).and_then(Weak::upgrade) {
+            return lock;
+        }
+        layers.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        layers.insert(diff_id, Arc::downgrade(&lock));
+        lock
+    }
+}
+
+/// One running pull.
+struct Pull<S: ImageStore> {
+    inner: Arc<Inner<S>>,
+    reference: ImageRef,
+    platform: Platform,
+    secrets: Arc<PullCredentials>,
+    progress: Arc<Progress>,
+}
+
+impl<S: ImageStore> Pull<S> {
+    async fn run(self) -> Result<S::Image, PullFailure> {
+        match self.anywhere().await {
+            Err(source @ PullFailure::Registry { .. })
+                if source.class() == FailureClass::Transient && self.inner.stored(&self.reference).await?.is_some() =>
+            {
+                Err(PullFailure::Always { reference: self.reference, source: Box::new(source) })
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// From the first place that has it.
+    async fn anywhere(&self) -> Result<S::Image, PullFailure> {
+        let endpoints = self
+            .inner
+            .client
+            .config()
+            .endpoints(&self.reference)
+            .map_err(|source| PullFailure::Registry { what: "the manifest".to_owned(), source })?;
+        let last = endpoints.len().saturating_sub(1);
+        let mut mirrors: Vec<String> = Vec::new();
+        for (index, endpoint) in endpoints.into_iter().enumerate() {
+            match self.from(endpoint).await {
+                Ok(image) => return Ok(image),
+                Err(source) if index == last && mirrors.is_empty() => return Err(source),
+                Err(source) if index == last => {
+                    return Err(PullFailure::Mirrors { mirrors: mirrors.join("; "), source: Box::new(source) });
+                }
+                Err(failure) if failure.elsewhere() => {
+                    let cause = std::error::Error::source(&failure).map_or_else(String::new, ToString::to_string);
+                    tracing::debug!(image = %self.reference, error = %cause, "mirror skipped");
+                    mirrors.push(cause);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(PullFailure::Platform("no registry to ask".to_owned()))
+    }
+
+    async fn from(&self, endpoint: Endpoint) -> Result<S::Image, PullFailure> {
+        let session = self.inner.client.session(endpoint, Arc::clone(&self.secrets));
+        if let Some(image) = self.unchanged(&session).await? {
+            return Ok(image);
+        }
+        let (top, raw, manifest, named) = self.resolve(&session).await?;
+        let known = self.inner.stored(&self.reference).await?;
+        if let Some(image) = known.filter(|image| S::digest(image) == raw.digest) {
+            self.remember(top, raw.digest);
+            return Ok(image);
+        }
+        let config_bytes = session
+            .small_blob(&manifest.config, "config")
+            .await
+            .map_err(|source| PullFailure::Registry { what: "the config".to_owned(), source })?;
+        let unnamed = Some(&self.platform).filter(|_| !named);
+        let config = Config::read(&config_bytes, &manifest, unnamed).map_err(|source| self.unusable(source))?;
+
+        let count = manifest.layers.len();
+        let layers = manifest.layers.iter().zip(&config.diff_ids).enumerate();
+        let layers: Vec<_> = layers
+            .map(|(index, ((descriptor, kind), diff_id))| Layer {
+                descriptor: descriptor.clone(),
+                kind: *kind,
+                diff_id: *diff_id,
+                name: format!("layer {} of {count}", index + 1),
+            })
+            .collect();
+        for layer in &layers {
+            let present = self.inner.store.has_layer(&layer.diff_id);
+            let Descriptor { digest, size } = layer.descriptor;
+            self.progress.tell(PullProgress::Layer { digest, size, present });
+        }
+        // Cancel-safe: a dropped layer leaves nothing visible.
+        let jobs: Vec<BoxFuture<'_, _>> = layers.iter().map(|layer| self.layer(&session, layer).boxed()).collect();
+        stream::iter(jobs)
+            .buffer_unordered(self.inner.client.config().parallel_layers.max(1))
+            .try_collect::<()>()
+            .await?;
+
+        let (store, reference, digest) = (self.inner.store.clone(), self.reference.clone(), raw.digest);
+        let image = blocking("the image", move || store.put_image(&reference, &raw.bytes, &config_bytes)).await?;
+        self.remember(top, digest);
+        Ok(image)
+    }
+
+    fn seen_key(&self) -> (String, Platform) {
+        (self.reference.to_string(), self.platform.clone())
+    }
+
+    fn remember(&self, top: Digest, manifest: Digest) {
+        let mut seen = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() > 1000 {
+            seen.clear();
+        }
+        seen.insert(self.seen_key(), (top, manifest));
+    }
+
+    /// The stored image when a HEAD request shows that the tag still stands for it.
+    async fn unchanged(&self, session: &Session) -> Result<Option<S::Image>, PullFailure> {
+        let seen = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&self.seen_key()).copied();
+        let Some((top, manifest)) = seen else { return Ok(None) };
+        let Some(image) = self.inner.stored(&self.reference).await?.filter(|i| S::digest(i) == manifest) else {
+            return Ok(None);
+        };
+        // Any trouble is left to the request that follows: it can tell what is wrong.
+        match session.head(&self.reference.manifest_reference()).await {
+            Ok(Some(now)) if now == top => Ok(Some(image)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The manifest for the platform, the digest of what the reference names, and whether an index named the platform.
+    async fn resolve(
+        &self,
+        session: &Session,
+    ) -> Result<(Digest, RawManifest, super::registry::Manifest, bool), PullFailure> {
+        let fetch = |source| PullFailure::Registry { what: format!("the manifest of `{}`", self.reference), source };
+        let expected = self.reference.digest().map(|digest| (digest, None));
+        let mut raw = session.manifest(&self.reference.manifest_reference(), expected).await.map_err(fetch)?;
+        let top = raw.digest;
+        let mut named = false;
+        for _ in 0..=MAX_NESTED {
+            let document = Document::read(&raw.bytes, raw.content_type.as_deref(), &self.platform)
+                .map_err(|source| self.unusable(source))?;
+            match document {
+                Document::Manifest(manifest) => return Ok((top, raw, manifest, named)),
+                Document::Chosen(chosen, has_platform) => {
+                    named |= has_platform;
+                    let expected = Some((chosen.digest, Some(chosen.size)));
+                    raw = session.manifest(&chosen.digest.to_string(), expected).await.map_err(fetch)?;
+                }
+            }
+        }
+        let reason = format!("indexes are nested more than {MAX_NESTED} deep");
+        Err(self.unusable(ManifestError::Unreadable { what: "index", reason }))
+    }
+
+    fn unusable(&self, source: ManifestError) -> PullFailure {
+        PullFailure::Manifest { reference: self.reference.clone(), source }
+    }
+
+    /// Makes sure that a layer is in the store.
+    async fn layer(&self, session: &Session, layer: &Layer) -> Result<(), PullFailure> {
+        let lock = self.inner.layer_lock(layer.diff_id);
+        let _one = lock.lock().await;
+        let digest = layer.descriptor.digest;
+        if self.inner.store.has_layer(&layer.diff_id) {
+            self.progress.done(digest);
+            return Ok(());
+        }
+        // Never closed, so this cannot fail; without a permit the layer would only be one too many.
+        let _permit = self.inner.downloads.acquire().await;
+        let (writer, reader) = pipe::pipe();
+        let (store, diff_id, kind) = (self.inner.store.clone(), layer.diff_id, layer.kind);
+        let unpacking = tokio::task::spawn_blocking(move || unpack(&store, &diff_id, kind, reader));
+        let mut sink = LayerSink { writer, progress: &self.progress, digest, received: 0, told: 0 };
+        let fetched = session.blob(&layer.descriptor, &layer.name, &mut sink).await;
+        match fetched {
+            Ok(Ended::Verified) => {
+                self.progress.tell(PullProgress::Bytes { digest, received: sink.received });
+                sink.writer.finish();
+            }
+            // The unpacking has failed and says why.
+            Ok(Ended::Stopped) => drop(sink),
+            // Without its end the layer is thrown away.
+            Err(source) => {
+                drop(sink);
+                let _ = unpacking.await;
+                return Err(PullFailure::Registry { what: layer.name.clone(), source });
+            }
+        }
+        let stored = |source| PullFailure::Store { what: layer.name.clone(), source };
+        let pending = unpacking.await.map_err(|error| stored(error.into()))?.map_err(stored)?;
+        let store = self.inner.store.clone();
+        blocking(&layer.name, move || store.commit(pending)).await?;
+        self.progress.done(digest);
+        Ok(())
+    }
+}
+
+/// A layer to fetch.
+struct Layer {
+    descriptor: Descriptor,
+    kind: LayerKind,
+    diff_id: Digest,
+    name: String,
+}
+
+/// Hands the pieces of a layer to its unpacking, and tells how far it is.
+struct LayerSink<'a> {
+    writer: PipeWriter,
+    progress: &'a Progress,
+    digest: Digest,
+    received: u64,
+    told: u64,
+}
+
+impl Sink for LayerSink<'_> {
+    async fn take(&mut self, piece: bytes::Bytes) -> bool {
+        self.received += piece.len() as u64;
+        if self.received - self.told >= progress::STEP {
+            self.told = self.received;
+            self.progress.tell(PullProgress::Bytes { digest: self.digest, received: self.received });
+        }
+        self.writer.write(piece).await
+    }
+}
+
+/// Unpacks a layer from its download, and answers only when the download has ended well.
+fn unpack<S: ImageStore>(
+    store: &S,
+    diff_id: &Digest,
+    kind: LayerKind,
+    mut reader: PipeReader,
+) -> Result<S::Pending, BoxError> {
+    let mut head = Vec::with_capacity(4);
+    reader.by_ref().take(4).read_to_end(&mut head)?;
+    // What the bytes are counts for more than what the media type says: both hashes are checked anyway.
+    let kind = match (head.as_slice(), kind) {
+        ([0x1f, 0x8b, ..], _) | ([], LayerKind::Gzip) => Compression::Gzip,
+        ([0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18], _) | ([], LayerKind::Zstd) => Compression::Zstd,
+        _ => Compression::None,
+    };
+    let pending = store.unpack_layer(diff_id, kind, &mut io::Cursor::new(head).chain(&mut reader))?;
+    // Bytes behind the end of the archive belong to the digest of the blob too.
+    io::copy(&mut reader, &mut io::sink())?;
+    Ok(pending)
+}
+
+async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
+) -> Result<T, PullFailure> {
+    let failed = |source| PullFailure::Store { what: what.to_owned(), source };
+    tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.into()))?.map_err(failed)
+}
+
+impl ImageStore for super::store::Store {
+    type Image = super::store::Image;
+    type Pending = super::store::PendingLayer;
+
+    fn has_layer(&self, diff_id: &Digest) -> bool {
+        Self::has_layer(self, diff_id)
+    }
+
+    fn unpack_layer(
+        &self,
+        diff_id: &Digest,
+        kind: Compression,
+        reader: &mut dyn Read,
+    ) -> Result<Self::Pending, BoxError> {
+        let kind = match kind {
+            Compression::None => super::unpack::Compression::None,
+            Compression::Gzip => super::unpack::Compression::Gzip,
+            Compression::Zstd => super::unpack::Compression::Zstd,
+        };
+        Ok(Self::unpack_layer(self, diff_id, kind, reader)?)
+    }
+
+    fn commit(&self, pending: Self::Pending) -> Result<(), BoxError> {
+        pending.commit()?;
+        Ok(())
+    }
+
+    fn put_image(&self, reference: &ImageRef, manifest: &[u8], config: &[u8]) -> Result<Self::Image, BoxError> {
+        Ok(Self::put_image(self, Some(reference), manifest, config)?)
+    }
+
+    fn image(&self, reference: &ImageRef) -> Result<Option<Self::Image>, BoxError> {
+        Ok(Self::image(self, reference)?)
+    }
+
+    fn digest(image: &Self::Image) -> Digest {
+        image.digest
+    }
+}

@@ -1,0 +1,154 @@
+//! Deletes connection tracking entries that would keep sending packets to where they no longer belong.
+//!
+//! TCP connections end with their pod. UDP flows live on as long as packets come, so they are deleted when their port
+//! leads elsewhere, and whenever an address is given back.
+
+use std::net::IpAddr;
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use super::error::NetworkError;
+use super::netlink::{self, Attributes, NLM_F_DUMP, Netlink, Requests};
+
+type Result<T> = std::result::Result<T, NetworkError>;
+
+const SUBSYSTEM: u16 = 1;
+const GET: u16 = 1;
+const DELETE: u16 = 2;
+const TUPLE_ORIG: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const ID: u16 = 12;
+const FILTER: u16 = 25;
+const UDP: u8 = 17;
+/// Bits of the filter (kernel 5.8 and later; older ones answer with every entry, which is filtered here again).
+const FILTER_IP_SRC: u32 = 1;
+const FILTER_PROTO_NUM: u32 = 1 << 3;
+
+/// One direction of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tuple {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    destination_port: u16,
+}
+
+/// Deletes every flow from or to an address. Returns how many there were.
+pub(super) fn delete_of_address(address: IpAddr) -> Result<usize> {
+    let socket = open()?;
+    let wanted = |original: Tuple, reply: Tuple| {
+        [original.source, original.destination, reply.source, reply.destination].contains(&address)
+    };
+    // Flows that a pod opened, and flows that were translated to it, seen from where their replies come from.
+    let mut deleted = 0;
+    for tuple in [TUPLE_ORIG, TUPLE_REPLY] {
+        deleted += delete(&socket, family(address), wanted, |a| {
+            a.nest(tuple, |a| {
+                a.nest(1, |a| match address {
+                    IpAddr::V4(v4) => a.bytes(1, &v4.octets()),
+                    IpAddr::V6(v6) => a.bytes(3, &v6.octets()),
+                });
+            });
+            filter(a, tuple, FILTER_IP_SRC);
+        })?;
+    }
+    Ok(deleted)
+}
+
+/// Deletes every UDP flow that was sent to one of these ports of this host. Returns how many there were.
+pub(super) fn delete_udp_to(ports: &[(Option<IpAddr>, u16)]) -> Result<usize> {
+    if ports.is_empty() {
+        return Ok(0);
+    }
+    let socket = open()?;
+    let wanted = |original: Tuple, _: Tuple| {
+        original.protocol == UDP
+            && ports.iter().any(|(ip, port)| {
+                *port == original.destination_port
+                    && ip.is_none_or(|ip| ip == original.destination || ip.is_unspecified())
+            })
+    };
+    let mut deleted = 0;
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        deleted += delete(&socket, family, wanted, |a| {
+            a.nest(TUPLE_ORIG, |a| a.nest(2, |a| a.bytes(1, &[UDP])));
+            filter(a, TUPLE_ORIG, FILTER_PROTO_NUM);
+        })?;
+    }
+    Ok(deleted)
+}
+
+fn open() -> Result<Netlink> {
+    Netlink::open(NETLINK_NETFILTER)
+        .map_err(|source| NetworkError::Conntrack { what: "open a connection tracking socket", source })
+}
+
+const fn family(address: IpAddr) -> i32 {
+    if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
+}
+
+fn filter(a: &mut Attributes, tuple: u16, bits: u32) {
+    a.nest(FILTER, |a| a.bytes(tuple, &bits.to_ne_bytes()));
+}
+
+fn delete(
+    socket: &Netlink,
+    family: i32,
+    wanted: impl Fn(Tuple, Tuple) -> bool,
+    narrow: impl FnOnce(&mut Attributes),
+) -> Result<usize> {
+    let family = u8::try_from(family).expect("address families are small");
+    let mut requests = Requests::default();
+    requests.push(SUBSYSTEM << 8 | GET, NLM_F_DUMP, |a| {
+        a.raw(&[family, 0, 0, 0]);
+        narrow(a);
+    });
+    let flows = socket
+        .dump(requests.as_bytes())
+        .map_err(|source| NetworkError::Conntrack { what: "list tracked connections", source })?;
+    let mut requests = Requests::default();
+    let mut count = 0;
+    for flow in &flows {
+        let body = flow.payload.get(4..).unwrap_or_default();
+        let tuple = |kind| netlink::attribute(body, kind).and_then(parse);
+        let (Some(original), Some(reply)) = (tuple(TUPLE_ORIG), tuple(TUPLE_REPLY)) else { continue };
+        if !wanted(original, reply) {
+            continue;
+        }
+        requests.push(SUBSYSTEM << 8 | DELETE, 0, |a| {
+            a.raw(&[family, 0, 0, 0]);
+            if let Some(tuple) = netlink::attribute(body, TUPLE_ORIG) {
+                a.bytes_nested(TUPLE_ORIG, tuple);
+            }
+            // The id keeps a new flow with the same addresses safe.
+            if let Some(id) = netlink::attribute(body, ID) {
+                a.bytes(ID, id);
+            }
+        });
+        count += 1;
+    }
+    if count > 0 {
+        let failed = |source| NetworkError::Conntrack { what: "delete tracked connections", source };
+        let (_, refusals) = socket.exchange(requests.as_bytes(), false).map_err(failed)?;
+        // Gone in the meantime is as good.
+        let refusal = refusals.into_iter().find(|r| r.error.raw_os_error() != Some(libc::ENOENT));
+        refusal.map_or(Ok(()), |r| Err(failed(r.error)))?;
+    }
+    Ok(count)
+}
+
+fn parse(tuple: &[u8]) -> Option<Tuple> {
+    let ip = netlink::attribute(tuple, 1)?;
+    let address = |v4, v6| {
+        let four = netlink::attribute(ip, v4).and_then(|b| <[u8; 4]>::try_from(b).ok()).map(IpAddr::from);
+        four.or_else(|| netlink::attribute(ip, v6).and_then(|b| <[u8; 16]>::try_from(b).ok()).map(IpAddr::from))
+    };
+    let protocol = netlink::attribute(tuple, 2)?;
+    let port = netlink::attribute(protocol, 3).and_then(|b| b.first_chunk().copied()).map_or(0, u16::from_be_bytes);
+    Some(Tuple {
+        source: address(1, 3)?,
+        destination: address(2, 4)?,
+        protocol: *netlink::attribute(protocol, 1)?.first()?,
+        destination_port: port,
+    })
+}

@@ -1,0 +1,347 @@
+//! The tests.
+
+use std::fs;
+use std::io::BufRead as _;
+use std::process::{Command, Stdio};
+
+use runtime::container::{self, ContainerError, ContainerState, ShimClient};
+use spec::pod::{Resources, Seccomp};
+
+use crate::fixture::{Fixture, app, processes_with, until};
+
+/// A test by its name.
+type Case = (&'static str, fn(&Fixture));
+
+pub(crate) const ALL: &[Case] = &[
+    ("exit-codes", exit_codes),
+    ("output-and-env", output_and_env),
+    ("capabilities", capabilities),
+    ("seccomp", seccomp),
+    ("descriptors-and-signals", descriptors_and_signals),
+    ("start-errors", start_errors),
+    ("working-directory", working_directory),
+    ("users", users),
+    ("read-only-root", read_only_root),
+    ("terminal", terminal),
+    ("oom", oom),
+    ("log-rotation", log_rotation),
+    ("parent-killed", parent_killed),
+    ("shim-killed", shim_killed),
+    ("signals", signals),
+    ("termination-message", termination_message),
+    ("init", init),
+];
+
+fn exit_codes(f: &Fixture) {
+    for (script, code, signal) in
+        [("exit 0", 0, None), ("exit 7", 7, None), ("exit 255", 255, None), ("kill -9 $$; sleep 9", 0, None)]
+    {
+        // A signal that PID 1 sends itself has no effect, except on processes below it.
+        let script = if script.starts_with("kill") { "sh -c 'kill -9 $$'; exit 0" } else { script };
+        let (exit, _) = f.run(&f.config(script));
+        assert_eq!((exit.code, exit.signal, exit.oom), (code, signal, false), "{script}");
+        assert!(exit.started.is_some_and(|started| started <= exit.finished));
+        assert_eq!(exit.boot_id, container::boot_id());
+    }
+}
+
+fn output_and_env(f: &Fixture) {
+    let config = f.config("echo out; echo err >&2; hostname; umask; printf rest");
+    let (exit, output) = f.run(&config);
+    assert_eq!(exit.code, 0);
+    let log = fs::read_to_string(config.log_path.expect("a log")).expect("a log");
+    assert!(log.lines().any(|line| line.ends_with(" stdout F out")), "{log}");
+    assert!(log.lines().any(|line| line.ends_with(" stderr F err")), "{log}");
+    assert!(log.lines().any(|line| line.ends_with(" stdout P rest")), "{log}");
+    assert!(output.contains("\nbox\n0022\n"), "{output}");
+    let output = f.probe("", |c| {
+        c.args = vec!["env".into()];
+        c.env.0.extend([("B".into(), "1".into()), ("A".into(), "2".into()), ("B".into(), "3".into())]);
+    });
+    assert_eq!(output, "PATH=/bin\nB=3\nA=2\nHOME=/\n");
+}
+
+/// A line of /proc/self/status inside.
+fn status(output: &str, key: &str) -> String {
+    let line = output.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {key} in {output}")).trim().to_owned()
+}
+
+fn cap_sets(output: &str) -> [u64; 5] {
+    ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
+        .map(|set| u64::from_str_radix(&status(output, set), 16).expect("a mask"))
+}
+
+const DOCKER: u64 = 0xa804_25fb;
+const SCRIPT: &str = "cat /proc/self/status";
+
+fn capabilities(f: &Fixture) {
+    let default = f.probe(SCRIPT, |_| {});
+    assert_eq!(cap_sets(&default), [0, DOCKER, DOCKER, DOCKER, 0]);
+    let user = f.probe(SCRIPT, |c| c.user = app());
+    assert_eq!(cap_sets(&user), [0, 0, 0, DOCKER, 0]);
+    let dropped = f.probe(SCRIPT, |c| c.security.cap_drop = vec!["ALL".into()]);
+    assert_eq!(cap_sets(&dropped), [0; 5]);
+    let unconfined = f.probe(SCRIPT, |c| c.security.seccomp = Some(Seccomp::Unconfined));
+    assert_eq!(cap_sets(&unconfined), [0, DOCKER, DOCKER, DOCKER, 0]);
+    let strict = f.probe(SCRIPT, |c| c.security.allow_privilege_escalation = Some(false));
+    assert_eq!(cap_sets(&strict), [0, DOCKER, DOCKER, DOCKER, 0]);
+    let admin = f.probe(SCRIPT, |c| c.security.cap_add = vec!["SYS_ADMIN".into()]);
+    assert_eq!(cap_sets(&admin), [0, DOCKER | 1 << 21, DOCKER | 1 << 21, DOCKER | 1 << 21, 0]);
+    let host = container::caps::bounding().0;
+    let privileged = f.probe(SCRIPT, |c| c.security.privileged = true);
+    assert_eq!(cap_sets(&privileged), [0, host, host, host, 0]);
+}
+
+fn seccomp(f: &Fixture) {
+    let check = |output: &str, seccomp: &str, no_new_privs: &str| {
+        assert_eq!(
+            (status(output, "Seccomp").as_str(), status(output, "NoNewPrivs").as_str()),
+            (seccomp, no_new_privs)
+        );
+    };
+    check(&f.probe(SCRIPT, |_| {}), "2", "0");
+    check(&f.probe(SCRIPT, |c| c.user = app()), "2", "0");
+    check(&f.probe(SCRIPT, |c| c.security.allow_privilege_escalation = Some(false)), "2", "1");
+    let user = |c: &mut container::ContainerConfig| {
+        c.user = app();
+        c.security.allow_privilege_escalation = Some(false);
+    };
+    check(&f.probe(SCRIPT, user), "2", "1");
+    check(&f.probe(SCRIPT, |c| c.security.seccomp = Some(Seccomp::Unconfined)), "0", "0");
+    check(&f.probe(SCRIPT, |c| c.security.privileged = true), "0", "0");
+    // It does what it says: no new namespaces.
+    let output = f.probe("unshare -m true 2>&1; echo $?", |_| {});
+    assert!(output.contains("Operation not permitted"), "{output}");
+
+    let profile = f.dir.join("profile.json");
+    let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":95}]}"#;
+    fs::write(&profile, text).expect("a profile");
+    let output = f.probe("mkdir /tmp/x 2>&1; cat /proc/self/status", |c| {
+        c.security.seccomp = Some(Seccomp::Localhost(profile.display().to_string()));
+    });
+    assert!(output.contains("not supported"), "{output}");
+    check(&output, "2", "0");
+}
+
+fn descriptors_and_signals(f: &Fixture) {
+    // The standard three, and the directory that is being listed.
+    let output = f.probe("", |c| c.args = vec!["ls".into(), "/proc/self/fd".into()]);
+    assert_eq!(output, "0\n1\n2\n3\n");
+    let output = f.probe("", |c| c.args = vec!["cat".into(), "/proc/self/status".into()]);
+    for key in ["SigBlk", "SigIgn"] {
+        assert_eq!(u64::from_str_radix(&status(&output, key), 16), Ok(0), "{key}");
+    }
+}
+
+#[track_caller]
+fn fails(f: &Fixture, change: impl FnOnce(&mut container::ContainerConfig), expected: &str) {
+    let mut config = f.config("true");
+    change(&mut config);
+    match f.start(&config) {
+        Err(ContainerError::Failed(failure)) => {
+            assert!(failure.message.contains(expected), "{failure:?} instead of {expected}");
+            assert!(failure.permanent, "{failure:?}");
+        }
+        other => panic!("{other:?} instead of {expected}"),
+    }
+    assert!(!config.dir.exists());
+    assert_eq!(processes_with(&config.cgroup_path), Vec::<u32>::new());
+}
+
+fn start_errors(f: &Fixture) {
+    let layer = f.layer();
+    fs::write(layer.join("bin/plain"), "text").expect("a file");
+    fs::write(layer.join("bin/script"), "#!/none/such\n").expect("a file");
+    fs::write(layer.join("bin/garbage"), "no program").expect("a file");
+    for name in ["script", "garbage"] {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(layer.join("bin").join(name), fs::Permissions::from_mode(0o755)).expect("mode");
+    }
+    let run = |args: &[&str]| {
+        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+        move |c: &mut container::ContainerConfig| c.args = args
+    };
+    fails(f, run(&["nosuch"]), "no program \"nosuch\" in the image (PATH is /bin)");
+    fails(f, run(&["/no/such"]), "no program \"/no/such\" in the image");
+    fails(f, run(&["plain"]), "cannot execute /bin/plain: user 0 may not");
+    fails(f, run(&["script"]), "its interpreter /none/such is not in the image");
+    fails(f, run(&["garbage"]), "not a program for this machine");
+    fails(f, run(&["/etc"]), "it is a directory");
+    fails(f, run(&[]), "no command");
+    fails(f, |c| c.security.cap_add = vec!["NONE".into()], "unknown capability NONE");
+    fails(f, |c| c.security.seccomp = Some(Seccomp::Localhost("/none".into())), "cannot read seccomp profile /none");
+    fails(f, |c| c.cwd = "/etc/passwd".into(), "cannot use working directory /etc/passwd");
+    fails(f, |c| c.devices = vec![device("/dev/none")], "cannot use device /dev/none");
+}
+
+fn device(path: &str) -> spec::pod::Device {
+    spec::pod::Device { host_path: path.into(), container_path: path.into(), permissions: None }
+}
+
+fn working_directory(f: &Fixture) {
+    assert_eq!(f.probe("pwd", |c| c.cwd = "/home/app".into()), "/home/app\n");
+    assert_eq!(f.probe("pwd", |c| c.cwd = "/made/when/missing".into()), "/made/when/missing\n");
+    assert_eq!(f.probe("pwd", |_| {}), "/\n");
+}
+
+fn users(f: &Fixture) {
+    let user = container::users::resolve(&[f.layer()], "app", &[]).expect("a user");
+    assert_eq!(user, app());
+    let output = f.probe("id -u; id -g; id -G; echo $HOME; cat /proc/self/status", |c| c.user = user);
+    assert!(output.starts_with("1000\n1001\n1001 2000\n/home/app\n"), "{output}");
+    assert_eq!(status(&output, "Uid"), "1000\t1000\t1000\t1000");
+    // Output streams can be opened again by a program that is not root.
+    assert_eq!(f.probe("echo again > /dev/stdout", |c| c.user = app()), "again\n");
+}
+
+fn read_only_root(f: &Fixture) {
+    let output = f.probe("touch /x 2>&1; touch /dev/shm/y && echo shm", |c| c.security.read_only_root = true);
+    assert!(output.contains("Read-only file system") && output.ends_with("shm\n"), "{output}");
+}
+
+fn terminal(f: &Fixture) {
+    let output =
+        f.probe("tty; echo $TERM; test -t 0 && test -t 1 && echo both; ls -l /dev/console | cut -c1", |c| c.tty = true);
+    assert_eq!(output.replace('\r', ""), "/dev/pts/0\nxterm\nboth\nc\n");
+    let mut config = f.config("trap 'stty size; exit 3' WINCH; echo ready; while true; do sleep 0.05; done");
+    config.tty = true;
+    f.start(&config).expect("started");
+    until("it is ready", || f.output(&config).contains("ready"));
+    ShimClient::connect(&config.dir).and_then(|mut shim| shim.resize(33, 99)).expect("resized");
+    let (exit, output) = f.wait(&config);
+    assert_eq!(exit.code, 3);
+    assert!(output.contains("33 99"), "{output}");
+}
+
+fn oom(f: &Fixture) {
+    let mut config = f.config("x=a; while true; do x=$x$x; done");
+    config.resources = Resources { memory_limit: Some(16 << 20), ..Resources::default() };
+    let (exit, _) = f.run(&config);
+    assert!(exit.oom, "{exit:?}");
+    assert_eq!((exit.code, exit.signal), (137, Some(9)));
+}
+
+fn log_rotation(f: &Fixture) {
+    let mut config = f.config("i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done");
+    config.log_max_size = 20_000;
+    config.log_max_files = 3;
+    let (exit, output) = f.run(&config);
+    assert_eq!(exit.code, 0);
+    assert!(output.ends_with("line 1999\n"), "{output}");
+    let log = config.log_path.expect("a log");
+    let names: Vec<_> = fs::read_dir(log.parent().expect("a directory")).expect("listed").flatten().collect();
+    assert_eq!(names.len(), 3);
+    assert!(names.iter().all(|entry| entry.metadata().is_ok_and(|meta| meta.len() <= 20_000)));
+}
+
+fn parent_killed(f: &Fixture) {
+    let config = f.config("i=0; while [ ! -e /tmp/stop ]; do echo $i; i=$((i+1)); sleep 0.05; done; exit 42");
+    let file = f.dir.join("parent.json");
+    fs::write(&file, serde_json::to_vec(&config).expect("JSON")).expect("a file");
+    let mut parent = Command::new("/proc/self/exe")
+        .arg("start-and-die")
+        .arg(&file)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a parent");
+    let mut pid = String::new();
+    let out = parent.stdout.take().expect("its output");
+    std::io::BufReader::new(out).read_line(&mut pid).expect("a pid");
+    parent.kill().expect("killed");
+    parent.wait().expect("reaped");
+    let before = f.output(&config).lines().count();
+    until("it goes on logging", || f.output(&config).lines().count() > before + 3);
+    match container::inspect(&config.dir, &config.exit_file, &config.cgroup_path).expect("inspected") {
+        ContainerState::Running(state) => assert_eq!(state.pid.to_string(), pid.trim()),
+        other => panic!("{other:?}"),
+    }
+    fs::write(f.dir.join(format!("data/{}/upper/tmp/stop", config.id)), "")
+        .or_else(|_| {
+            let root = format!("/proc/{}/root/tmp/stop", pid.trim());
+            fs::write(root, "")
+        })
+        .expect("a file");
+    let (exit, output) = f.wait(&config);
+    assert_eq!(exit.code, 42);
+    let numbers: Vec<usize> = output.lines().map(|line| line.parse().expect("a number")).collect();
+    assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>(), "the log has no gap");
+}
+
+fn shim_killed(f: &Fixture) {
+    let config = f.config("sleep 1000 & sleep 1000");
+    let running = f.start(&config).expect("started");
+    let kill =
+        |pid: u32| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::SIGKILL);
+    kill(running.shim_pid).expect("killed");
+    match container::inspect(&config.dir, &config.exit_file, &config.cgroup_path).expect("inspected") {
+        ContainerState::Lost(exit) => assert!(exit.error.is_some_and(|text| text.starts_with("lost"))),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(processes_with(&config.cgroup_path), Vec::<u32>::new());
+    assert!(!config.dir.exists());
+    match container::inspect(&config.dir, &config.exit_file, &config.cgroup_path).expect("inspected") {
+        ContainerState::Exited(exit) => assert_eq!(exit.code, 137),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn signals(f: &Fixture) {
+    let config = f.config("trap 'echo got; exit 5' TERM; echo ready; while true; do sleep 0.02; done");
+    f.start(&config).expect("started");
+    until("it is ready", || f.output(&config).contains("ready"));
+    let mut shim = ShimClient::connect(&config.dir).expect("a shim");
+    shim.signal(15).expect("sent");
+    let (exit, output) = f.wait(&config);
+    assert_eq!((exit.code, output.as_str()), (5, "ready\ngot\n"));
+
+    let config = f.config("sleep 1000 & wait");
+    f.start(&config).expect("started");
+    ShimClient::connect(&config.dir).and_then(|mut shim| shim.signal(9)).expect("sent");
+    let (exit, _) = f.wait(&config);
+    assert_eq!((exit.code, exit.signal), (137, Some(9)));
+
+    let config = f.config("sleep 1000 & sleep 1000");
+    f.start(&config).expect("started");
+    assert_eq!(f.kill(&config).signal, Some(9));
+}
+
+fn termination_message(f: &Fixture) {
+    let run = |script: &str, from_log: bool| {
+        let mut config = f.config(script);
+        config.termination_message_path = Some("/dev/termination-log".into());
+        config.termination_message_from_log = from_log;
+        f.run(&config).0.message
+    };
+    assert_eq!(run("echo -n why > /dev/termination-log; exit 1", false).as_deref(), Some("why"));
+    assert_eq!(run("exit 1", false), None);
+    assert_eq!(run("echo one; echo two; exit 1", true).as_deref(), Some("one\ntwo"));
+    assert_eq!(run("echo one; exit 0", true), None);
+    let long = run("head -c 9000 /dev/zero | tr '\\0' x > /dev/termination-log", false);
+    assert_eq!(long.map(|text| text.len()), Some(4096));
+}
+
+fn init(f: &Fixture) {
+    let output = f.probe("echo $$; cat /proc/1/comm; sh -c 'sleep 0.01 & exit'; sleep 0.1; cat /proc/[0-9]*/status | grep -c '^State:.Z'; cat /proc/self/status", |c| c.init = true);
+    let lines: Vec<&str> = output.lines().take(3).collect();
+    assert_eq!(lines, ["2", "mainstay-init", "0"], "{output}");
+    assert_eq!(cap_sets(&output), [0, DOCKER, DOCKER, DOCKER, 0]);
+    assert_eq!(status(&output, "Seccomp"), "2");
+    let mut config = f.config("exit 9");
+    config.init = true;
+    assert_eq!(f.run(&config).0.code, 9);
+    let mut config = f.config("trap 'exit 6' TERM; echo ready; while true; do sleep 0.02; done");
+    config.init = true;
+    f.start(&config).expect("started");
+    until("it is ready", || f.output(&config).contains("ready"));
+    ShimClient::connect(&config.dir).and_then(|mut shim| shim.signal(15)).expect("sent");
+    assert_eq!(f.wait(&config).0.code, 6);
+    fails(
+        f,
+        |c| {
+            c.init = true;
+            c.args = vec!["nosuch".into()];
+        },
+        "no program",
+    );
+}
