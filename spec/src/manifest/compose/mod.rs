@@ -6,6 +6,7 @@
 //! process: only what the input holds counts, so that every host reads a project alike.
 
 mod check;
+pub mod convert;
 mod dotenv;
 pub mod fields;
 mod lower;
