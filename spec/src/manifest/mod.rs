@@ -4,8 +4,6 @@
 //! the types of [`crate::workload`] and [`crate::pod`]. Every problem is reported, and the good objects of a file are
 //! handed on beside the bad ones.
 
-pub mod compose;
-
 mod assemble;
 pub mod compose;
 mod config;
