@@ -4,9 +4,8 @@
 //! the types of [`crate::workload`] and [`crate::pod`]. Every problem is reported, and the good objects of a file are
 //! handed on beside the bad ones.
 
-pub mod compose;
-
 mod assemble;
+pub mod compose;
 mod config;
 mod container;
 mod env;
