@@ -142,8 +142,33 @@ pub(crate) enum Command {
         #[arg(short, long)]
         warnings: bool,
     },
-    /// Show what the agent is about to do; exit code 1 when there is something
-    Plan,
+    /// Check manifests, without an agent and without root; exit code 1 when they are not valid
+    Validate {
+        /// Files and directories; `-` is stdin
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+        /// Objects that are referred to may be elsewhere
+        #[arg(long)]
+        partial: bool,
+        /// Warnings count as errors
+        #[arg(long)]
+        strict: bool,
+        /// As SARIF 2.1.0, for code hosts
+        #[arg(long)]
+        sarif: bool,
+    },
+    /// Show what would change, and why; exit code 1 when there is something
+    Plan {
+        /// Manifests to compare with what is here (a directory: with all of it); without any, what the agent is about
+        /// to do
+        #[arg(value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// Show what a field of a manifest does here, such as `pod.spec.containers.resources`
+    Explain {
+        /// A kind, or a field of it; without it all kinds
+        field: Option<String>,
+    },
     /// Stop everything that the agent manages and end it; volumes stay
     Down {
         /// Do not ask

@@ -9,12 +9,16 @@ mod config;
 mod control;
 mod disk;
 mod events;
+mod explain;
 mod logs;
+mod manifests;
 mod names;
 mod output;
+mod plan;
 mod ps;
 mod run;
 mod status;
+mod validate;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -92,7 +96,12 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
             let wanted = events::Wanted { follow, about: name, tail, since: since.map(Into::into), warnings };
             events::events(&settings(common, io)?, &wanted, io)
         }
-        Command::Plan => control::plan(&client(common, io)?, io),
+        Command::Validate { paths, partial, strict, sarif } => {
+            validate::validate(&paths, validate::Wanted { partial, strict, sarif }, io)
+        }
+        Command::Plan { paths } if paths.is_empty() => control::plan(&client(common, io)?, io),
+        Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
+        Command::Explain { field } => explain::explain(field.as_deref(), io),
         Command::Down { yes } => control::down(&client(common, io)?, yes, io),
         Command::Retry { name } => control::retry(&client(common, io)?, &name, io),
         Command::Approve { id } => control::approve(&client(common, io)?, &id, io),
