@@ -11,5 +11,6 @@ pub mod probe;
 pub mod reconciler;
 pub mod run;
 pub mod snapshot;
+pub mod source;
 pub mod status;
 pub mod telemetry;

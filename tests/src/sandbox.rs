@@ -113,12 +113,24 @@ impl Sandbox {
         };
         Self {
             name: name.to_owned(),
-            bridge: format!("mt{pid:x}n{number}"),
+            // Short: names of interfaces have at most 15 bytes, and the product derives others from it.
+            bridge: format!("m{pid:x}n{number}x0"),
             cgroup,
             dir: Some(dir),
             baseline: Baseline::take(),
             marks,
         }
+    }
+
+    /// Gives the data directory a small disk of its own, to be used up.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn limit_data(&mut self, mib: u32) {
+        let options = format!("mode=0700,size={mib}m");
+        mount(Some("tmpfs"), &self.data(), Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+            .expect("root mounts a tmpfs");
+        self.baseline = Baseline::take();
     }
 
     /// The test's name.

@@ -185,6 +185,71 @@ pub(crate) enum Command {
         /// The id that `mainstay status` shows
         id: String,
     },
+    /// Run a program in a container; ends with its exit code
+    Exec {
+        /// Hand stdin through
+        #[arg(short = 'i', long)]
+        stdin: bool,
+        /// With a terminal
+        #[arg(short, long)]
+        tty: bool,
+        /// As this user[:group]
+        #[arg(short, long)]
+        user: Option<String>,
+        /// In this directory
+        #[arg(short, long, value_name = "DIR")]
+        workdir: Option<String>,
+        /// With this variable
+        #[arg(short, long, value_name = "NAME=VALUE")]
+        env: Vec<String>,
+        /// With every capability and without the system call filter
+        #[arg(long)]
+        privileged: bool,
+        /// A workload or pod, and which of its containers
+        #[arg(value_name = "NAME[/CONTAINER]")]
+        name: String,
+        /// Program and arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// List images
+    Images,
+    /// Fetch an image from its registry
+    Pull {
+        /// [registry/]name[:tag][@digest]
+        image: String,
+        /// os/architecture[/variant] [default: this host's]
+        #[arg(long)]
+        platform: Option<String>,
+        /// Ask the registry only when the image is not here
+        #[arg(long)]
+        missing: bool,
+    },
+    /// Load images from an OCI layout, an OCI archive or a Docker archive
+    Load {
+        /// The file or directory
+        path: PathBuf,
+    },
+    /// Write all layers of an image into a directory, as a container would see them
+    Unpack {
+        /// A layout or archive, or the name of an image that is here
+        source: String,
+        /// An empty or new directory
+        destination: PathBuf,
+        /// Which image, when the source has several
+        #[arg(long)]
+        image: Option<String>,
+    },
+    /// Print JSON Schemas of manifests, for editors
+    Schema {
+        /// Only this kind
+        kind: Option<String>,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
     /// Show effective settings and where each comes from
     Config,
     /// Show the version

@@ -280,7 +280,7 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
 }
 
 /// The AppArmor profile to apply, when the host has AppArmor.
-fn apparmor(config: &ContainerConfig) -> Result<Option<String>, BundleError> {
+pub(crate) fn apparmor(config: &ContainerConfig) -> Result<Option<String>, BundleError> {
     let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'));
     match config.security.apparmor.as_deref() {
         None | Some("runtime/default" | "unconfined") => Ok(None),

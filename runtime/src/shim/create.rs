@@ -8,19 +8,17 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::syscall::syscall::SyscallType;
-use spec::pod::Seccomp;
-
 use super::executor::LaunchExecutor;
 use super::{chain, failure, permanent, rootfs, start_time};
 use crate::container::bundle::{self, BundleError};
-use crate::container::caps::{self, CapSet};
+use crate::container::caps;
 use crate::container::cgroup::{self, CgroupError, Layout};
 use crate::container::lifecycle::{Failure, Running};
-use crate::container::{ContainerConfig, Mount, MountKind, record, seccomp};
+use crate::container::{ContainerConfig, Mount, MountKind, record};
 use crate::exec::launch::Launch;
-use crate::sys;
+use crate::exec::limits;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
 
 /// A container whose program runs, and the shim's ends of its streams.
 pub(super) struct Created {
@@ -35,32 +33,6 @@ pub(super) struct Created {
 
 fn io_failure(stage: &'static str, what: &str) -> impl Fn(io::Error) -> Failure {
     move |error| failure(stage, format!("cannot {what}: {error}"))
-}
-
-/// The launch of the container's program, with what it could not be given.
-fn launch(config: &ContainerConfig, all: CapSet, warnings: &mut Vec<String>) -> Result<Launch, Failure> {
-    let security = &config.security;
-    let wanted = caps::wanted(security).map_err(|error| permanent("create", error.to_string()))?;
-    let missing = wanted.without(all);
-    if !security.privileged && missing != CapSet::EMPTY {
-        let names: Vec<&str> = missing.numbers().filter_map(caps::name).collect();
-        warnings.push(format!("capabilities that this host does not let us pass on: {}", names.join(", ")));
-    }
-    let wanted = wanted.without(missing);
-    let profile = if security.privileged { Some(Seccomp::Unconfined) } else { security.seccomp.clone() };
-    let filter = seccomp::filter_for(profile.as_ref(), wanted).map_err(|e| permanent("seccomp", chain(&e)))?;
-    Ok(Launch {
-        args: config.args.clone(),
-        env: config.env.0.clone(),
-        cwd: config.cwd.clone(),
-        make_cwd: true,
-        user: config.user.clone(),
-        caps: wanted,
-        no_new_privs: security.allow_privilege_escalation == Some(false) && !security.privileged,
-        filter,
-        init: config.init,
-        tty: config.tty,
-    })
 }
 
 fn bundle_failure(error: &BundleError) -> Failure {
@@ -95,7 +67,7 @@ pub(super) fn termination_file(dir: &Path) -> std::path::PathBuf {
 pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Result<Created, Failure> {
     let mut warnings = Vec::new();
     let all = caps::bounding();
-    let launch = launch(config, all, &mut warnings)?;
+    let launch = Launch::of(config, all, &mut warnings)?;
     let config = with_termination_file(config)?;
     let (oci, rules) = bundle::build(&config, all).map_err(|error| bundle_failure(&error))?;
     let bundle_dir = bundle::bundle_dir(&config.dir);
@@ -116,7 +88,12 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     fs::create_dir_all(&state_dir).map_err(io_failure("create", "make the state directory"))?;
 
     let lib = |error: libcontainer::error::LibcontainerError| failure("create", explain(&error));
-    let executor = LaunchExecutor { launch: Rc::new(launch), errors: error_write.as_raw_fd() };
+    let own_cgroup_mount = config.mounts.iter().any(|mount| mount.target.starts_with("/sys/fs/cgroup"));
+    let executor = LaunchExecutor {
+        launch: Rc::new(launch),
+        errors: error_write.as_raw_fd(),
+        read_only_cgroups: !config.security.privileged && !own_cgroup_mount,
+    };
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
         .validate_id()
         .and_then(|builder| builder.with_root_path(&state_dir))
@@ -162,7 +139,7 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
         Some(console) => Some(console.receive().map_err(io_failure("create", "receive the terminal"))?),
         None => None,
     };
-    apply_limits(&config, pid, inherited_oom_score, &mut warnings);
+    limits::apply(&config, pid, inherited_oom_score, &mut warnings);
 
     container.start().map_err(lib)?;
     wait_exec(error_read)?;
@@ -213,60 +190,6 @@ fn wait_exec(errors: OwnedFd) -> Result<(), Failure> {
     Err(serde_json::from_slice(&text).unwrap_or_else(|_| failure("exec", String::from_utf8_lossy(&text).into_owned())))
 }
 
-/// Process limits and OOM score of the first process, from outside and before it runs anything of the image.
-/// What the host does not let us raise is clamped: asking for more than there is is common in Compose files.
-fn apply_limits(config: &ContainerConfig, pid: u32, inherited_oom_score: &str, warnings: &mut Vec<String>) {
-    for (name, limit) in &config.ulimits {
-        let Some(resource) = rlimit(name) else {
-            warnings.push(format!("unknown ulimit {name}"));
-            continue;
-        };
-        let value = |number: i64| u64::try_from(number).unwrap_or(u64::MAX);
-        let (soft, hard) = (value(limit.soft), value(limit.hard));
-        if sys::prlimit(pid, resource, Some((soft.min(hard), hard))).is_ok() {
-            continue;
-        }
-        let clamped = sys::prlimit(pid, resource, None).and_then(|(_, most)| {
-            let hard = hard.min(most);
-            sys::prlimit(pid, resource, Some((soft.min(hard), hard))).map(|_| hard)
-        });
-        warnings.push(match clamped {
-            Ok(most) => format!("ulimit {name} is limited to {most} by this host"),
-            Err(error) => format!("ulimit {name} cannot be set: {error}"),
-        });
-    }
-    let score = config.oom_score_adj.map_or_else(|| inherited_oom_score.to_owned(), |score| score.to_string());
-    let path = format!("/proc/{pid}/oom_score_adj");
-    if fs::read_to_string(&path).is_ok_and(|now| now.trim() == score) {
-        return;
-    }
-    if let Err(error) = fs::write(path, &score) {
-        warnings.push(format!("oom_score_adj {score} cannot be set: {error}"));
-    }
-}
-
-fn rlimit(name: &str) -> Option<u32> {
-    Some(match name {
-        "cpu" => libc::RLIMIT_CPU,
-        "fsize" => libc::RLIMIT_FSIZE,
-        "data" => libc::RLIMIT_DATA,
-        "stack" => libc::RLIMIT_STACK,
-        "core" => libc::RLIMIT_CORE,
-        "rss" => libc::RLIMIT_RSS,
-        "nproc" => libc::RLIMIT_NPROC,
-        "nofile" => libc::RLIMIT_NOFILE,
-        "memlock" => libc::RLIMIT_MEMLOCK,
-        "as" => libc::RLIMIT_AS,
-        "locks" => libc::RLIMIT_LOCKS,
-        "sigpending" => libc::RLIMIT_SIGPENDING,
-        "msgqueue" => libc::RLIMIT_MSGQUEUE,
-        "nice" => libc::RLIMIT_NICE,
-        "rtprio" => libc::RLIMIT_RTPRIO,
-        "rttime" => libc::RLIMIT_RTTIME,
-        _ => return None,
-    })
-}
-
 /// Removes what a failed or ended container has: processes, mount, cgroup, libcontainer's state.
 pub(super) fn undo(config: &ContainerConfig) {
     let removed = Layout::detect().and_then(|layout| {
@@ -289,12 +212,6 @@ mod tests {
     use std::os::fd::AsFd as _;
 
     use super::*;
-
-    #[test]
-    fn limits_have_names() {
-        assert_eq!(rlimit("nofile"), Some(libc::RLIMIT_NOFILE));
-        assert_eq!(rlimit("NOFILE"), None);
-    }
 
     #[test]
     fn a_report_of_the_first_process_is_passed_on() {

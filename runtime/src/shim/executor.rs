@@ -20,6 +20,8 @@ pub(super) struct LaunchExecutor {
     pub(super) launch: Rc<Launch>,
     /// Where a failure is written, as JSON. Inherited over libcontainer's clones, so known by number only.
     pub(super) errors: RawFd,
+    /// Whether the cgroup files inside are to be read only.
+    pub(super) read_only_cgroups: bool,
 }
 
 impl Executor for LaunchExecutor {
@@ -32,7 +34,17 @@ impl Executor for LaunchExecutor {
         Err(ExecutorError::Other(failure.message))
     }
 
+    /// Runs after the root has been entered and before the start is reported as possible.
     fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
+        // libcontainer mounts the hierarchies of version 1 writable whatever the options say, and a root inside
+        // could then raise its own limits.
+        if self.read_only_cgroups
+            && std::path::Path::new("/sys/fs/cgroup").is_dir()
+            && let Err(error) = sys::mount_read_only(c"/sys/fs/cgroup")
+        {
+            let message = format!("cannot make /sys/fs/cgroup read-only: {error}");
+            return Err(ExecutorValidationError::ArgValidationError(message));
+        }
         Ok(())
     }
 

@@ -44,7 +44,7 @@ fn permanent(stage: &str, message: impl Into<String>) -> Failure {
 }
 
 /// An error with its causes on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -340,8 +340,10 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(200));
         }
-        create::undo(&self.config);
+        // Told at once: whoever waits for the end of a connection need not wait for mounts and cgroups to go.
         handle::unlink(&self.config.dir);
+        self.clients.clear();
+        create::undo(&self.config);
     }
 
     /// The termination message (Kubernetes `terminationMessagePath`, `terminationMessagePolicy`).

@@ -1,13 +1,16 @@
 //! The tests.
 
 use std::fs;
-use std::io::BufRead as _;
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use runtime::container::{self, ContainerError, ContainerState, ShimClient};
+use runtime::exec::{self, Captured, ExecError, ExecRequest};
 use spec::pod::{Resources, Seccomp};
 
 use crate::fixture::{Fixture, app, processes_with, until};
+use crate::parity;
 
 /// A test by its name.
 type Case = (&'static str, fn(&Fixture));
@@ -30,6 +33,14 @@ pub(crate) const ALL: &[Case] = &[
     ("signals", signals),
     ("termination-message", termination_message),
     ("init", init),
+    ("parity-with-docker", parity::defaults),
+    ("parity-of-users", parity::user),
+    ("devices", devices),
+    ("device-filter-v2", device_filter_v2),
+    ("exec", exec),
+    ("exec-terminal", exec_terminal),
+    ("attach", attach),
+    ("stats-and-update", stats_and_update),
 ];
 
 fn exit_codes(f: &Fixture) {
@@ -344,4 +355,187 @@ fn init(f: &Fixture) {
         },
         "no program",
     );
+}
+
+fn request(script: &str) -> ExecRequest {
+    ExecRequest { args: vec!["sh".into(), "-c".into(), script.into()], ..ExecRequest::default() }
+}
+
+fn exec(f: &Fixture) {
+    let mut config = f.config("trap 'exit 0' TERM; while true; do sleep 0.05; done");
+    config.env.0.push(("OWN".into(), "1".into()));
+    f.start(&config).expect("started");
+    let long = Duration::from_secs(20);
+    let capture = |request: &ExecRequest| exec::capture(&config.dir, request, 10_000, long, &f.exe);
+    let run = |script: &str, change: &dyn Fn(&mut ExecRequest)| {
+        let mut request = request(script);
+        change(&mut request);
+        let Captured { code, output, truncated } = capture(&request).expect("ran");
+        assert!(!truncated);
+        (code, String::from_utf8(output).expect("text"))
+    };
+    let text = |text: &str| text.to_owned();
+    assert_eq!(run("exit 0", &|_| {}), (Some(0), text("")));
+    assert_eq!(run("echo out; echo err >&2; exit 7", &|_| {}), (Some(7), text("out\nerr\n")));
+    assert_eq!(run("kill -9 $$", &|_| {}), (Some(137), text("")));
+    assert_eq!(run("echo $OWN $NEW", &|r| r.env.0.push(("NEW".into(), "2".into()))), (Some(0), text("1 2\n")));
+    assert_eq!(run("pwd", &|r| r.cwd = Some("/home".into())).1, "/home\n");
+    assert_eq!(run("id -u; id -G; echo $HOME", &|r| r.user = Some("app".into())).1, "1000\n1001 2000\n/home/app\n");
+    assert_eq!(run("hostname; cat /proc/1/comm", &|_| {}).1, "box\nsh\n");
+    let (_, output) = run(SCRIPT, &|_| {});
+    assert_eq!(cap_sets(&output), [0, DOCKER, DOCKER, DOCKER, 0]);
+    assert_eq!(status(&output, "Seccomp"), "2");
+    let (_, output) = run(SCRIPT, &|r| r.user = Some("1000".into()));
+    assert_eq!(cap_sets(&output), [0, 0, 0, DOCKER, 0]);
+    let list = ExecRequest { args: vec!["ls".into(), "/proc/self/fd".into()], ..ExecRequest::default() };
+    assert_eq!(capture(&list).expect("ran").output, b"0\n1\n2\n3\n");
+    // It is in the container's cgroup: what the kernel shows inside is the root of that.
+    let (_, output) = run("cat /proc/self/cgroup", &|_| {});
+    assert!(output.lines().filter(|line| line.contains(":memory:")).all(|line| line.ends_with(":/")), "{output}");
+
+    for (args, user, expected) in
+        [("nosuch", None, "no program \"nosuch\" in the image"), ("true", Some("nobody"), "no user \"nobody\"")]
+    {
+        let request = ExecRequest { args: vec![args.into()], user: user.map(str::to_owned), ..ExecRequest::default() };
+        match capture(&request) {
+            Err(ExecError::Failed(failure)) => assert!(failure.message.contains(expected), "{failure:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Endless output is cut, an endless run is ended, and a child left behind holds nobody up.
+    let noise = exec::capture(&config.dir, &request("yes"), 100, Duration::from_millis(300), &f.exe).expect("ran");
+    assert_eq!((noise.code, noise.output.len(), noise.truncated), (None, 100, true));
+    until("it was ended", || run("ps", &|_| {}).1.lines().all(|line| !line.ends_with(" yes")));
+    assert_eq!(run("sleep 1000 & echo left", &|_| {}), (Some(0), text("left\n")));
+    let files = fs::read_dir(&config.dir).expect("listed").flatten();
+    assert!(files.filter(|entry| entry.file_name().to_string_lossy().starts_with("exec-")).count() == 0);
+    ShimClient::connect(&config.dir).and_then(|mut shim| shim.signal(15)).expect("sent");
+    assert_eq!(f.wait(&config).0.code, 0);
+    match exec::capture(&config.dir, &request("true"), 1, long, &f.exe) {
+        Err(ExecError::Request { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+fn exec_terminal(f: &Fixture) {
+    let config = f.config("sleep 1000");
+    f.start(&config).expect("started");
+    let mut request = request("tty; read line; echo got $line; exit 4");
+    request.tty = true;
+    let streams = [Stdio::piped(), Stdio::piped(), Stdio::inherit()];
+    let mut process = exec::spawn(&config.dir, &request, streams, &f.exe).expect("spawned");
+    let mut input = process.child().stdin.take().expect("a pipe");
+    let mut output = process.child().stdout.take().expect("a pipe");
+    input.write_all(b"hello\n").expect("written");
+    assert_eq!(process.wait().expect("ran"), 4);
+    let mut text = String::new();
+    output.read_to_string(&mut text).expect("text");
+    let text = text.replace('\r', "");
+    assert!(text.contains("/dev/pts/0\n") && text.ends_with("got hello\n"), "{text}");
+    f.kill(&config);
+}
+
+fn attach(f: &Fixture) {
+    let mut config = f.config("while read line; do echo got $line; done; echo end; exit 3");
+    config.stdin = true;
+    f.start(&config).expect("started");
+    let mut stream = ShimClient::connect(&config.dir).and_then(|shim| shim.attach(true)).expect("attached");
+    let frame = |kind: u8, payload: &[u8]| {
+        let mut bytes = vec![kind];
+        bytes.extend(u32::try_from(payload.len()).expect("short").to_le_bytes());
+        bytes.extend(payload);
+        bytes
+    };
+    stream.write_all(&frame(0, b"one\ntwo\n")).expect("written");
+    // Far more than the pipe holds: it has to wait for the program.
+    let many = "x\n".repeat(100_000);
+    let mut writer = stream.try_clone().expect("a second handle");
+    let bytes = [frame(0, many.as_bytes()), frame(3, b"")].concat();
+    let writing = std::thread::spawn(move || writer.write_all(&bytes));
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).expect("frames until the end");
+    writing.join().expect("no panic").expect("written");
+    let (mut text, mut rest) = (Vec::new(), all.as_slice());
+    while let Some((&[kind, a, b, c, d], after)) = rest.split_first_chunk::<5>() {
+        assert_eq!(kind, 1);
+        let (payload, next) = after.split_at(u32::from_le_bytes([a, b, c, d]) as usize);
+        text.extend_from_slice(payload);
+        rest = next;
+    }
+    let text = String::from_utf8(text).expect("text");
+    assert!(text.starts_with("got one\ngot two\ngot x\n") && text.ends_with("got x\nend\n"));
+    assert_eq!(text.lines().count(), 100_003);
+    assert_eq!(f.wait(&config).0.code, 3);
+}
+
+fn stats_and_update(f: &Fixture) {
+    let mut config = f.config("sleep 1000 & sleep 1000");
+    config.resources = Resources {
+        memory_limit: Some(64 << 20),
+        cpu_limit_milli: Some(500),
+        cpu_request_milli: Some(250),
+        pids_limit: Some(40),
+        ..Resources::default()
+    };
+    f.start(&config).expect("started");
+    let layout = container::cgroup::Layout::detect().expect("cgroups");
+    let read = || container::cgroup::stats(&layout, &config.cgroup_path).expect("readings");
+    until("both sleep", || read().pids == 2);
+    let stats = read();
+    assert_eq!(stats.memory_limit, Some(64 << 20));
+    assert!(stats.cpu_nanos > 0 && stats.memory_bytes > 0 && stats.working_set_bytes <= stats.memory_bytes);
+    config.resources.memory_limit = Some(80 << 20);
+    ShimClient::connect(&config.dir).and_then(|mut shim| shim.update(&config.resources)).expect("updated");
+    assert_eq!(read().memory_limit, Some(80 << 20));
+    f.kill(&config);
+}
+
+fn devices(f: &Fixture) {
+    let script = "stat -c %t:%T /dev/mine; head -c 1 /dev/mine | wc -c; echo x > /dev/mine || echo denied";
+    let output = f.probe(script, |c| {
+        c.devices = vec![spec::pod::Device {
+            host_path: "/dev/urandom".into(),
+            container_path: "/dev/mine".into(),
+            permissions: None,
+        }];
+    });
+    assert_eq!(output, "1:9\n1\n");
+    // Without write permission, of a device that is not among the defaults.
+    let output = f.probe("test -r /dev/kmsg && echo x > /dev/kmsg", |c| {
+        c.devices = vec![spec::pod::Device { permissions: Some("r".into()), ..device("/dev/kmsg") }];
+        c.args[2] = format!("{} || echo denied", c.args[2]);
+    });
+    assert!(output.contains("denied\n"), "{output}");
+    let output = f.probe("ls /dev | wc -l; test -c /dev/kmsg && echo all", |c| c.security.privileged = true);
+    assert!(output.ends_with("all\n"), "{output}");
+    fails(
+        f,
+        |c| c.devices = vec![spec::pod::Device { permissions: Some("x".into()), ..device("/dev/null") }],
+        "permissions",
+    );
+}
+
+/// The eBPF program of version 2, in the unified hierarchy that a hybrid host has as well.
+fn device_filter_v2(f: &Fixture) {
+    let mut layout = container::cgroup::Layout::detect().expect("cgroups");
+    let Some(root) = layout.v2.clone() else {
+        eprintln!("skipped: no cgroup version 2 is mounted");
+        return;
+    };
+    layout.v1.clear();
+    let path = format!("{}/filter", f.cgroup);
+    let rules = container::cgroup::default_rules(false);
+    container::cgroup::create(&layout, &path, &Resources::default(), Some(&rules)).expect("a filter");
+    let procs = root.join(path.trim_start_matches('/')).join("cgroup.procs");
+    let script = format!(
+        "echo $$ > {}; for d in zero urandom mem kmsg; do head -c1 /dev/$d >/dev/null 2>&1 && echo $d; done; true",
+        procs.display()
+    );
+    let node = f.dir.join("mem");
+    let made = Command::new("/bin/busybox").args(["mknod", &node.display().to_string(), "c", "1", "1"]).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    let output = Command::new("/bin/busybox").args(["sh", "-c", &script]).output().expect("ran");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "zero\nurandom\n");
+    container::cgroup::kill_all(&layout, &path, Duration::from_secs(5)).expect("nothing is left in it");
+    container::cgroup::remove(&layout, &path).expect("removed");
 }

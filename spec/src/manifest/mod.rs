@@ -4,6 +4,8 @@
 //! the types of [`crate::workload`] and [`crate::pod`]. Every problem is reported, and the good objects of a file are
 //! handed on beside the bad ones.
 
+pub mod compose;
+
 mod assemble;
 mod config;
 mod container;
