@@ -171,10 +171,9 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         Arc::clone(&clock),
     )?;
     let deliver = events.clone();
-    let watching = watch(sources, settings.resync, move |reading| {
-        deliver.send(Event::Sources(Box::new(reading))).is_ok()
-    })
-    .map_err(RunError::Thread)?;
+    let watching =
+        watch(sources, settings.resync, move |reading| deliver.send(Event::Sources(Box::new(reading))).is_ok())
+            .map_err(RunError::Thread)?;
     let server = Server::start(ApiState {
         snapshot: snapshots,
         runtime: runtime.clone(),
@@ -185,8 +184,8 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
     })
     .await?;
     announce(&settings, &server);
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(RunError::Signals)?;
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(RunError::Signals)?;
     let result = tokio::select! {
         result = reconciler.run() => result.map_err(RunError::from),
         _ = terminate.recv() => Ok(()),

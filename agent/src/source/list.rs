@@ -31,12 +31,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, String> {
     Ok(listing)
 }
 
-fn walk(
-    dir: &Path,
-    listing: &mut Listing,
-    seen: &mut BTreeSet<(u64, u64)>,
-    depth: usize,
-) -> std::io::Result<()> {
+fn walk(dir: &Path, listing: &mut Listing, seen: &mut BTreeSet<(u64, u64)>, depth: usize) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();

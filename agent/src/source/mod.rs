@@ -83,11 +83,7 @@ impl Sources {
     fn assemble(&self, files: &[FileObjects]) -> spec::manifest::Assembly {
         assemble(
             files,
-            &AssembleOptions {
-                mac_key: &self.mac_key,
-                node_labels: Some(&self.node_labels),
-                missing: Missing::Error,
-            },
+            &AssembleOptions { mac_key: &self.mac_key, node_labels: Some(&self.node_labels), missing: Missing::Error },
         )
     }
 
@@ -128,11 +124,8 @@ impl Sources {
         let mut lost: Vec<(String, String)> = Vec::new();
         let mut statuses: Vec<(PathBuf, SourceStatus)> = Vec::new();
         for (root, listing) in listed {
-            let mut status = SourceStatus {
-                path: root.display().to_string(),
-                state: "ok".to_owned(),
-                ..SourceStatus::default()
-            };
+            let mut status =
+                SourceStatus { path: root.display().to_string(), state: "ok".to_owned(), ..SourceStatus::default() };
             match listing {
                 Err(error) => {
                     "failed".clone_into(&mut status.state);
@@ -227,8 +220,7 @@ impl Sources {
                         next.insert(object.id.clone(), good.clone());
                     }
                 } else {
-                    let good =
-                        Good { file: file.name.clone(), bytes: Arc::clone(bytes), object: object.clone() };
+                    let good = Good { file: file.name.clone(), bytes: Arc::clone(bytes), object: object.clone() };
                     next.insert(object.id.clone(), good);
                 }
             }
