@@ -12,6 +12,12 @@ pub mod registry;
 #[cfg(test)]
 mod tests;
 
+pub mod gc;
 pub mod load;
+pub mod overlay;
+pub mod quickstart;
+pub mod save;
 pub mod store;
+mod tarball;
 pub mod unpack;
+pub mod verify;
