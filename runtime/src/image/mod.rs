@@ -8,6 +8,8 @@ mod pipe;
 mod progress;
 pub mod pull;
 pub mod registry;
+pub mod store;
+pub mod unpack;
 
 #[cfg(test)]
 mod tests;
