@@ -14,4 +14,12 @@ pub mod unpack;
 #[cfg(test)]
 mod tests;
 
+pub mod gc;
 pub mod load;
+pub mod overlay;
+pub mod quickstart;
+pub mod save;
+pub mod store;
+mod tarball;
+pub mod unpack;
+pub mod verify;
