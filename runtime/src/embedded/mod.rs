@@ -18,20 +18,25 @@ use spec::image_ref::ImageRef;
 use spec::observed::{
     Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid, PortKey, PortTarget,
 };
-use spec::pod::PullPolicy;
+use spec::pod::{PullPolicy, VolumeSource};
 use tokio::sync::mpsc;
 
 use crate::api::{
     ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PortFault,
     PullCredentials, PullProgress, Result, Runtime, RuntimeError, RuntimeEvent,
 };
-use crate::container::{self, ContainerError, Mount, ShimClient, cgroup};
+use crate::container::{self, ContainerError, Mount, MountKind, ShimClient, cgroup};
+use crate::exec;
 use crate::image::pull::Puller;
 use crate::image::registry::RegistryConfig;
-use crate::image::store::Store;
+use crate::image::store::{Image, Store};
 use crate::network::{self, Network, NetworkConfig};
+use crate::volume::{self, PreparedVolume, VolumeDirs};
 
 pub use layout::Layout;
+
+/// Bytes of output that are kept of a command in a container.
+const EXEC_OUTPUT: usize = 64 << 10;
 
 /// How the embedded runtime is set up.
 #[derive(Debug, Clone)]
@@ -87,7 +92,7 @@ pub struct Embedded(Arc<Inner>);
 struct Inner {
     options: Options,
     store: Store,
-    puller: Puller<Store>,
+    puller: Puller,
     network: Network,
     self_exe: File,
     hints: mpsc::UnboundedSender<RuntimeEvent>,
@@ -346,20 +351,68 @@ impl Inner {
         std::fs::write(dir.join("hostname"), network::hosts::render_hostname(hostname))
     }
 
-    fn prepare_volumes(&self, record: &PodRecord, _files: &BTreeMap<String, FileSet>) -> Result<()> {
-        if let Some(volume) = record.spec.volumes.first() {
-            let why = format!("volume `{}`", volume.name);
-            return Err(failure("prepare volumes", FailureClass::Permanent, why));
-        }
-        Ok(())
+    fn dirs(&self) -> VolumeDirs {
+        VolumeDirs { data: self.layout().data.clone(), run: self.layout().run.clone() }
     }
 
-    fn volume_mounts(&self, start: &ContainerStart) -> Result<Vec<Mount>> {
-        let unknown = start.container.mounts.first();
-        match unknown {
-            Some(mount) => Err(failure("mount volumes", FailureClass::Permanent, mount.volume.clone())),
-            None => Ok(Vec::new()),
+    /// Makes all volumes of a pod ready, those of images included. Repeating it mends what is missing.
+    fn prepare_volumes(
+        &self,
+        record: &PodRecord,
+        files: &BTreeMap<String, FileSet>,
+    ) -> Result<BTreeMap<String, PreparedVolume>> {
+        let operation = format!("prepare the volumes of pod `{}`", record.name);
+        let mut prepared =
+            volume::prepare(record, files, &self.dirs()).map_err(|error| transient(&operation)(error.into()))?;
+        for volume in &record.spec.volumes {
+            let VolumeSource::Image { image, .. } = &volume.source else { continue };
+            let image = match self.store.image(image) {
+                Ok(Some(image)) => image,
+                Ok(None) => {
+                    let why = format!("image `{image}` of volume `{}` is not in the store", volume.name);
+                    return Err(failure(operation, FailureClass::Transient, why));
+                }
+                Err(error) => return Err(transient(&operation)(error.into())),
+            };
+            let target = self.layout().pod_run(&record.uid).join("volumes").join(&volume.name);
+            let source = image_root(&image, &target).map_err(|error| transient(&operation)(error.into()))?;
+            let ready = PreparedVolume { source, read_only: true, size_limit: None, named: None };
+            prepared.insert(volume.name.clone(), ready);
         }
+        Ok(prepared)
+    }
+
+    fn volume_mounts(&self, start: &ContainerStart, image: &Image) -> Result<Vec<Mount>> {
+        let (record, container) = (&start.pod, &start.container);
+        let operation = format!("mount the volumes of container `{}`", container.name);
+        let prepared = self.prepare_volumes(record, &start.files)?;
+        let mut mounts = Vec::new();
+        for (index, mount) in container.mounts.iter().enumerate() {
+            if let Some(name) = prepared.get(&mount.volume).and_then(|volume| volume.named.as_ref())
+                && mount.copy_up
+            {
+                let place = self.layout().pod_run(&record.uid).join("image");
+                let root = image_root(image, &place).map_err(|error| transient(&operation)(error.into()))?;
+                let copied = volume::copy_up(&self.layout().data, name, &root, &mount.path);
+                // A mount that is left is found and removed with the pod.
+                let _ = nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH);
+                copied.map_err(|error| transient(&operation)(error.into()))?;
+            }
+            let sub_path = mount.sub_path.as_deref();
+            let source =
+                volume::source_for(&record.uid, &container.name, index, mount, sub_path, &prepared, &self.dirs())
+                    .map_err(|error| transient(&operation)(error.into()))?;
+            let read_only = mount.read_only || prepared.get(&mount.volume).is_some_and(|volume| volume.read_only);
+            mounts.push(Mount {
+                source,
+                target: PathBuf::from(&mount.path),
+                kind: MountKind::Bind,
+                read_only,
+                recursive_read_only: mount.recursive_read_only,
+                propagation: mount.propagation,
+            });
+        }
+        Ok(mounts)
     }
 
     fn start(&self, start: &ContainerStart) -> Result<ContainerFacts> {
@@ -384,7 +437,7 @@ impl Inner {
             )?;
         let attempt = layout.attempt(uid, name, start.attempt);
         self.drop_old_attempts(uid, name, start.attempt);
-        let volumes = self.volume_mounts(start)?;
+        let volumes = self.volume_mounts(start, &image)?;
         let permanent = |error: config::ConfigError| failure(&operation, FailureClass::Permanent, error);
         let config = config::container_config(config::Inputs {
             start,
@@ -492,6 +545,17 @@ impl Inner {
         self.await_record(&attempt, &operation)
     }
 
+    /// The attempt of a container that runs.
+    fn running(&self, uid: &PodUid, name: &str) -> Result<layout::Attempt> {
+        let operation = format!("reach container `{name}`");
+        let found = records::newest(self.layout(), uid, name, &self.options.boot_id)
+            .map_err(|error| transient(&operation)(error.into()))?;
+        match found {
+            Some((attempt, facts)) if facts.is_running() => Ok(attempt),
+            _ => Err(failure(&operation, FailureClass::Permanent, "it does not run")),
+        }
+    }
+
     /// The end is recorded when the shim has gone; one that was lost is recorded here.
     fn await_record(&self, attempt: &layout::Attempt, operation: &str) -> Result<()> {
         match container::inspect(&attempt.run, &attempt.exit_file(), &attempt.cgroup) {
@@ -515,6 +579,7 @@ impl Inner {
                 note(container::cleanup(&attempt.run, &attempt.cgroup).map_err(|error| report(&error)));
             }
         }
+        note(volume::remove_pod_volumes(uid, &self.dirs()).map_err(|error| report(&error)));
         note(self.network.detach(uid).map_err(|error| report(&error)));
         note(network::remove_namespaces(&layout.namespaces(uid)).map_err(|error| report(&error)));
         note(remove_cgroup(&layout.pod_cgroup(uid)));
@@ -540,6 +605,22 @@ impl Inner {
             Err(failure("remove what pods shared", FailureClass::Transient, errors.join("; ")))
         }
     }
+}
+
+/// Where the files of an image are together, read-only: its one layer, or all of them mounted at `place`.
+fn image_root(image: &Image, place: &Path) -> std::io::Result<PathBuf> {
+    if let [only] = image.layers.as_slice() {
+        return Ok(only.clone());
+    }
+    std::fs::create_dir_all(place)?;
+    let lowers: Vec<String> = image.layers.iter().rev().map(|layer| layer.display().to_string()).collect();
+    let options = format!("ro,lowerdir={}", lowers.join(":"));
+    let mounted = std::fs::read_dir(place)?.next().is_some();
+    if !mounted {
+        let flags = nix::mount::MsFlags::MS_RDONLY;
+        nix::mount::mount(Some("overlay"), place, Some("overlay"), flags, Some(options.as_str()))?;
+    }
+    Ok(place.to_owned())
 }
 
 fn remove_cgroup(path: &str) -> std::result::Result<(), String> {
@@ -631,14 +712,10 @@ impl Runtime for Embedded {
         let (pod, container) = (pod.clone(), container.to_owned());
         self.blocking(move |inner| {
             let operation = format!("signal container `{container}`");
-            let found = records::newest(inner.layout(), &pod, &container, &inner.options.boot_id)
-                .map_err(|error| transient(&operation)(error.into()))?;
-            match found {
-                Some((attempt, facts)) if facts.is_running() => ShimClient::connect(&attempt.run)
-                    .and_then(|mut client| client.signal(signal))
-                    .map_err(|error| transient(&operation)(error.into())),
-                _ => Err(failure(&operation, FailureClass::Permanent, "it does not run")),
-            }
+            let attempt = inner.running(&pod, &container)?;
+            ShimClient::connect(&attempt.run)
+                .and_then(|mut client| client.signal(signal))
+                .map_err(|error| transient(&operation)(error.into()))
         })
         .await
     }
@@ -648,14 +725,20 @@ impl Runtime for Embedded {
         self.blocking(move |inner| inner.stop(&pod, &container, grace)).await
     }
 
-    async fn exec(
-        &self,
-        _pod: &PodUid,
-        container: &str,
-        _command: &[String],
-        _timeout: Duration,
-    ) -> Result<ExecResult> {
-        Err(failure(format!("run a command in container `{container}`"), FailureClass::Permanent, "not there"))
+    async fn exec(&self, pod: &PodUid, container: &str, command: &[String], timeout: Duration) -> Result<ExecResult> {
+        let (pod, container, command) = (pod.clone(), container.to_owned(), command.to_vec());
+        self.blocking(move |inner| {
+            let operation = format!("run a command in container `{container}`");
+            let dir = inner.running(&pod, &container)?.run;
+            let request = exec::ExecRequest { args: command, ..exec::ExecRequest::default() };
+            let captured = exec::capture(&dir, &request, EXEC_OUTPUT, timeout, &inner.self_exe)
+                .map_err(|error| transient(&operation)(error.into()))?;
+            match captured.code {
+                Some(code) => Ok(ExecResult { code, output: captured.output }),
+                None => Err(failure(operation, FailureClass::Transient, format!("no end within {timeout:?}"))),
+            }
+        })
+        .await
     }
 
     async fn remove_pod(&self, pod: &PodUid) -> Result<()> {
@@ -675,8 +758,18 @@ impl Runtime for Embedded {
         .await
     }
 
-    async fn update_files(&self, _pod: &PodUid, _files: BTreeMap<String, FileSet>) -> Result<()> {
-        Ok(())
+    async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()> {
+        let pod = pod.clone();
+        self.blocking(move |inner| {
+            let operation = format!("update the files of pod {pod}");
+            let record = records::read::<PodRecord>(&inner.layout().pod(&pod).join("pod.json"))
+                .map_err(|error| transient(&operation)(error.into()))?;
+            let Some(record) = record else { return Ok(()) };
+            volume::update_files(&record, &files, &inner.dirs())
+                .map(drop)
+                .map_err(|error| transient(&operation)(error.into()))
+        })
+        .await
     }
 
     async fn teardown(&self) -> Result<()> {

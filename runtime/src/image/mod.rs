@@ -8,9 +8,10 @@ mod pipe;
 mod progress;
 pub mod pull;
 pub mod registry;
+pub mod store;
+pub mod unpack;
 
 #[cfg(test)]
 mod tests;
 
-pub mod store;
-pub mod unpack;
+pub mod load;

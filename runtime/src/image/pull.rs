@@ -4,8 +4,10 @@
 //! visible before both hashes fit. Equal pulls that run at once are one; a layer is fetched once however many images
 //! want it.
 
+mod error;
+
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
@@ -16,199 +18,24 @@ use spec::pod::PullPolicy;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
+pub use error::{PullError, PullFailure};
+
 use super::credentials;
 use super::pipe::{self, PipeReader, PipeWriter};
 use super::progress::{self, Progress};
 use super::registry::{
-    Client, Config, Descriptor, Document, Ended, Endpoint, LayerKind, ManifestError, Platform, RawManifest,
-    RegistryConfig, RegistryError, Session, Sink,
+    Client, Config, Descriptor, Document, Ended, Endpoint, ManifestError, Platform, RawManifest, RegistryConfig,
+    RegistryError, Session, Sink,
 };
-use crate::api::{FailureClass, PullCredentials, PullProgress, RuntimeError};
+use super::store::{CompressedBlob, Image, PendingLayer, Store, StoreError};
+use super::unpack::Compression;
+use crate::api::{FailureClass, PullCredentials, PullProgress};
 
 /// An index may name another index, but not for ever.
 const MAX_NESTED: usize = 3;
 
-/// What pulls need of the content store. Every call blocks.
-pub trait ImageStore: Clone + Send + Sync + 'static {
-    /// An image in the store.
-    type Image: Clone + Send + Sync + 'static;
-    /// A layer that is unpacked and not visible yet.
-    type Pending: Send + 'static;
-
-    /// Whether the layer is there.
-    fn has_layer(&self, diff_id: &Digest) -> bool;
-    /// Unpacks a layer and checks its diff id.
-    fn unpack_layer(
-        &self,
-        diff_id: &Digest,
-        kind: Compression,
-        reader: &mut dyn Read,
-    ) -> Result<Self::Pending, BoxError>;
-    /// Makes an unpacked layer visible.
-    fn commit(&self, pending: Self::Pending) -> Result<(), BoxError>;
-    /// Records an image.
-    fn put_image(&self, reference: &ImageRef, manifest: &[u8], config: &[u8]) -> Result<Self::Image, BoxError>;
-    /// The image that a reference stands for.
-    fn image(&self, reference: &ImageRef) -> Result<Option<Self::Image>, BoxError>;
-    /// Digest of an image's manifest.
-    fn digest(image: &Self::Image) -> Digest;
-}
-
-/// How a layer is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// A plain tar.
-    None,
-    /// gzip.
-    Gzip,
-    /// Zstandard.
-    Zstd,
-}
-
-/// An error of the store.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A pull that failed. Cheap to clone: everyone who waited for the pull gets it.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error(transparent)]
-pub struct PullError(Arc<PullFailure>);
-
-/// Why a pull failed.
-#[derive(Debug, thiserror::Error)]
-pub enum PullFailure {
-    /// `imagePullPolicy: Never`.
-    #[error("image `{0}` is not in the store, and imagePullPolicy is Never")]
-    NotInStore(ImageRef),
-    /// The platform makes no sense.
-    #[error("cannot use platform: {0}")]
-    Platform(String),
-    /// The registry or the way to it.
-    #[error("cannot fetch {what}")]
-    Registry {
-        /// "the manifest", "layer 2 of 5".
-        what: String,
-        /// Why.
-        #[source]
-        source: RegistryError,
-    },
-    /// What the registry has is not an image for this host.
-    #[error("cannot use image `{reference}`")]
-    Manifest {
-        /// What was asked for.
-        reference: ImageRef,
-        /// Why.
-        #[source]
-        source: ManifestError,
-    },
-    /// Unpacking or storing.
-    #[error("cannot store {what}")]
-    Store {
-        /// "layer 2 of 5", "the image".
-        what: String,
-        /// Why.
-        #[source]
-        source: BoxError,
-    },
-    /// Every mirror failed, and then the registry did.
-    #[error("no mirror has it ({mirrors})")]
-    Mirrors {
-        /// What each mirror said.
-        mirrors: String,
-        /// What the registry said.
-        #[source]
-        source: Box<PullFailure>,
-    },
-    /// The registry must be asked and cannot be, though the image is here.
-    #[error("an older `{reference}` is in the store, but imagePullPolicy is Always")]
-    Always {
-        /// What was asked for.
-        reference: ImageRef,
-        /// Why the registry cannot be asked.
-        #[source]
-        source: Box<PullFailure>,
-    },
-}
-
-impl PullError {
-    /// Why.
-    #[must_use]
-    pub fn failure(&self) -> &PullFailure {
-        &self.0
-    }
-
-    /// The error for people.
-    #[must_use]
-    pub fn into_runtime(self, reference: &ImageRef) -> RuntimeError {
-        RuntimeError {
-            operation: format!("pull image `{reference}`"),
-            class: self.0.class(),
-            hint: self.0.hint(),
-            source: Box::new(self),
-        }
-    }
-}
-
-impl From<PullFailure> for PullError {
-    fn from(failure: PullFailure) -> Self {
-        Self(Arc::new(failure))
-    }
-}
-
-impl PullFailure {
-    /// What it means for trying again.
-    #[must_use]
-    pub fn class(&self) -> FailureClass {
-        match self {
-            Self::NotInStore(_) | Self::Platform(_) | Self::Manifest { .. } => FailureClass::Permanent,
-            Self::Registry { source, .. } => source.class(),
-            // A full disk gets room again, and a broken layer may have been broken on the way.
-            Self::Store { .. } => FailureClass::Transient,
-            Self::Mirrors { source, .. } | Self::Always { source, .. } => source.class(),
-        }
-    }
-
-    /// Something the reader can do.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::NotInStore(reference) => {
-                Some(format!("run `mainstay pull {reference}`, or set imagePullPolicy to IfNotPresent"))
-            }
-            Self::Platform(_) => Some("write a platform as `linux/amd64` or `linux/arm/v7`".to_owned()),
-            Self::Registry { source, .. } => Some(source.hint()),
-            Self::Manifest { source, .. } => Some(match source {
-                ManifestError::NoPlatform { .. } | ManifestError::WrongPlatform { .. } => {
-                    "use an image that is built for this host, or say which one with `platform`".to_owned()
-                }
-                ManifestError::SchemaOne => "push the image again with a current docker or buildah".to_owned(),
-                ManifestError::NotAnImage(_) => {
-                    "name a container image; charts and other artifacts do not run".to_owned()
-                }
-                _ => "push the image again; what the registry has is broken".to_owned(),
-            }),
-            Self::Store { .. } => None,
-            Self::Mirrors { source, .. } => source.hint(),
-            Self::Always { .. } => {
-                Some("set imagePullPolicy to IfNotPresent to start from the store when the registry is away".to_owned())
-            }
-        }
-    }
-
-    /// Whether another place may have what this one has not.
-    fn elsewhere(&self) -> bool {
-        match self {
-            Self::Registry { .. } | Self::Manifest { .. } => true,
-            Self::Store { .. }
-            | Self::NotInStore(_)
-            | Self::Platform(_)
-            | Self::Mirrors { .. }
-            | Self::Always { .. } => false,
-        }
-    }
-}
-
-type Outcome<I> = Result<I, PullError>;
-type Flying<I> = Shared<BoxFuture<'static, Outcome<I>>>;
+type Outcome = Result<Image, PullError>;
+type Flying = Shared<BoxFuture<'static, Outcome>>;
 
 /// What makes two pulls equal.
 #[derive(PartialEq, Eq, Hash)]
@@ -219,37 +46,32 @@ struct PullKey {
 }
 
 /// A pull that runs. Held weakly: it ends when everyone who waited for it has gone.
-struct Flight<I> {
-    future: WeakShared<BoxFuture<'static, Outcome<I>>>,
+struct Flight {
+    future: WeakShared<BoxFuture<'static, Outcome>>,
     progress: Arc<Progress>,
 }
 
 /// Pulls images into a store. Cheap to clone; all clones share connections, tokens, limits and running pulls.
-pub struct Puller<S: ImageStore>(Arc<Inner<S>>);
+#[derive(Clone)]
+pub struct Puller(Arc<Inner>);
 
-impl<S: ImageStore> Clone for Puller<S> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-struct Inner<S: ImageStore> {
+struct Inner {
     client: Client,
-    store: S,
+    store: Store,
     downloads: Semaphore,
     /// One lock a layer while anyone wants it. The map is held only to look up or insert.
     layers: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
     /// Running pulls. Held only to look up or insert.
-    pulls: Mutex<HashMap<PullKey, Flight<S::Image>>>,
+    pulls: Mutex<HashMap<PullKey, Flight>>,
     /// What tags stood for when they were last asked, by reference and platform: the digest of the manifest or index
     /// that the tag named, and of the image's manifest. Saves fetching manifests, which registries count.
     seen: Mutex<HashMap<(String, Platform), (Digest, Digest)>>,
 }
 
-impl<S: ImageStore> Puller<S> {
+impl Puller {
     /// Pulls into this store.
     #[must_use]
-    pub fn new(store: S, config: RegistryConfig) -> Self {
+    pub fn new(store: Store, config: RegistryConfig) -> Self {
         let downloads = Semaphore::new(config.parallel_downloads.max(1));
         Self(Arc::new(Inner {
             client: Client::new(config),
@@ -271,7 +93,7 @@ impl<S: ImageStore> Puller<S> {
         platform: Option<&str>,
         credentials: &PullCredentials,
         progress: Option<UnboundedSender<PullProgress>>,
-    ) -> Result<S::Image, PullError> {
+    ) -> Result<Image, PullError> {
         let platform = match platform {
             Some(text) => Platform::parse(text).map_err(PullFailure::Platform)?,
             None => Platform::of_host(),
@@ -279,7 +101,7 @@ impl<S: ImageStore> Puller<S> {
         let known = self.0.stored(reference).await?;
         match (policy, known) {
             (PullPolicy::IfNotPresent | PullPolicy::Never, Some(image)) => Ok(image),
-            (PullPolicy::Never, None) => Err(PullFailure::NotInStore(reference.clone()).into()),
+            (PullPolicy::Never, None) => Err(PullFailure::NotInStore(reference.to_string()).into()),
             (PullPolicy::IfNotPresent | PullPolicy::Always, _) => {
                 self.join(reference, platform, credentials, progress).await
             }
@@ -293,7 +115,7 @@ impl<S: ImageStore> Puller<S> {
         platform: Platform,
         secrets: &PullCredentials,
         listener: Option<UnboundedSender<PullProgress>>,
-    ) -> Flying<S::Image> {
+    ) -> Flying {
         let key = PullKey {
             reference: reference.to_string(),
             platform: platform.clone(),
@@ -327,8 +149,8 @@ impl<S: ImageStore> Puller<S> {
     }
 }
 
-impl<S: ImageStore> Inner<S> {
-    async fn stored(&self, reference: &ImageRef) -> Result<Option<S::Image>, PullFailure> {
+impl Inner {
+    async fn stored(&self, reference: &ImageRef) -> Result<Option<Image>, PullFailure> {
         let (store, reference) = (self.store.clone(), reference.clone());
         blocking("the image", move || store.image(&reference)).await
     }
@@ -346,34 +168,30 @@ impl<S: ImageStore> Inner<S> {
 }
 
 /// One running pull.
-struct Pull<S: ImageStore> {
-    inner: Arc<Inner<S>>,
+struct Pull {
+    inner: Arc<Inner>,
     reference: ImageRef,
     platform: Platform,
     secrets: Arc<PullCredentials>,
     progress: Arc<Progress>,
 }
 
-impl<S: ImageStore> Pull<S> {
-    async fn run(self) -> Result<S::Image, PullFailure> {
+impl Pull {
+    async fn run(self) -> Result<Image, PullFailure> {
         match self.anywhere().await {
             Err(source @ PullFailure::Registry { .. })
                 if source.class() == FailureClass::Transient && self.inner.stored(&self.reference).await?.is_some() =>
             {
-                Err(PullFailure::Always { reference: self.reference, source: Box::new(source) })
+                Err(PullFailure::Always { reference: self.reference.to_string(), source: Box::new(source) })
             }
             outcome => outcome,
         }
     }
 
     /// From the first place that has it.
-    async fn anywhere(&self) -> Result<S::Image, PullFailure> {
-        let endpoints = self
-            .inner
-            .client
-            .config()
-            .endpoints(&self.reference)
-            .map_err(|source| PullFailure::Registry { what: "the manifest".to_owned(), source })?;
+    async fn anywhere(&self) -> Result<Image, PullFailure> {
+        let endpoints =
+            self.inner.client.config().endpoints(&self.reference).map_err(|error| registry("the manifest", error))?;
         let last = endpoints.len().saturating_sub(1);
         let mut mirrors: Vec<String> = Vec::new();
         for (index, endpoint) in endpoints.into_iter().enumerate() {
@@ -394,30 +212,28 @@ impl<S: ImageStore> Pull<S> {
         Err(PullFailure::Platform("no registry to ask".to_owned()))
     }
 
-    async fn from(&self, endpoint: Endpoint) -> Result<S::Image, PullFailure> {
+    async fn from(&self, endpoint: Endpoint) -> Result<Image, PullFailure> {
         let session = self.inner.client.session(endpoint, Arc::clone(&self.secrets));
         if let Some(image) = self.unchanged(&session).await? {
             return Ok(image);
         }
         let (top, raw, manifest, named) = self.resolve(&session).await?;
         let known = self.inner.stored(&self.reference).await?;
-        if let Some(image) = known.filter(|image| S::digest(image) == raw.digest) {
+        if let Some(image) = known.filter(|image| image.digest == raw.digest) {
             self.remember(top, raw.digest);
             return Ok(image);
         }
-        let config_bytes = session
-            .small_blob(&manifest.config, "config")
-            .await
-            .map_err(|source| PullFailure::Registry { what: "the config".to_owned(), source })?;
+        let config_bytes =
+            session.small_blob(&manifest.config, "config").await.map_err(|error| registry("the config", error))?;
         let unnamed = Some(&self.platform).filter(|_| !named);
         let config = Config::read(&config_bytes, &manifest, unnamed).map_err(|source| self.unusable(source))?;
 
         let count = manifest.layers.len();
         let layers = manifest.layers.iter().zip(&config.diff_ids).enumerate();
         let layers: Vec<_> = layers
-            .map(|(index, ((descriptor, kind), diff_id))| Layer {
+            .map(|(index, ((descriptor, compression), diff_id))| Layer {
                 descriptor: descriptor.clone(),
-                kind: *kind,
+                compression: *compression,
                 diff_id: *diff_id,
                 name: format!("layer {} of {count}", index + 1),
             })
@@ -435,7 +251,7 @@ impl<S: ImageStore> Pull<S> {
             .await?;
 
         let (store, reference, digest) = (self.inner.store.clone(), self.reference.clone(), raw.digest);
-        let image = blocking("the image", move || store.put_image(&reference, &raw.bytes, &config_bytes)).await?;
+        let image = blocking("the image", move || store.put_image(Some(&reference), &raw.bytes, &config_bytes)).await?;
         self.remember(top, digest);
         Ok(image)
     }
@@ -453,15 +269,17 @@ impl<S: ImageStore> Pull<S> {
     }
 
     /// The stored image when a HEAD request shows that the tag still stands for it.
-    async fn unchanged(&self, session: &Session) -> Result<Option<S::Image>, PullFailure> {
+    async fn unchanged(&self, session: &Session) -> Result<Option<Image>, PullFailure> {
         let seen = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&self.seen_key()).copied();
         let Some((top, manifest)) = seen else { return Ok(None) };
-        let Some(image) = self.inner.stored(&self.reference).await?.filter(|i| S::digest(i) == manifest) else {
+        let Some(image) = self.inner.stored(&self.reference).await?.filter(|i| i.digest == manifest) else {
             return Ok(None);
         };
-        // Any trouble is left to the request that follows: it can tell what is wrong.
         match session.head(&self.reference.manifest_reference()).await {
             Ok(Some(now)) if now == top => Ok(Some(image)),
+            // Asking once more would only take as long again.
+            Err(error @ RegistryError::Stalled { .. }) => Err(registry("the manifest", error)),
+            // Any other trouble is left to the request that follows: it can tell what is wrong.
             _ => Ok(None),
         }
     }
@@ -471,7 +289,7 @@ impl<S: ImageStore> Pull<S> {
         &self,
         session: &Session,
     ) -> Result<(Digest, RawManifest, super::registry::Manifest, bool), PullFailure> {
-        let fetch = |source| PullFailure::Registry { what: format!("the manifest of `{}`", self.reference), source };
+        let fetch = |error| registry("the manifest", error);
         let expected = self.reference.digest().map(|digest| (digest, None));
         let mut raw = session.manifest(&self.reference.manifest_reference(), expected).await.map_err(fetch)?;
         let top = raw.digest;
@@ -493,7 +311,7 @@ impl<S: ImageStore> Pull<S> {
     }
 
     fn unusable(&self, source: ManifestError) -> PullFailure {
-        PullFailure::Manifest { reference: self.reference.clone(), source }
+        PullFailure::Manifest { reference: self.reference.to_string(), source }
     }
 
     /// Makes sure that a layer is in the store.
@@ -508,37 +326,36 @@ impl<S: ImageStore> Pull<S> {
         // Never closed, so this cannot fail; without a permit the layer would only be one too many.
         let _permit = self.inner.downloads.acquire().await;
         let (writer, reader) = pipe::pipe();
-        let (store, diff_id, kind) = (self.inner.store.clone(), layer.diff_id, layer.kind);
-        let unpacking = tokio::task::spawn_blocking(move || unpack(&store, &diff_id, kind, reader));
+        let (store, unpacked) = (self.inner.store.clone(), layer.clone());
+        let unpacking = tokio::task::spawn_blocking(move || unpack(&store, &unpacked, reader));
         let mut sink = LayerSink { writer, progress: &self.progress, digest, received: 0, told: 0 };
         let fetched = session.blob(&layer.descriptor, &layer.name, &mut sink).await;
-        match fetched {
-            Ok(Ended::Verified) => {
-                self.progress.tell(PullProgress::Bytes { digest, received: sink.received });
-                sink.writer.finish();
-            }
-            // The unpacking has failed and says why.
-            Ok(Ended::Stopped) => drop(sink),
+        if let Ok(Ended::Verified) = fetched {
+            self.progress.tell(PullProgress::Bytes { digest, received: sink.received });
+            sink.writer.finish();
+        } else {
             // Without its end the layer is thrown away.
-            Err(source) => {
-                drop(sink);
-                let _ = unpacking.await;
-                return Err(PullFailure::Registry { what: layer.name.clone(), source });
-            }
+            drop(sink);
         }
-        let stored = |source| PullFailure::Store { what: layer.name.clone(), source };
-        let pending = unpacking.await.map_err(|error| stored(error.into()))?.map_err(stored)?;
-        let store = self.inner.store.clone();
-        blocking(&layer.name, move || store.commit(pending)).await?;
+        let unpacked = unpacking.await.unwrap_or_else(|_| Err(PullFailure::Unfinished(layer.name.clone())));
+        let pending = match (fetched, unpacked) {
+            (Ok(Ended::Verified), Ok(pending)) => pending,
+            (Err(error), _) => return Err(registry(&layer.name, error)),
+            // When the unpacking stops the transfer, it says why.
+            (Ok(_), Err(failure)) => return Err(failure),
+            (Ok(Ended::Stopped), Ok(_)) => return Err(PullFailure::Unfinished(layer.name.clone())),
+        };
+        blocking(&layer.name, move || pending.commit()).await?;
         self.progress.done(digest);
         Ok(())
     }
 }
 
 /// A layer to fetch.
+#[derive(Clone)]
 struct Layer {
     descriptor: Descriptor,
-    kind: LayerKind,
+    compression: Compression,
     diff_id: Digest,
     name: String,
 }
@@ -563,71 +380,29 @@ impl Sink for LayerSink<'_> {
     }
 }
 
+fn registry(what: &str, source: RegistryError) -> PullFailure {
+    PullFailure::Registry { what: what.to_owned(), source: Box::new(source) }
+}
+
 /// Unpacks a layer from its download, and answers only when the download has ended well.
-fn unpack<S: ImageStore>(
-    store: &S,
-    diff_id: &Digest,
-    kind: LayerKind,
-    mut reader: PipeReader,
-) -> Result<S::Pending, BoxError> {
-    let mut head = Vec::with_capacity(4);
-    reader.by_ref().take(4).read_to_end(&mut head)?;
-    // What the bytes are counts for more than what the media type says: both hashes are checked anyway.
-    let kind = match (head.as_slice(), kind) {
-        ([0x1f, 0x8b, ..], _) | ([], LayerKind::Gzip) => Compression::Gzip,
-        ([0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18], _) | ([], LayerKind::Zstd) => Compression::Zstd,
-        _ => Compression::None,
-    };
-    let pending = store.unpack_layer(diff_id, kind, &mut io::Cursor::new(head).chain(&mut reader))?;
-    // Bytes behind the end of the archive belong to the digest of the blob too.
-    io::copy(&mut reader, &mut io::sink())?;
+fn unpack(store: &Store, layer: &Layer, mut reader: PipeReader) -> Result<PendingLayer, PullFailure> {
+    let failed = |source| PullFailure::Store { what: layer.name.clone(), source: Box::new(source) };
+    // The store looks at the first bytes itself: what they are counts for more than what the media type says, and
+    // both hashes are checked anyway.
+    let mut pending = store.unpack_layer(&layer.diff_id, layer.compression, &mut reader).map_err(failed)?;
+    // The reader's end is the word that the compressed bytes are verified.
+    io::copy(&mut reader, &mut io::sink()).map_err(|_| PullFailure::Unfinished(layer.name.clone()))?;
+    pending.set_compressed(CompressedBlob { digest: layer.descriptor.digest, size: layer.descriptor.size });
     Ok(pending)
 }
 
 async fn blocking<T: Send + 'static>(
     what: &str,
-    work: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, PullFailure> {
-    let failed = |source| PullFailure::Store { what: what.to_owned(), source };
-    tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.into()))?.map_err(failed)
-}
-
-impl ImageStore for super::store::Store {
-    type Image = super::store::Image;
-    type Pending = super::store::PendingLayer;
-
-    fn has_layer(&self, diff_id: &Digest) -> bool {
-        Self::has_layer(self, diff_id)
-    }
-
-    fn unpack_layer(
-        &self,
-        diff_id: &Digest,
-        kind: Compression,
-        reader: &mut dyn Read,
-    ) -> Result<Self::Pending, BoxError> {
-        let kind = match kind {
-            Compression::None => super::unpack::Compression::None,
-            Compression::Gzip => super::unpack::Compression::Gzip,
-            Compression::Zstd => super::unpack::Compression::Zstd,
-        };
-        Ok(Self::unpack_layer(self, diff_id, kind, reader)?)
-    }
-
-    fn commit(&self, pending: Self::Pending) -> Result<(), BoxError> {
-        pending.commit()?;
-        Ok(())
-    }
-
-    fn put_image(&self, reference: &ImageRef, manifest: &[u8], config: &[u8]) -> Result<Self::Image, BoxError> {
-        Ok(Self::put_image(self, Some(reference), manifest, config)?)
-    }
-
-    fn image(&self, reference: &ImageRef) -> Result<Option<Self::Image>, BoxError> {
-        Ok(Self::image(self, reference)?)
-    }
-
-    fn digest(image: &Self::Image) -> Digest {
-        image.digest
+    let what = what.to_owned();
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|source| PullFailure::Store { what, source: Box::new(source) }),
+        Err(_) => Err(PullFailure::Unfinished(what)),
     }
 }

@@ -5,6 +5,7 @@
 //! handed on beside the bad ones.
 
 mod assemble;
+pub mod compose;
 mod config;
 mod container;
 mod env;

@@ -12,12 +12,15 @@ use tokio::time::timeout;
 
 use super::body::Body;
 use super::client::{Reply, Session};
-use super::errors::RegistryError;
+use super::errors::{RegistryError, Retry};
 use super::manifest::Descriptor;
 use super::retry::Retries;
 
 /// How long to wait for the end of a body whose every byte has come.
 const END_WAIT: Duration = Duration::from_secs(1);
+
+/// Bytes that are still fetched after the receiver has stopped, to tell a wrong blob from a bad one.
+const MAX_AFTER_STOP: u64 = 16 * 1024 * 1024;
 
 /// Takes the pieces of a blob in order.
 pub(crate) trait Sink: Send {
@@ -68,8 +71,10 @@ impl Session {
         loop {
             let start = transfer.offset;
             match self.part(blob, what, sink, &mut transfer).await {
-                Ok(()) if transfer.stopped => return Ok(Ended::Stopped),
+                Ok(()) if transfer.offset < blob.size => return Ok(Ended::Stopped),
                 Ok(()) => break,
+                // The bytes are no longer wanted; only what is wrong with them is.
+                Err(error) if transfer.stopped && error.retry() != Retry::Never => return Ok(Ended::Stopped),
                 Err(error) => {
                     retries.progressed(transfer.offset - start);
                     retries.after(error).await?;
@@ -81,7 +86,7 @@ impl Session {
             let (host, what) = (self.endpoint.name.clone(), what.to_owned());
             return Err(RegistryError::Digest { host, what, expected: blob.digest, found });
         }
-        Ok(Ended::Verified)
+        Ok(if transfer.stopped { Ended::Stopped } else { Ended::Verified })
     }
 
     /// One request, from where the last one broke.
@@ -136,6 +141,10 @@ impl Session {
             self.client.throttle(piece.len()).await;
             if !transfer.stopped && !sink.take(piece).await {
                 transfer.stopped = true;
+            }
+            // The receiver stopped: because the registry sent something else, or because the image is bad as it is?
+            // The digest tells, when not too much is missing for it.
+            if transfer.stopped && blob.size - transfer.offset > MAX_AFTER_STOP {
                 return Ok(());
             }
         }

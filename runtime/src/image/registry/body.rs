@@ -42,7 +42,7 @@ impl Body {
             let chunk = match result {
                 Ok(Ok(chunk)) => chunk,
                 Ok(Err(source)) => {
-                    return Err(RegistryError::Unreachable { host: self.host.clone(), source: source.without_url() });
+                    return Err(RegistryError::Broken { host: self.host.clone(), source: source.without_url() });
                 }
                 Err(_) => {
                     self.end_of_window()?;
@@ -94,7 +94,7 @@ impl Body {
             let chunk = match chunk {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => return Ok(bytes),
-                Err(RegistryError::Unreachable { .. }) if length.is_some_and(|length| bytes.len() as u64 != length) => {
+                Err(RegistryError::Broken { .. }) if length.is_some_and(|length| bytes.len() as u64 != length) => {
                     return Err(RegistryError::Truncated {
                         host: self.host,
                         what: what.to_owned(),

@@ -95,20 +95,25 @@ impl Client {
 
     /// The HTTP client for an address.
     fn http(&self, url: &Url) -> Result<reqwest::Client, RegistryError> {
-        let host = self.0.config.host(url).filter(|host| host.own_tls());
+        let secure = url.scheme() == "https";
+        let host = self.0.config.host(url).filter(|host| secure && host.own_tls());
         let loopback = is_loopback(url);
         let key = match (&host, loopback) {
-            (Some(_), _) => format!("host {}", authority(url)),
-            (None, true) => "loopback".to_owned(),
-            (None, false) => String::new(),
+            (Some(_), _) => format!("{secure} host {}", authority(url)),
+            (None, true) => format!("{secure} loopback"),
+            (None, false) => format!("{secure}"),
         };
         let known = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let roots = self.0.roots.get_or_init(tls::Roots::of_system);
-        if url.scheme() == "https" && roots.is_empty() && host.is_none_or(|host| host.ca_files.is_empty()) {
-            return Err(RegistryError::NoRoots { host: authority(url), looked: roots.looked.clone() });
-        }
         if let Some(client) = known {
             return Ok(client);
+        }
+        // Reading the certificates takes a moment; who speaks plain http only never does.
+        let roots = match secure {
+            true => self.0.roots.get_or_init(tls::Roots::of_system),
+            false => &tls::Roots::none(),
+        };
+        if secure && roots.is_empty() && host.is_none_or(|host| host.ca_files.is_empty()) {
+            return Err(RegistryError::NoRoots { host: authority(url), looked: roots.looked.clone() });
         }
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls::config(roots, host)?)
@@ -149,7 +154,10 @@ impl Client {
         let limit = self.0.config.stall_limit;
         match timeout(limit, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(source)) => Err(RegistryError::Unreachable { host, source: source.without_url() }),
+            Ok(Err(source)) if source.is_connect() => {
+                Err(RegistryError::Unreachable { host, source: source.without_url() })
+            }
+            Ok(Err(source)) => Err(RegistryError::Broken { host, source: source.without_url() }),
             Err(_) => Err(RegistryError::Stalled { host, limit }),
         }
     }
@@ -311,8 +319,9 @@ impl Session {
     ) -> Result<Reply, RegistryError> {
         let mut url = address;
         let mut redirects = 0;
-        let mut login = self.logins.current(&self.client).await;
+        let mut login = self.logins.current(&self.client);
         let mut attempts = 0;
+        let mut pinged = false;
         loop {
             let mut headers = headers.clone();
             let ours = same_origin(&url, &self.endpoint.base);
@@ -325,6 +334,18 @@ impl Session {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if ours => {
                     let answer = self.logins.answer(&self.client, self, response, login.as_ref(), attempts).await?;
                     login = Some(answer);
+                    attempts += 1;
+                }
+                // Registries with public parts hide the others from strangers; who has a login asks how to use it.
+                StatusCode::NOT_FOUND
+                    if ours && login.is_none() && !pinged && self.logins.any(&self.client, &self.endpoint).await =>
+                {
+                    pinged = true;
+                    let ping = self.client.send(&Method::GET, &self.endpoint.ping(), HeaderMap::new(), None).await?;
+                    if ping.status() != StatusCode::UNAUTHORIZED {
+                        return Ok(Reply { response, host });
+                    }
+                    login = Some(self.logins.answer(&self.client, self, ping, None, attempts).await?);
                     attempts += 1;
                 }
                 StatusCode::MOVED_PERMANENTLY

@@ -45,6 +45,15 @@ pub enum RegistryError {
         #[source]
         source: reqwest::Error,
     },
+    /// The connection broke in the middle of an answer.
+    #[error("registry `{host}` broke off its answer, or it was no HTTP")]
+    Broken {
+        /// The registry.
+        host: String,
+        /// What the connection said.
+        #[source]
+        source: reqwest::Error,
+    },
     /// Nothing came for the stall limit.
     #[error("registry `{host}` sent nothing for {}", seconds(*limit))]
     Stalled {
@@ -198,8 +207,8 @@ impl RegistryError {
     pub(super) fn retry(&self) -> Retry {
         match self {
             Self::Unreachable { source, .. } if certificate_refused(source) => Retry::Never,
-            Self::Unreachable { .. } | Self::Truncated { .. } => Retry::Backoff(None),
-            Self::Stalled { .. } | Self::TooSlow { .. } => Retry::Once,
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Truncated { .. } => Retry::Backoff(None),
+            Self::Stalled { .. } | Self::TooSlow { .. } => Retry::AfterProgress,
             Self::RateLimited { after, .. } => Retry::Backoff(*after),
             Self::Status { status: 408 | 425 | 500 | 502..=504, after, .. } => Retry::Backoff(*after),
             _ => Retry::Never,
@@ -234,6 +243,7 @@ impl RegistryError {
             }
             Self::Certificate { .. } => "check `ca_files`, `client_cert` and `client_key` of this host".into(),
             Self::Unreachable { host, source } => unreachable_hint(host, source),
+            Self::Broken { host, .. } => format!("check the network to `{host}` and the proxies on the way"),
             Self::Stalled { host, .. } | Self::TooSlow { host, .. } | Self::TooLate { host, .. } => {
                 format!("check the network to `{host}`; the limit is `stall_limit` in the configuration")
             }
@@ -289,8 +299,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub(super) enum Retry {
     /// It would fail again.
     Never,
-    /// Once: a connection may have died unnoticed, but a registry that stalls must not hold a pull for long.
-    Once,
+    /// Only when much came before: a registry that stalls must not hold a pull for longer than the limit.
+    AfterProgress,
     /// After a pause, at least this long when the registry asks for it.
     Backoff(Option<Duration>),
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use spec::digest::Digest;
 
 use super::errors::clean;
+use crate::image::unpack::Compression;
 
 mod platform;
 
@@ -99,19 +100,11 @@ pub(crate) struct Descriptor {
     pub(crate) size: u64,
 }
 
-/// How a layer is compressed, by its media type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LayerKind {
-    Plain,
-    Gzip,
-    Zstd,
-}
-
 /// An image manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
-    pub(crate) layers: Vec<(Descriptor, LayerKind)>,
+    pub(crate) layers: Vec<(Descriptor, Compression)>,
 }
 
 /// A manifest or an index.
@@ -340,7 +333,7 @@ impl RawPlatform {
 }
 
 /// OCI image specification, layer.md, "Media Types"; docker's names beside them.
-fn layer_kind(media_type: Option<&str>) -> Result<LayerKind, String> {
+fn layer_kind(media_type: Option<&str>) -> Result<Compression, String> {
     let Some(media_type) = media_type else { return Err("has no media type".to_owned()) };
     let suffix = [
         "application/vnd.oci.image.layer.v1.tar",
@@ -350,9 +343,9 @@ fn layer_kind(media_type: Option<&str>) -> Result<LayerKind, String> {
     .iter()
     .find_map(|prefix| media_type.strip_prefix(prefix));
     match suffix {
-        Some("") => return Ok(LayerKind::Plain),
-        Some("+gzip" | ".gzip") => return Ok(LayerKind::Gzip),
-        Some("+zstd" | ".zstd") => return Ok(LayerKind::Zstd),
+        Some("") => return Ok(Compression::None),
+        Some("+gzip" | ".gzip") => return Ok(Compression::Gzip),
+        Some("+zstd" | ".zstd") => return Ok(Compression::Zstd),
         _ => {}
     }
     let shown = clean(media_type, 100);
@@ -422,4 +415,56 @@ impl Config {
 
 fn unreadable(what: &'static str, error: &serde_json::Error) -> ManifestError {
     ManifestError::Unreadable { what, reason: clean(&error.to_string(), 200) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pieces that hostile manifests are made of.
+    const WORDS: [&str; 26] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"schemaVersion\":2",
+        "\"mediaType\":",
+        "\"manifests\":[",
+        "\"layers\":[",
+        "\"config\":{",
+        "\"digest\":",
+        "\"size\":",
+        "-1",
+        "1e308",
+        "18446744073709551616",
+        "null",
+        "true",
+        "\"\"",
+        "\"sha256:00\"",
+        "\"platform\":{\"os\":\"linux\",\"architecture\":\"amd64\"}",
+        "\\u0000",
+        "\"",
+        "\"application/vnd.oci.image.manifest.v1+json\"",
+        "\"rootfs\":{\"diff_ids\":[",
+        "\"fsLayers\":[]",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(
+            picks in proptest::collection::vec(0..WORDS.len(), 0..40),
+            noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..8),
+        ) {
+            let mut bytes: Vec<u8> = picks.iter().flat_map(|pick| WORDS[*pick].bytes()).collect();
+            bytes.extend(noise);
+            let wanted = Platform::of_host();
+            let empty = Manifest { config: Descriptor { digest: Digest::of(b""), size: 0 }, layers: Vec::new() };
+            for kind in [None, Some(OCI_INDEX), Some(DOCKER_MANIFEST)] {
+                let _ = Document::read(&bytes, kind, &wanted);
+            }
+            let _ = Config::read(&bytes, &empty, Some(&wanted));
+        }
+    }
 }

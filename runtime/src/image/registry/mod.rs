@@ -23,4 +23,4 @@ pub(crate) use errors::clean;
 pub(crate) use hosts::Endpoint;
 pub use hosts::{HostConfig, RegistryConfig};
 pub use manifest::ManifestError;
-pub(crate) use manifest::{Config, Descriptor, Document, LayerKind, Manifest, Platform};
+pub(crate) use manifest::{Config, Descriptor, Document, Manifest, Platform};

@@ -1,6 +1,6 @@
 //! When a failed request is sent again, and after which pause.
 //!
-//! Bounded three ways: tries, one retry for stalls, and the longest `Retry-After` that is waited for.
+//! Bounded three ways: tries, no retry of a stall that brought nothing, and the longest `Retry-After` waited for.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use super::hosts::RegistryConfig;
 
 /// The longest pause that this host chooses by itself.
 const MAX_PAUSE: Duration = Duration::from_secs(8);
-/// A broken transfer that got this far counts as a first try again, so large layers survive bad lines.
-const PROGRESS: u64 = 1024 * 1024;
+/// A broken transfer that brought this much counts as a first try again, so large layers survive bad lines.
+const PROGRESS: u64 = 256 * 1024;
 
 /// Tries that one request has left.
 pub(super) struct Retries {
@@ -28,7 +28,7 @@ impl Retries {
         let left = config.tries.saturating_sub(1);
         Self {
             left,
-            stalls_left: 1.min(left),
+            stalls_left: 0,
             tries: left,
             pause: config.retry_pause,
             first_pause: config.retry_pause,
@@ -49,8 +49,8 @@ impl Retries {
     pub(super) async fn after(&mut self, error: RegistryError) -> Result<(), RegistryError> {
         let wait = match error.retry() {
             Retry::Never => return Err(error),
-            Retry::Once if self.stalls_left == 0 => return Err(error),
-            Retry::Once => {
+            Retry::AfterProgress if self.stalls_left == 0 => return Err(error),
+            Retry::AfterProgress => {
                 self.stalls_left -= 1;
                 Duration::ZERO
             }

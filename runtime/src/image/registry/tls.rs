@@ -25,12 +25,17 @@ const BUNDLES: [&str; 6] = [
 /// The system's CA certificates, and where they were looked for.
 #[derive(Clone)]
 pub(super) struct Roots {
-    store: RootCertStore,
+    store: Arc<RootCertStore>,
     /// Files that were tried, for the error when there are none.
     pub(super) looked: String,
 }
 
 impl Roots {
+    /// None at all: for plain http.
+    pub(super) fn none() -> Self {
+        Self { store: Arc::new(RootCertStore::empty()), looked: String::new() }
+    }
+
     /// Reads SSL_CERT_FILE when it is set, else the first bundle there is. Blocking, a few milliseconds.
     pub(super) fn of_system() -> Self {
         let files: Vec<PathBuf> = match std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()) {
@@ -47,7 +52,7 @@ impl Roots {
                 }
             }
         }
-        Self { store, looked }
+        Self { store: Arc::new(store), looked }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -57,7 +62,7 @@ impl Roots {
 
 /// The TLS configuration for one host.
 pub(super) fn config(roots: &Roots, host: Option<&HostConfig>) -> Result<ClientConfig, RegistryError> {
-    let mut store = roots.store.clone();
+    let mut store = RootCertStore::clone(&roots.store);
     for path in host.map(|host| host.ca_files.as_slice()).unwrap_or_default() {
         let (added, _) = store.add_parsable_certificates(certificates(path)?);
         if added == 0 {
