@@ -310,7 +310,23 @@ impl Session {
     }
 
     /// Sends a request, logs in when asked to, and follows redirects; any final status is an answer.
+    ///
+    /// Two stall limits are its time in all: redirects and logins must not each use up one.
     pub(super) async fn request(
+        &self,
+        method: &Method,
+        address: Url,
+        headers: HeaderMap,
+        what: &str,
+    ) -> Result<Reply, RegistryError> {
+        let limit = self.client.config().stall_limit * 2;
+        match timeout(limit, self.exchange(method, address, headers, what)).await {
+            Ok(reply) => reply,
+            Err(_) => Err(RegistryError::TooLate { host: self.endpoint.name.clone(), what: what.to_owned(), limit }),
+        }
+    }
+
+    async fn exchange(
         &self,
         method: &Method,
         address: Url,

@@ -14,6 +14,7 @@ use spec::pod::PullPolicy;
 use super::pull::{PullError, Puller};
 use super::registry::RegistryConfig;
 use super::store::{Image, Store};
+use super::unpack::testkit::root;
 use crate::api::PullCredentials;
 
 /// Limits that make a stall show within a test.
