@@ -2,6 +2,8 @@
 
 mod auth;
 mod bad;
+#[cfg(feature = "ecr")]
+mod ecr;
 mod fake;
 mod good;
 mod tls;
