@@ -6,6 +6,7 @@ mod bad;
 mod ecr;
 mod fake;
 mod good;
+mod mutated;
 mod tls;
 
 use std::time::Duration;
