@@ -13,6 +13,7 @@ pub mod shim;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod sys;
+pub mod volume;
 
 pub use api::Runtime;
 pub use embedded::Embedded;

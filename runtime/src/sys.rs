@@ -19,20 +19,36 @@ pub enum Fork {
     Child,
 }
 
+/// Whether this process was seen to have one thread. Those that fork never start another.
+static SINGLE_THREAD: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
 /// Forks. Fails when the process has more than one thread, since the child could then only call
-/// async-signal-safe functions.
+/// async-signal-safe functions. That is looked up once, since /proc may be another one later (in a container).
 ///
 /// # Errors
 /// More than one thread, or the kernel refuses.
 pub fn fork() -> io::Result<Fork> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other("the process has more than one thread"));
+    use std::sync::atomic::Ordering::Relaxed;
+    if !SINGLE_THREAD.load(Relaxed) {
+        assert_single_thread()?;
     }
     // SAFETY: there is one thread, so no lock can be held by a thread that is missing in the child.
     match check(unsafe { libc::fork() }.into())? {
         0 => Ok(Fork::Child),
         pid => Ok(Fork::Parent(u32::try_from(pid).map_err(io::Error::other)?)),
     }
+}
+
+/// Makes sure that [`fork`] is sound, while /proc is still that of this process.
+///
+/// # Errors
+/// More than one thread.
+pub fn assert_single_thread() -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("the process has more than one thread"));
+    }
+    SINGLE_THREAD.store(true, std::sync::atomic::Ordering::Relaxed);
+    Ok(())
 }
 
 /// Closes every descriptor from `first` on.
@@ -60,6 +76,14 @@ pub fn cloexec_from(first: u32) -> io::Result<()> {
 pub fn dup_onto(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
     // SAFETY: only used for descriptors 0 to 2, which nothing in these processes owns.
     check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into()).map(drop)
+}
+
+/// Closes descriptors 0 to 2, for a process that will never read or write anything.
+pub fn close_standard() {
+    for fd in 0..3 {
+        // SAFETY: nothing in the process uses its standard streams any more.
+        unsafe { libc::close(fd) };
+    }
 }
 
 /// Takes over a descriptor that was handed down by number.
@@ -214,6 +238,16 @@ pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
+/// Sends a signal by number, realtime ones included, to the process of a pidfd.
+///
+/// # Errors
+/// The process is gone, or there is no such signal.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: takes a descriptor and integers; a null siginfo makes the kernel fill it in as kill(2) does.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) }).map(drop)
+}
+
 /// Reads and sets a limit of another process.
 ///
 /// # Errors
@@ -246,6 +280,17 @@ pub fn set_window_size(fd: BorrowedFd<'_>, rows: u16, cols: u16) -> io::Result<(
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into()).map(drop)
 }
 
+/// The size of a terminal: rows and columns.
+///
+/// # Errors
+/// Not a terminal.
+pub fn window_size(fd: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one winsize.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }.into())?;
+    Ok((size.ws_row, size.ws_col))
+}
+
 /// Makes a terminal the controlling one of this session.
 ///
 /// # Errors
@@ -253,6 +298,29 @@ pub fn set_window_size(fd: BorrowedFd<'_>, rows: u16, cols: u16) -> io::Result<(
 pub fn set_controlling_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: TIOCSCTTY takes an integer.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }.into()).map(drop)
+}
+
+/// Makes a mount and all below it read-only.
+///
+/// # Errors
+/// It is no mount, or the kernel is older than 5.12.
+pub fn mount_read_only(path: &CStr) -> io::Result<()> {
+    const READ_ONLY: u64 = 1;
+    const RECURSIVE: u32 = 0x8000;
+    // attr_set, attr_clr, propagation, userns_fd
+    let attributes = [READ_ONLY, 0, 0, 0];
+    // SAFETY: the path ends with NUL and the attributes have the layout and size of `struct mount_attr`.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            RECURSIVE,
+            attributes.as_ptr(),
+            std::mem::size_of_val(&attributes),
+        )
+    })
+    .map(drop)
 }
 
 /// Calls bpf(2) with an attribute block.

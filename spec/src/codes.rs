@@ -63,6 +63,17 @@ codes! {
     SELECTS_FOREIGN = "M0045", "selects-foreign", "Two controllers have the same selector.";
     NODE_SELECTOR = "M0046", "node-selector", "The node does not have the labels that the pod asks for.";
     DEPENDENCY_CYCLE = "M0047", "dependency-cycle", "Objects depend on each other in a circle.";
+    UNREADABLE = "M0048", "unreadable", "A file or directory cannot be read.";
+    BAD_INTERPOLATION = "M0060", "bad-interpolation", "A `$` in a Compose value starts no variable.";
+    UNSET_VARIABLE = "M0061", "unset-variable", "A variable in a Compose file has neither a value nor a default.";
+    REQUIRED_VARIABLE = "M0062", "required-variable", "A variable that a Compose file requires (`${V:?}`) has no value.";
+    MISSING_FILE = "M0063", "missing-file", "A file that a Compose file refers to does not exist.";
+    BAD_ENV_FILE = "M0064", "bad-env-file", "A file with variables is malformed.";
+    BAD_EXTENDS = "M0065", "bad-extends", "A service cannot extend what it names.";
+    BAD_INCLUDE = "M0066", "bad-include", "A Compose file cannot be included, or declares what another one declares otherwise.";
+    BAD_MERGE = "M0067", "bad-merge", "Two Compose files have values at one place that cannot be merged.";
+    NO_BUILD = "M0068", "no-build", "A service can only be built, and images are not built here.";
+    DISABLED_SERVICE = "M0069", "disabled-service", "A service depends on one that its profiles disable.";
 }
 
 /// What a code means.

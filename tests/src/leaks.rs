@@ -93,8 +93,8 @@ pub fn processes(marks: &Marks) -> Vec<Process> {
         }
         let command = fs::read(dir.join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ").trim_end().to_owned();
-        let in_cgroup =
-            fs::read_to_string(dir.join("cgroup")).is_ok_and(|text| text.contains(&format!("/{}", marks.cgroup)));
+        let in_cgroup = fs::read_to_string(dir.join("cgroup"))
+            .is_ok_and(|text| text.split(['/', '\n']).any(|part| part == marks.cgroup));
         let in_namespace = ["net", "mnt"].iter().any(|kind| {
             fs::read_link(dir.join("ns").join(kind))
                 .is_ok_and(|link| marks.namespaces.iter().any(|ours| link.to_string_lossy() == *ours))

@@ -20,6 +20,7 @@ const NFNL_BATCH_BEGIN: u16 = 0x10;
 const NFNL_BATCH_END: u16 = 0x11;
 const NFT_MSG_NEWTABLE: u16 = 10 << 8;
 const NFT_MSG_GETTABLE: u16 = (10 << 8) | 1;
+const NFT_MSG_DELTABLE: u16 = (10 << 8) | 2;
 const NFPROTO_INET: u8 = 1;
 
 fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
@@ -93,7 +94,10 @@ pub(crate) fn loopback_up() -> io::Result<()> {
 }
 
 /// Names of all nftables tables in this thread's network namespace; none where the kernel has no nftables.
-pub(crate) fn tables() -> io::Result<Vec<String>> {
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn tables() -> io::Result<Vec<String>> {
     let request = message(NFT_MSG_GETTABLE, NLM_F_REQUEST | NLM_F_DUMP, &[0, 0, 0, 0]);
     let answers = match exchange(SockProtocol::NetlinkNetFilter, &request, 1) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::EPROTONOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP)) => {
@@ -132,12 +136,25 @@ pub fn plant_link(name: &str, kind: &str) -> io::Result<()> {
 /// # Errors
 /// When the kernel refuses.
 pub fn plant_table(name: &str) -> io::Result<()> {
+    change_table(NFT_MSG_NEWTABLE, NLM_F_CREATE, NFPROTO_INET, name)
+}
+
+/// Removes the nftables tables of this name, of every family, as a firewall reload does. None is no failure.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn remove_table(name: &str) -> io::Result<()> {
+    // Family 0 stands for all of them (nf_tables_deltable in the kernel).
+    change_table(NFT_MSG_DELTABLE, 0, 0, name)
+}
+
+fn change_table(kind: u16, flags: u16, family: u8, name: &str) -> io::Result<()> {
     // res_id of a batch is the subsystem, nf_tables, in network order.
     let marker = [0, 0, 0, 10];
-    let mut table = vec![NFPROTO_INET, 0, 0, 0];
+    let mut table = vec![family, 0, 0, 0];
     table.extend(attribute(1, format!("{name}\0").as_bytes()));
     let mut batch = message(NFNL_BATCH_BEGIN, NLM_F_REQUEST, &marker);
-    batch.extend(message(NFT_MSG_NEWTABLE, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE, &table));
+    batch.extend(message(kind, NLM_F_REQUEST | NLM_F_ACK | flags, &table));
     batch.extend(message(NFNL_BATCH_END, NLM_F_REQUEST, &marker));
     exchange(SockProtocol::NetlinkNetFilter, &batch, 1)?;
     Ok(())

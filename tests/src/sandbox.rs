@@ -113,12 +113,24 @@ impl Sandbox {
         };
         Self {
             name: name.to_owned(),
-            bridge: format!("mt{pid:x}n{number}"),
+            // Short: names of interfaces have at most 15 bytes, and the product derives others from it.
+            bridge: format!("m{pid:x}n{number}x0"),
             cgroup,
             dir: Some(dir),
             baseline: Baseline::take(),
             marks,
         }
+    }
+
+    /// Gives the data directory a small disk of its own, to be used up.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn limit_data(&mut self, mib: u32) {
+        let options = format!("mode=0700,size={mib}m");
+        mount(Some("tmpfs"), &self.data(), Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+            .expect("root mounts a tmpfs");
+        self.baseline = Baseline::take();
     }
 
     /// The test's name.
@@ -192,8 +204,8 @@ impl Sandbox {
         found
     }
 
-    /// What workloads left while an agent still runs: as [`Sandbox::leaks`] without the bridge, the tables, the parent
-    /// cgroup itself, and the processes named (the agent).
+    /// What workloads left while an agent still runs: as [`Sandbox::leaks`] without the bridge, the tables, the cgroups
+    /// that workloads share, and the processes named (the agent).
     pub fn leaks_of_workloads(&self, agents: &[u32]) -> Vec<String> {
         let mut found = Vec::new();
         for mount in self.baseline.new_mounts() {
@@ -203,7 +215,9 @@ impl Sandbox {
         for interface in self.baseline.new_interfaces().into_iter().filter(|name| *name != self.bridge) {
             found.push(format!("interface: {interface}"));
         }
-        for dir in cgroups(&self.cgroup).iter().filter(|dir| !dir.ends_with(&self.cgroup)) {
+        // The parent and the group that all shims share are the agent's, not a workload's.
+        let shared = [PathBuf::from(&self.cgroup), Path::new(&self.cgroup).join("shims")];
+        for dir in cgroups(&self.cgroup).iter().filter(|dir| !shared.iter().any(|own| dir.ends_with(own))) {
             found.push(format!("cgroup: {}", dir.display()));
         }
         for process in self.processes() {

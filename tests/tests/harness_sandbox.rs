@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use nix::mount::{MsFlags, mount};
 use tests::leaks::{Baseline, cgroups, mounts};
-use tests::netlink::{plant_link, plant_table};
+use tests::netlink::{plant_link, plant_table, remove_table};
 use tests::{Sandbox, require_root};
 
 /// Runs the fixture as a bystander that a test would have left.
@@ -60,6 +60,10 @@ fn planted_leaks_are_found_and_cleared_away() {
 
     plant_table("leaked").expect("root makes a table");
     expect("nftables table: leaked");
+    plant_table("short").expect("root makes a table");
+    expect("nftables table: short");
+    remove_table("short").expect("root removes a table");
+    assert!(!sandbox.leaks().iter().any(|leak| leak.contains("short")));
 
     let hierarchy = mounts().into_iter().find(|mount| mount.kind.starts_with("cgroup")).expect("require_root looked");
     let cgroup = hierarchy.point.join(sandbox.cgroup_parent().trim_start_matches('/')).join("pod");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use runtime::Runtime;
 use runtime::api::{
-    ContainerStart, ContainerStats, ExecResult, FileSet, ImageInfo, NetworkStats, PullCredentials, Result,
+    ContainerStart, ContainerStats, ExecResult, FileSet, ImageInfo, NetworkStats, PortFault, PullCredentials, Result,
     RuntimeError, RuntimeEvent,
 };
 use spec::image_ref::ImageRef;
@@ -76,7 +76,7 @@ impl Runtime for Readable {
     async fn remove_pod(&self, _: &PodUid) -> Result<()> {
         refuse("remove a pod")
     }
-    async fn publish(&self, _: &BTreeMap<PortKey, PortTarget>) -> Result<()> {
+    async fn publish(&self, _: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
         refuse("publish ports")
     }
     async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>) -> Result<()> {

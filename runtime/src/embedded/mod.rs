@@ -3,17 +3,19 @@
 //! Glue between images, containers, networks and volumes, and the only writer of pod records. Every call does its
 //! work on blocking threads; the kernel and the records are the only state, so a new agent finds everything again.
 
+mod calls;
 mod config;
 mod layout;
 mod records;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use spec::image_ref::ImageRef;
 use spec::observed::{
     Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid, PortKey, PortTarget,
@@ -22,16 +24,20 @@ use spec::pod::PullPolicy;
 use tokio::sync::mpsc;
 
 use crate::api::{
-    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PortFault,
-    PullCredentials, PullProgress, Result, Runtime, RuntimeError, RuntimeEvent,
+    ContainerStart, FailureClass, FileSet, ImageInfo, PortFault, PullCredentials, PullProgress, Result, RuntimeError,
+    RuntimeEvent,
 };
-use crate::container::{self, ContainerError, Mount, ShimClient, cgroup};
+use crate::container::{self, ContainerError, ShimClient, cgroup};
 use crate::image::pull::Puller;
 use crate::image::registry::RegistryConfig;
 use crate::image::store::Store;
 use crate::network::{self, Network, NetworkConfig};
+use crate::volume::{self};
 
 pub use layout::Layout;
+
+/// Bytes of output that are kept of a command in a container.
+const EXEC_OUTPUT: usize = 64 << 10;
 
 /// How the embedded runtime is set up.
 #[derive(Debug, Clone)]
@@ -95,6 +101,8 @@ struct Inner {
     listener: Mutex<Option<mpsc::UnboundedReceiver<RuntimeEvent>>>,
     /// Attempts whose shim is watched. Guards a set for the length of one look.
     watched: Mutex<std::collections::BTreeSet<(PodUid, String, u32)>>,
+    /// Somebody else may have changed rules or bridges since they were looked at.
+    network_suspect: AtomicBool,
     /// Keep the directories ours; released by the kernel when the process ends.
     _locks: Vec<nix::fcntl::Flock<File>>,
 }
@@ -144,6 +152,7 @@ impl Embedded {
             hints,
             listener,
             watched: Mutex::default(),
+            network_suspect: AtomicBool::new(true),
             _locks: locks,
         })))
     }
@@ -186,6 +195,32 @@ impl Embedded {
         match tokio::task::spawn_blocking(move || work(&inner)).await {
             Ok(result) => result,
             Err(error) => Err(failure("finish a task", FailureClass::Transient, error)),
+        }
+    }
+
+    /// Tells the loop when somebody else changes rules or bridges. Blocks nobody: a thread waits for the kernel.
+    fn watch_network(&self) {
+        let (inner, hints) = (Arc::downgrade(&self.0), self.0.hints.clone());
+        let suspect = move |inner: &std::sync::Weak<Inner>| {
+            inner.upgrade().is_some_and(|inner| {
+                inner.network_suspect.store(true, Ordering::Release);
+                hints.send(RuntimeEvent::NetworkChanged).is_ok()
+            })
+        };
+        let wait = move || {
+            let changes = inner.upgrade().map(|inner| inner.network.watch());
+            let mut changes = match changes {
+                Some(Ok(changes)) => changes,
+                Some(Err(error)) => {
+                    tracing::warn!(error = report(&error), "changes of the network are seen at the next resync only");
+                    return;
+                }
+                None => return,
+            };
+            while changes.blocking_next().is_some() && suspect(&inner) {}
+        };
+        if let Err(error) = std::thread::Builder::new().name("network".to_owned()).spawn(wait) {
+            tracing::warn!(%error, "changes of the network are seen at the next resync only");
         }
     }
 
@@ -262,11 +297,9 @@ impl Inner {
             }
         }
         let pinned = self.layout().namespaces(&uid);
-        let sandbox = if record.spec.host_network {
-            self.layout().pod_run(&uid).join("ready").exists()
-        } else {
-            network::is_pinned(&pinned.join("net"))
-        };
+        // The mark is made last: a pod that was made halfway is made again.
+        let sandbox = self.layout().pod_run(&uid).join("ready").exists()
+            && (record.spec.host_network || network::is_pinned(&pinned.join("net")));
         // Networks are listed by name; the first the pod names is the one it is known by.
         let all = self.network.addresses(&uid);
         let first = record.spec.networks.first().and_then(|attachment| all.get(&attachment.network));
@@ -346,22 +379,6 @@ impl Inner {
         std::fs::write(dir.join("hostname"), network::hosts::render_hostname(hostname))
     }
 
-    fn prepare_volumes(&self, record: &PodRecord, _files: &BTreeMap<String, FileSet>) -> Result<()> {
-        if let Some(volume) = record.spec.volumes.first() {
-            let why = format!("volume `{}`", volume.name);
-            return Err(failure("prepare volumes", FailureClass::Permanent, why));
-        }
-        Ok(())
-    }
-
-    fn volume_mounts(&self, start: &ContainerStart) -> Result<Vec<Mount>> {
-        let unknown = start.container.mounts.first();
-        match unknown {
-            Some(mount) => Err(failure("mount volumes", FailureClass::Permanent, mount.volume.clone())),
-            None => Ok(Vec::new()),
-        }
-    }
-
     fn start(&self, start: &ContainerStart) -> Result<ContainerFacts> {
         let name = &start.container.name;
         let operation = format!("start container `{name}` of pod `{}`", start.pod.name);
@@ -384,7 +401,7 @@ impl Inner {
             )?;
         let attempt = layout.attempt(uid, name, start.attempt);
         self.drop_old_attempts(uid, name, start.attempt);
-        let volumes = self.volume_mounts(start)?;
+        let volumes = self.volume_mounts(start, &image)?;
         let permanent = |error: config::ConfigError| failure(&operation, FailureClass::Permanent, error);
         let config = config::container_config(config::Inputs {
             start,
@@ -492,6 +509,17 @@ impl Inner {
         self.await_record(&attempt, &operation)
     }
 
+    /// The attempt of a container that runs.
+    fn running(&self, uid: &PodUid, name: &str) -> Result<layout::Attempt> {
+        let operation = format!("reach container `{name}`");
+        let found = records::newest(self.layout(), uid, name, &self.options.boot_id)
+            .map_err(|error| transient(&operation)(error.into()))?;
+        match found {
+            Some((attempt, facts)) if facts.is_running() => Ok(attempt),
+            _ => Err(failure(&operation, FailureClass::Permanent, "it does not run")),
+        }
+    }
+
     /// The end is recorded when the shim has gone; one that was lost is recorded here.
     fn await_record(&self, attempt: &layout::Attempt, operation: &str) -> Result<()> {
         match container::inspect(&attempt.run, &attempt.exit_file(), &attempt.cgroup) {
@@ -515,6 +543,7 @@ impl Inner {
                 note(container::cleanup(&attempt.run, &attempt.cgroup).map_err(|error| report(&error)));
             }
         }
+        note(volume::remove_pod_volumes(uid, &self.dirs()).map_err(|error| report(&error)));
         note(self.network.detach(uid).map_err(|error| report(&error)));
         note(network::remove_namespaces(&layout.namespaces(uid)).map_err(|error| report(&error)));
         note(remove_cgroup(&layout.pod_cgroup(uid)));
@@ -527,6 +556,19 @@ impl Inner {
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(failure(operation, FailureClass::Transient, errors.join("; "))) }
+    }
+
+    /// Publishes ports, after mending bridges and rules that are not as they should be.
+    fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
+        let failed = |error: network::NetworkError| transient("publish ports")(error.into());
+        if self.network_suspect.swap(false, Ordering::AcqRel) && !ports.is_empty() {
+            let state = self.network.check().map_err(failed)?;
+            if !state.is_whole() {
+                self.network.repair().map_err(failed)?;
+            }
+        }
+        let faults = self.network.publish(ports).map_err(failed)?;
+        Ok(faults.into_iter().map(|fault| PortFault { key: fault.key().clone(), message: fault.to_string() }).collect())
     }
 
     fn teardown(&self) -> Result<()> {
@@ -557,162 +599,4 @@ fn report(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-#[async_trait]
-impl Runtime for Embedded {
-    async fn list(&self) -> Result<Vec<PodFacts>> {
-        let pods = self
-            .blocking(|inner| {
-                let (found, damaged) = records::pods(inner.layout());
-                for (uid, error) in damaged {
-                    // A pod without a readable record cannot be kept going: what is left of it is removed.
-                    let error = error.map(|error| report(&error)).unwrap_or_default();
-                    tracing::warn!(pod = %uid, error, "pod without a record removed");
-                    inner.remove_pod(&uid)?;
-                }
-                found.into_iter().map(|record| inner.facts(record)).collect::<Result<Vec<_>>>()
-            })
-            .await?;
-        for pod in &pods {
-            for (name, facts) in pod.containers.iter().filter(|(_, facts)| facts.is_running()) {
-                self.watch(&pod.record.uid, name, facts.attempt);
-            }
-        }
-        Ok(pods)
-    }
-
-    async fn inspect(&self, pod: &PodUid) -> Result<Option<PodFacts>> {
-        let pod = pod.clone();
-        self.blocking(move |inner| {
-            let path = inner.layout().pod(&pod).join("pod.json");
-            let record = records::read::<PodRecord>(&path)
-                .map_err(|error| transient(format!("inspect pod {pod}"))(error.into()))?;
-            record.map(|record| inner.facts(record)).transpose()
-        })
-        .await
-    }
-
-    fn events(&self) -> mpsc::UnboundedReceiver<RuntimeEvent> {
-        let taken = self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
-        taken.unwrap_or_else(|| mpsc::unbounded_channel().1)
-    }
-
-    async fn image(&self, reference: &ImageRef) -> Result<Option<ImageInfo>> {
-        let reference = reference.clone();
-        self.blocking(move |inner| {
-            let image = inner
-                .store
-                .image(&reference)
-                .map_err(|error| transient(format!("look image `{reference}` up"))(error.into()))?;
-            Ok(image.map(|image| ImageInfo { digest: image.digest, size: image.size, reference }))
-        })
-        .await
-    }
-
-    async fn pull(&self, reference: &ImageRef, policy: PullPolicy, credentials: &PullCredentials) -> Result<ImageInfo> {
-        self.pull_with_progress(reference, policy, credentials, None).await
-    }
-
-    async fn create_pod(&self, record: Arc<PodRecord>, files: BTreeMap<String, FileSet>) -> Result<Addresses> {
-        self.blocking(move |inner| inner.create_pod(&record, &files)).await
-    }
-
-    async fn start_container(&self, start: ContainerStart) -> Result<ContainerFacts> {
-        let (uid, name) = (start.pod.uid.clone(), start.container.name.clone());
-        let facts = self.blocking(move |inner| inner.start(&start)).await?;
-        if facts.is_running() {
-            self.watch(&uid, &name, facts.attempt);
-        }
-        Ok(facts)
-    }
-
-    async fn signal_container(&self, pod: &PodUid, container: &str, signal: i32) -> Result<()> {
-        let (pod, container) = (pod.clone(), container.to_owned());
-        self.blocking(move |inner| {
-            let operation = format!("signal container `{container}`");
-            let found = records::newest(inner.layout(), &pod, &container, &inner.options.boot_id)
-                .map_err(|error| transient(&operation)(error.into()))?;
-            match found {
-                Some((attempt, facts)) if facts.is_running() => ShimClient::connect(&attempt.run)
-                    .and_then(|mut client| client.signal(signal))
-                    .map_err(|error| transient(&operation)(error.into())),
-                _ => Err(failure(&operation, FailureClass::Permanent, "it does not run")),
-            }
-        })
-        .await
-    }
-
-    async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration) -> Result<()> {
-        let (pod, container) = (pod.clone(), container.to_owned());
-        self.blocking(move |inner| inner.stop(&pod, &container, grace)).await
-    }
-
-    async fn exec(
-        &self,
-        _pod: &PodUid,
-        container: &str,
-        _command: &[String],
-        _timeout: Duration,
-    ) -> Result<ExecResult> {
-        Err(failure(format!("run a command in container `{container}`"), FailureClass::Permanent, "not there"))
-    }
-
-    async fn remove_pod(&self, pod: &PodUid) -> Result<()> {
-        let pod = pod.clone();
-        self.blocking(move |inner| inner.remove_pod(&pod)).await
-    }
-
-    async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
-        let ports = ports.clone();
-        self.blocking(move |inner| {
-            let faults = inner.network.publish(&ports).map_err(|error| transient("publish ports")(error.into()))?;
-            Ok(faults
-                .into_iter()
-                .map(|fault| PortFault { key: fault.key().clone(), message: fault.to_string() })
-                .collect())
-        })
-        .await
-    }
-
-    async fn update_files(&self, _pod: &PodUid, _files: BTreeMap<String, FileSet>) -> Result<()> {
-        Ok(())
-    }
-
-    async fn teardown(&self) -> Result<()> {
-        self.blocking(Inner::teardown).await
-    }
-
-    async fn stats(&self, pod: &PodUid, container: &str) -> Result<ContainerStats> {
-        let (pod, container) = (pod.clone(), container.to_owned());
-        self.blocking(move |inner| {
-            let operation = format!("read the cgroup of container `{container}`");
-            let attempts = layout::attempts(&inner.layout().container(&pod, &container));
-            let Some(number) = attempts.last() else {
-                return Err(failure(operation, FailureClass::Permanent, "it never ran"));
-            };
-            let attempt = inner.layout().attempt(&pod, &container, *number);
-            let layout = cgroup::Layout::detect().map_err(|error| transient(&operation)(error.into()))?;
-            cgroup::stats(&layout, &attempt.cgroup).map_err(|error| transient(&operation)(error.into()))
-        })
-        .await
-    }
-
-    async fn network_stats(&self, pod: &PodUid) -> Result<Option<NetworkStats>> {
-        let pod = pod.clone();
-        self.blocking(move |inner| {
-            inner.network.stats(&pod).map_err(|error| transient("read interface counters")(error.into()))
-        })
-        .await
-    }
-
-    fn log_files(&self, pod: &PodUid, container: &str) -> Vec<PathBuf> {
-        let layout = self.layout();
-        let Some(number) = layout::attempts(&layout.container(pod, container)).last().copied() else {
-            return Vec::new();
-        };
-        let log = layout.attempt(pod, container, number).log();
-        let rotated = (1..100).map(|n| log.with_file_name(format!("log.{n}"))).take_while(|path| path.exists());
-        std::iter::once(log.clone()).chain(rotated).collect()
-    }
 }

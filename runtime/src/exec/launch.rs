@@ -10,10 +10,13 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 
-use crate::container::caps::CapSet;
+use spec::pod::Seccomp;
+
+use crate::container::ContainerConfig;
+use crate::container::caps::{self, CapSet};
 use crate::container::config::User;
 use crate::container::lifecycle::Failure;
-use crate::container::seccomp::Filter;
+use crate::container::seccomp::{self, Filter};
 use crate::sys::{self, CapMasks};
 
 /// Where programs are looked for when the environment has no PATH (Docker's default).
@@ -42,6 +45,8 @@ pub(crate) struct Launch {
     pub init: bool,
     /// It has a terminal.
     pub tty: bool,
+    /// AppArmor profile to change to; libcontainer does that for a container's first process.
+    pub apparmor: Option<String>,
 }
 
 fn failure(stage: &str, message: String, error: &io::Error) -> Failure {
@@ -54,6 +59,35 @@ fn failure(stage: &str, message: String, error: &io::Error) -> Failure {
 }
 
 impl Launch {
+    /// What a container's program becomes when this process can pass on `all`, with what it could not be given.
+    pub(crate) fn of(config: &ContainerConfig, all: CapSet, warnings: &mut Vec<String>) -> Result<Self, Failure> {
+        let permanent = |stage: &str, message: String| Failure { stage: stage.to_owned(), message, permanent: true };
+        let security = &config.security;
+        let wanted = caps::wanted(security).map_err(|error| permanent("create", error.to_string()))?;
+        let missing = wanted.without(all);
+        if !security.privileged && missing != CapSet::EMPTY {
+            let names: Vec<&str> = missing.numbers().filter_map(caps::name).collect();
+            warnings.push(format!("capabilities that this host does not let us pass on: {}", names.join(", ")));
+        }
+        let wanted = wanted.without(missing);
+        let profile = if security.privileged { Some(Seccomp::Unconfined) } else { security.seccomp.clone() };
+        let filter =
+            seccomp::filter_for(profile.as_ref(), wanted).map_err(|e| permanent("seccomp", crate::shim::chain(&e)))?;
+        Ok(Self {
+            args: config.args.clone(),
+            env: config.env.0.clone(),
+            cwd: config.cwd.clone(),
+            make_cwd: true,
+            user: config.user.clone(),
+            caps: wanted,
+            no_new_privs: security.allow_privilege_escalation == Some(false) && !security.privileged,
+            filter,
+            init: config.init,
+            tty: config.tty,
+            apparmor: None,
+        })
+    }
+
     /// Becomes the program. Returns only when that failed. `started` is called by the process that will be a
     /// reaper, right before it waits for its child.
     pub(crate) fn run(&self, started: &dyn Fn()) -> Failure {
@@ -107,6 +141,13 @@ impl Launch {
     fn finish(&self, args: &[CString], env: &[CString], last: CapMasks) -> Result<std::convert::Infallible, Failure> {
         let step =
             |name: &'static str| move |error: io::Error| failure("exec", format!("cannot {name}: {error}"), &error);
+        if let Some(profile) = &self.apparmor {
+            let path = ["/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"].into_iter();
+            path.map(|path| fs::write(path, format!("exec {profile}")))
+                .reduce(|first, second| first.or(second))
+                .unwrap_or(Ok(()))
+                .map_err(step("apply the AppArmor profile"))?;
+        }
         if let Some(filter) = &self.filter {
             // Installing a filter without no_new_privs takes CAP_SYS_ADMIN, which therefore goes after it.
             let before = CapSet(last.permitted).with(if self.no_new_privs { CapSet::EMPTY } else { CapSet::SYS_ADMIN });

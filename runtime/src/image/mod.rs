@@ -13,3 +13,5 @@ pub mod unpack;
 
 #[cfg(test)]
 mod tests;
+
+pub mod load;

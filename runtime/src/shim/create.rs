@@ -8,19 +8,18 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::syscall::syscall::SyscallType;
-use spec::pod::Seccomp;
-
+use super::cgroup_mount::CgroupMount;
 use super::executor::LaunchExecutor;
-use super::{chain, failure, permanent, rootfs, start_time};
+use super::{chain, details, failure, permanent, rootfs, start_time};
 use crate::container::bundle::{self, BundleError};
-use crate::container::caps::{self, CapSet};
+use crate::container::caps;
 use crate::container::cgroup::{self, CgroupError, Layout};
 use crate::container::lifecycle::{Failure, Running};
-use crate::container::{ContainerConfig, Mount, MountKind, record, seccomp};
+use crate::container::{ContainerConfig, Mount, MountKind, record};
 use crate::exec::launch::Launch;
-use crate::sys;
+use crate::exec::limits;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
 
 /// A container whose program runs, and the shim's ends of its streams.
 pub(super) struct Created {
@@ -37,34 +36,10 @@ fn io_failure(stage: &'static str, what: &str) -> impl Fn(io::Error) -> Failure 
     move |error| failure(stage, format!("cannot {what}: {error}"))
 }
 
-/// The launch of the container's program, with what it could not be given.
-fn launch(config: &ContainerConfig, all: CapSet, warnings: &mut Vec<String>) -> Result<Launch, Failure> {
-    let security = &config.security;
-    let wanted = caps::wanted(security).map_err(|error| permanent("create", error.to_string()))?;
-    let missing = wanted.without(all);
-    if !security.privileged && missing != CapSet::EMPTY {
-        let names: Vec<&str> = missing.numbers().filter_map(caps::name).collect();
-        warnings.push(format!("capabilities that this host does not let us pass on: {}", names.join(", ")));
-    }
-    let wanted = wanted.without(missing);
-    let profile = if security.privileged { Some(Seccomp::Unconfined) } else { security.seccomp.clone() };
-    let filter = seccomp::filter_for(profile.as_ref(), wanted).map_err(|e| permanent("seccomp", chain(&e)))?;
-    Ok(Launch {
-        args: config.args.clone(),
-        env: config.env.0.clone(),
-        cwd: config.cwd.clone(),
-        make_cwd: true,
-        user: config.user.clone(),
-        caps: wanted,
-        no_new_privs: security.allow_privilege_escalation == Some(false) && !security.privileged,
-        filter,
-        init: config.init,
-        tty: config.tty,
-    })
-}
-
 fn bundle_failure(error: &BundleError) -> Failure {
-    permanent("bundle", chain(error))
+    // A volume may be there at the next try.
+    let permanent = !matches!(error, BundleError::Source { .. });
+    Failure { permanent, ..failure("bundle", chain(error)) }
 }
 
 /// Adds the file that the termination message is read from.
@@ -95,7 +70,7 @@ pub(super) fn termination_file(dir: &Path) -> std::path::PathBuf {
 pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Result<Created, Failure> {
     let mut warnings = Vec::new();
     let all = caps::bounding();
-    let launch = launch(config, all, &mut warnings)?;
+    let launch = Launch::of(config, all, &mut warnings)?;
     let config = with_termination_file(config)?;
     let (oci, rules) = bundle::build(&config, all).map_err(|error| bundle_failure(&error))?;
     let bundle_dir = bundle::bundle_dir(&config.dir);
@@ -115,8 +90,15 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     let state_dir = config.dir.join("state");
     fs::create_dir_all(&state_dir).map_err(io_failure("create", "make the state directory"))?;
 
-    let lib = |error: libcontainer::error::LibcontainerError| failure("create", explain(&error));
-    let executor = LaunchExecutor { launch: Rc::new(launch), errors: error_write.as_raw_fd() };
+    let lib = |error: libcontainer::error::LibcontainerError| {
+        failure("create", format!("cannot create the container: {}", chain(&error)))
+    };
+    details::send_to(error_write.as_raw_fd());
+    let executor = LaunchExecutor {
+        launch: Rc::new(launch),
+        errors: error_write.as_raw_fd(),
+        cgroups: CgroupMount::of(&config, &layout),
+    };
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
         .validate_id()
         .and_then(|builder| builder.with_root_path(&state_dir))
@@ -148,7 +130,10 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     let built = builder.as_init(&bundle_dir).with_systemd(false).with_detach(true).build();
     let mut container = match built {
         Ok(container) => container,
-        Err(error) => return Err(lib(error)),
+        Err(error) => {
+            drop(error_write);
+            return Err(explain(&error, error_read));
+        }
     };
     drop(error_write);
     let pid = container.pid().map(|pid| pid.as_raw().cast_unsigned()).unwrap_or(0);
@@ -162,7 +147,7 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
         Some(console) => Some(console.receive().map_err(io_failure("create", "receive the terminal"))?),
         None => None,
     };
-    apply_limits(&config, pid, inherited_oom_score, &mut warnings);
+    limits::apply(&config, pid, inherited_oom_score, &mut warnings);
 
     container.start().map_err(lib)?;
     wait_exec(error_read)?;
@@ -191,9 +176,15 @@ fn unix_gid(id: u32) -> Option<rustix::fs::Gid> {
     Some(rustix::fs::Gid::from_raw(id))
 }
 
-/// libcontainer's message without its layers of "failed to".
-fn explain(error: &libcontainer::error::LibcontainerError) -> String {
-    format!("cannot create the container: {}", chain(error))
+/// Why libcontainer could not make the container: what it logged first, else its error.
+fn explain(error: &libcontainer::error::LibcontainerError, details: OwnedFd) -> Failure {
+    let mut text = Vec::new();
+    // Its processes are gone or going, and the pipe ends with them.
+    let _ = File::from(details).read_to_end(&mut text);
+    let text = String::from_utf8_lossy(&text);
+    let (detail, _) = details::split(&text);
+    let cause = detail.map_or_else(|| chain(error), str::to_owned);
+    failure("create", format!("cannot create the container: {cause}"))
 }
 
 fn write_bundle(dir: &Path, oci: &serde_json::Value) -> io::Result<()> {
@@ -207,64 +198,14 @@ fn write_bundle(dir: &Path, oci: &serde_json::Value) -> io::Result<()> {
 fn wait_exec(errors: OwnedFd) -> Result<(), Failure> {
     let mut text = Vec::new();
     File::from(errors).read_to_end(&mut text).map_err(io_failure("exec", "read the report of the first process"))?;
-    if text.is_empty() {
-        return Ok(());
+    let text = String::from_utf8_lossy(&text);
+    let (detail, report) = details::split(&text);
+    match (serde_json::from_str(&report), detail) {
+        (Ok(failed), _) => Err(failed),
+        (Err(_), Some(detail)) => Err(failure("exec", format!("cannot start the container: {detail}"))),
+        (Err(_), None) if report.is_empty() => Ok(()),
+        (Err(_), None) => Err(failure("exec", report)),
     }
-    Err(serde_json::from_slice(&text).unwrap_or_else(|_| failure("exec", String::from_utf8_lossy(&text).into_owned())))
-}
-
-/// Process limits and OOM score of the first process, from outside and before it runs anything of the image.
-/// What the host does not let us raise is clamped: asking for more than there is is common in Compose files.
-fn apply_limits(config: &ContainerConfig, pid: u32, inherited_oom_score: &str, warnings: &mut Vec<String>) {
-    for (name, limit) in &config.ulimits {
-        let Some(resource) = rlimit(name) else {
-            warnings.push(format!("unknown ulimit {name}"));
-            continue;
-        };
-        let value = |number: i64| u64::try_from(number).unwrap_or(u64::MAX);
-        let (soft, hard) = (value(limit.soft), value(limit.hard));
-        if sys::prlimit(pid, resource, Some((soft.min(hard), hard))).is_ok() {
-            continue;
-        }
-        let clamped = sys::prlimit(pid, resource, None).and_then(|(_, most)| {
-            let hard = hard.min(most);
-            sys::prlimit(pid, resource, Some((soft.min(hard), hard))).map(|_| hard)
-        });
-        warnings.push(match clamped {
-            Ok(most) => format!("ulimit {name} is limited to {most} by this host"),
-            Err(error) => format!("ulimit {name} cannot be set: {error}"),
-        });
-    }
-    let score = config.oom_score_adj.map_or_else(|| inherited_oom_score.to_owned(), |score| score.to_string());
-    let path = format!("/proc/{pid}/oom_score_adj");
-    if fs::read_to_string(&path).is_ok_and(|now| now.trim() == score) {
-        return;
-    }
-    if let Err(error) = fs::write(path, &score) {
-        warnings.push(format!("oom_score_adj {score} cannot be set: {error}"));
-    }
-}
-
-fn rlimit(name: &str) -> Option<u32> {
-    Some(match name {
-        "cpu" => libc::RLIMIT_CPU,
-        "fsize" => libc::RLIMIT_FSIZE,
-        "data" => libc::RLIMIT_DATA,
-        "stack" => libc::RLIMIT_STACK,
-        "core" => libc::RLIMIT_CORE,
-        "rss" => libc::RLIMIT_RSS,
-        "nproc" => libc::RLIMIT_NPROC,
-        "nofile" => libc::RLIMIT_NOFILE,
-        "memlock" => libc::RLIMIT_MEMLOCK,
-        "as" => libc::RLIMIT_AS,
-        "locks" => libc::RLIMIT_LOCKS,
-        "sigpending" => libc::RLIMIT_SIGPENDING,
-        "msgqueue" => libc::RLIMIT_MSGQUEUE,
-        "nice" => libc::RLIMIT_NICE,
-        "rtprio" => libc::RLIMIT_RTPRIO,
-        "rttime" => libc::RLIMIT_RTTIME,
-        _ => return None,
-    })
 }
 
 /// Removes what a failed or ended container has: processes, mount, cgroup, libcontainer's state.
@@ -289,12 +230,6 @@ mod tests {
     use std::os::fd::AsFd as _;
 
     use super::*;
-
-    #[test]
-    fn limits_have_names() {
-        assert_eq!(rlimit("nofile"), Some(libc::RLIMIT_NOFILE));
-        assert_eq!(rlimit("NOFILE"), None);
-    }
 
     #[test]
     fn a_report_of_the_first_process_is_passed_on() {

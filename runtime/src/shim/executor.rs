@@ -11,6 +11,7 @@ use std::rc::Rc;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 
+use super::cgroup_mount::CgroupMount;
 use crate::exec::launch::Launch;
 use crate::sys;
 
@@ -20,19 +21,29 @@ pub(super) struct LaunchExecutor {
     pub(super) launch: Rc<Launch>,
     /// Where a failure is written, as JSON. Inherited over libcontainer's clones, so known by number only.
     pub(super) errors: RawFd,
+    /// How the cgroup files appear inside.
+    pub(super) cgroups: Option<CgroupMount>,
 }
 
 impl Executor for LaunchExecutor {
     fn exec(&self, _spec: &Spec) -> Result<(), ExecutorError> {
         let errors = self.errors;
         let failure = self.launch.run(&|| drop(sys::take_fd(errors)));
-        if let Ok(bytes) = serde_json::to_vec(&failure) {
+        if let Ok(mut bytes) = serde_json::to_vec(&failure) {
+            // libcontainer's own lines follow on the same pipe.
+            bytes.push(b'\n');
             let _ = sys::write_raw(errors, &bytes);
         }
         Err(ExecutorError::Other(failure.message))
     }
 
+    /// Runs after the root has been entered and before the start is reported as possible.
     fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.mount().map_err(|error| {
+                ExecutorValidationError::ArgValidationError(format!("cannot mount /sys/fs/cgroup: {error}"))
+            })?;
+        }
         Ok(())
     }
 

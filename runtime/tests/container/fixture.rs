@@ -29,7 +29,7 @@ pub(crate) struct Fixture {
     pub(crate) cgroup: String,
     layout: cgroup::Layout,
     next: AtomicU32,
-    exe: File,
+    pub(crate) exe: File,
 }
 
 impl Fixture {

@@ -3,8 +3,10 @@
 //! This program is also the shim that the containers run under, hence its own `main`. Every test has its own
 //! directory and cgroup and checks at its end that nothing is left of either.
 
+mod bench;
 mod cases;
 mod fixture;
+mod parity;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,6 +14,17 @@ fn main() {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("shim") => runtime::shim::shim_main(args.collect()),
+        Some("exec-init") => runtime::exec::exec_main(args.collect()),
+        Some("bench") => {
+            let rounds = args.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or(20);
+            return bench::run(rounds);
+        }
+        Some("probe") => {
+            let script = args.next().and_then(|text| text.into_string().ok()).unwrap_or_default();
+            let fixture = fixture::Fixture::new("probe");
+            print!("{}", fixture.probe(&script, |_| {}));
+            return fixture.assert_nothing_left();
+        }
         Some("start-and-die") => fixture::start_and_die(args.collect()),
         _ => {}
     }

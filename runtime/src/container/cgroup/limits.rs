@@ -69,7 +69,13 @@ fn apply_v1(layout: &Layout, path: &str, r: &Resources) -> Result<Vec<String>> {
     }
     let memory = dir("memory");
     if let Some(bytes) = r.memory_limit {
-        limit(memory.as_deref(), "memory.limit_in_bytes", &bytes.to_string(), "memory limit", "memory")?;
+        let set = || limit(memory.as_deref(), "memory.limit_in_bytes", &bytes.to_string(), "memory limit", "memory");
+        if let Err(error) = set() {
+            // The kernel wants memory <= memory + swap at every moment: when both grow, the sum goes first.
+            let (Some(both), Some(dir)) = (memory_and_swap(r), &memory) else { return Err(error) };
+            write(&dir.join("memory.memsw.limit_in_bytes"), &both.to_string()).map_err(|_| error)?;
+            set()?;
+        }
     }
     if let Some(both) = memory_and_swap(r) {
         // Without swap accounting there is no such file.

@@ -4,6 +4,7 @@
 //! recorded, instead of one `fsync` a file), the record names the boot it was made in, and is believed in that boot
 //! only: a power cut leaves the whole layer or none.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -47,11 +48,21 @@ pub(crate) struct LayerRecord {
     pub(crate) entries: u64,
     #[serde(default)]
     pub(crate) root_opaque: bool,
+    /// Directories that it uses but does not describe, escaped.
+    #[serde(default)]
+    implied: Vec<String>,
     #[serde(default)]
     pub(crate) compressed: Option<CompressedBlob>,
     /// The boot in which it was made, while it may not be on disk.
     #[serde(default)]
     pub(crate) unsynced_boot: Option<String>,
+}
+
+impl LayerRecord {
+    /// Directories that it uses but does not describe; the empty path is the root.
+    pub(crate) fn implied(&self) -> BTreeSet<Vec<u8>> {
+        self.implied.iter().filter_map(|path| unpack::unescape(path)).collect()
+    }
 }
 
 /// A layer that is unpacked but not visible. Dropping it removes it.
@@ -118,10 +129,12 @@ impl Store {
     /// Unpacks a layer from a compressed stream into a private directory, and checks that the uncompressed bytes have
     /// `diff_id`. Reads `reader` to its end. Nothing is visible until [`PendingLayer::commit`]; dropping the value
     /// removes what was unpacked.
+    ///
+    /// How it is compressed is seen in the bytes: mislabelled layers exist, and the diff id pins the result.
     pub fn unpack_layer(
         &self,
         diff_id: &Digest,
-        compression: Compression,
+        _compression: Compression,
         reader: &mut dyn Read,
     ) -> Result<PendingLayer, StoreError> {
         let directory = self.temporary_directory()?;
@@ -134,7 +147,7 @@ impl Store {
         rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))
             .map_err(StoreError::errno("set the mode of", &content))?;
         let failed = |source| StoreError::Unpack { diff_id: *diff_id, source };
-        let (unpacked, found) = unpack::unpack(reader, compression, root, list, self.limits(), None).map_err(failed)?;
+        let (unpacked, found) = unpack::unpack(reader, root, list, self.limits(), None).map_err(failed)?;
         if found != *diff_id {
             return Err(failed(UnpackError::DiffId { expected: *diff_id, found }));
         }
@@ -144,6 +157,7 @@ impl Store {
             size: unpacked.bytes,
             entries: unpacked.entries,
             root_opaque: unpacked.root_opaque,
+            implied: unpacked.implied.iter().map(|path| unpack::escape(path)).collect(),
             compressed: None,
             unsynced_boot: Some(self.inner.boot_id.clone()),
         };

@@ -32,7 +32,8 @@ pub use error::StoreError;
 pub use layer::{CompressedBlob, LayerInfo, PendingLayer};
 pub use model::{Image, ImageRecord, Origin};
 
-use model::{parse_config, parse_manifest};
+pub(crate) use layer::open_path;
+pub(crate) use model::{parse_config, parse_manifest};
 use records::{RefRecord, Stored};
 
 /// The most layers that overlayfs stacks (`OVL_MAX_STACK`).

@@ -11,6 +11,7 @@ use serde_json::Value;
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 
+use super::layer::LayerRecord;
 use super::records::Stored;
 use super::{MAX_LAYERS, Store, StoreError};
 
@@ -89,6 +90,8 @@ pub(crate) struct ManifestBody {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Descriptor {
     pub(crate) digest: Digest,
+    #[serde(default)]
+    pub(crate) size: u64,
 }
 
 /// A parsed configuration.
@@ -161,21 +164,9 @@ fn without_nulls(value: &mut Value) {
 impl Store {
     pub(super) fn read_image(&self, stored: &Stored) -> Result<Image, StoreError> {
         let parsed = parse_config(&self.read_content("configs", &stored.config)?)?;
-        let mut size = 0;
-        let mut layers = Vec::new();
-        let mut seen = BTreeSet::new();
-        for diff_id in stored.diff_ids.iter().rev() {
-            if !seen.insert(*diff_id) {
-                continue;
-            }
-            let record = self.layer_record(diff_id)?.ok_or(StoreError::MissingLayer { diff_id: *diff_id })?;
-            size += record.size;
-            layers.push(self.layer_path(diff_id).join("fs"));
-            if record.root_opaque {
-                break;
-            }
-        }
-        layers.reverse();
+        let stack = self.stack(&stored.diff_ids)?;
+        let size = stack.iter().map(|layer| layer.size).sum();
+        let layers = stack.iter().map(|layer| self.layer_path(&layer.diff_id).join("fs")).collect();
         Ok(Image {
             digest: stored.manifest,
             config_digest: stored.config,
@@ -186,5 +177,24 @@ impl Store {
             layers,
             origin: stored.origin,
         })
+    }
+
+    /// The layers that are stacked for these diff ids, lowest first; see [`Image::layers`].
+    pub(crate) fn stack(&self, diff_ids: &[Digest]) -> Result<Vec<LayerRecord>, StoreError> {
+        let mut stack = Vec::new();
+        let mut seen = BTreeSet::new();
+        for diff_id in diff_ids.iter().rev() {
+            if !seen.insert(*diff_id) {
+                continue;
+            }
+            let record = self.layer_record(diff_id)?.ok_or(StoreError::MissingLayer { diff_id: *diff_id })?;
+            let hides_all = record.root_opaque;
+            stack.push(record);
+            if hides_all {
+                break;
+            }
+        }
+        stack.reverse();
+        Ok(stack)
     }
 }

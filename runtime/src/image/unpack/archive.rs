@@ -66,7 +66,6 @@ pub(crate) struct Entry {
     /// `SCHILY.xattr.*` records, names without that prefix.
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where its stored bytes start in the archive.
-    #[expect(dead_code, reason = "loading an archive of an image needs it")]
     pub(crate) offset: u64,
 }
 

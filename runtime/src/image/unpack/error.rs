@@ -97,7 +97,7 @@ impl UnpackError {
         }
     }
 
-    pub(super) fn entry(operation: &'static str, path: &[u8], source: rustix::io::Errno) -> Self {
+    pub(crate) fn entry(operation: &'static str, path: &[u8], source: rustix::io::Errno) -> Self {
         match source {
             rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => Self::Full { path: escape(path) },
             rustix::io::Errno::NOSYS => Self::Kernel,
@@ -105,13 +105,13 @@ impl UnpackError {
         }
     }
 
-    pub(super) fn refused(path: &[u8], reason: &'static str) -> Self {
+    pub(crate) fn refused(path: &[u8], reason: &'static str) -> Self {
         Self::Refused { path: escape(path), reason }
     }
 }
 
 /// Names in archives are bytes: control characters and what is not UTF-8 never reach a terminal or a log raw.
-pub(super) fn escape(path: &[u8]) -> String {
+pub(crate) fn escape(path: &[u8]) -> String {
     let mut text = String::new();
     for chunk in path.utf8_chunks() {
         for c in chunk.valid().chars() {

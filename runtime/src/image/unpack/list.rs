@@ -107,7 +107,8 @@ impl Line {
     }
 }
 
-fn escape(bytes: &[u8]) -> String {
+/// Bytes as plain ASCII without blanks.
+pub(crate) fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
         match byte {
@@ -118,7 +119,8 @@ fn escape(bytes: &[u8]) -> String {
     text
 }
 
-fn unescape(text: &str) -> Option<Vec<u8>> {
+/// Undoes [`escape`].
+pub(crate) fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut out = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {

@@ -7,6 +7,7 @@ mod archive;
 mod error;
 mod header;
 mod list;
+mod merge;
 mod stream;
 mod tree;
 mod writer;
@@ -20,8 +21,12 @@ use spec::digest::Digest;
 
 pub use error::UnpackError;
 
-use archive::{Archive, Bounds};
-pub(crate) use tree::remove_path;
+use archive::Bounds;
+pub(crate) use archive::{Archive, Input, Kind};
+pub(crate) use list::{escape, unescape};
+pub(crate) use merge::{Merge, Take, copy_xattrs, describe, names};
+pub(crate) use stream::Inflater;
+pub(crate) use tree::{remove, remove_path};
 
 #[cfg(test)]
 pub(crate) mod testkit;
@@ -93,8 +98,17 @@ impl Default for Limits {
 }
 
 impl Limits {
-    fn reserve(&self, file_system: u64) -> u64 {
-        self.reserve_bytes.unwrap_or((1 << 30).min(file_system / 20))
+    /// Fails when the file system of `file` has less left than is to stay free.
+    pub(crate) fn check_space(&self, file: impl std::os::fd::AsFd) -> Result<(), UnpackError> {
+        let stat =
+            rustix::fs::fstatvfs(file).map_err(|e| UnpackError::entry("look at the free space of", b"the store", e))?;
+        let total = stat.f_blocks.saturating_mul(stat.f_frsize);
+        let reserve = self.reserve_bytes.unwrap_or((1 << 30).min(total / 20));
+        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if available < reserve {
+            return Err(UnpackError::Space { available, reserve });
+        }
+        Ok(())
     }
 
     pub(crate) fn bounds(&self) -> Bounds {
@@ -126,13 +140,12 @@ pub(crate) struct Unpacked {
 /// Whatever the error, `root` holds a part of the layer then: the caller removes it.
 pub(crate) fn unpack(
     reader: &mut dyn Read,
-    compression: Compression,
     root: OwnedFd,
     list: File,
     limits: &Limits,
     below: Option<BorrowedFd<'_>>,
 ) -> Result<(Unpacked, Digest), UnpackError> {
-    let (unpacked, passed) = stream::pump(reader, compression, limits, |chunks| {
+    let (unpacked, passed) = stream::pump(reader, limits, |chunks| {
         let writer = writer::Writer::new(root, list, limits, below)?;
         let mut archive = Archive::new(chunks, limits.bounds());
         let unpacked = writer.write_all(&mut archive)?;

@@ -63,7 +63,6 @@ pub(super) struct Passed {
 /// Inflates `reader` to its end and gives the bytes to `consume` on another thread.
 pub(super) fn pump<T: Send>(
     reader: &mut dyn Read,
-    compression: Compression,
     limits: &Limits,
     consume: impl FnOnce(Chunks) -> Result<T, UnpackError> + Send,
 ) -> Result<(T, Passed), UnpackError> {
@@ -76,7 +75,7 @@ pub(super) fn pump<T: Send>(
             .stack_size(512 << 10)
             .spawn_scoped(scope, move || consume(chunks))
             .map_err(|_| UnpackError::Worker)?;
-        let produced = produce(reader, compression, limits, full_in, &empty_out);
+        let produced = produce(reader, limits, full_in, &empty_out);
         let consumed = worker.join().map_err(|_| UnpackError::Worker)?;
         // When the stream broke, the consumer has only seen an early end: the stream's error is the cause.
         let passed = produced?;
@@ -87,12 +86,11 @@ pub(super) fn pump<T: Send>(
 /// Answers `None` when the consumer ended first, which it does only with an error.
 fn produce(
     reader: &mut dyn Read,
-    compression: Compression,
     limits: &Limits,
     full: SyncSender<Vec<u8>>,
     empty: &Receiver<Vec<u8>>,
 ) -> Result<Option<Passed>, UnpackError> {
-    let mut inflater = Inflater::new(reader, compression, limits)?;
+    let mut inflater = Inflater::new(reader, limits)?;
     let mut hash = Sha256::new();
     loop {
         let mut chunk = empty.try_recv().unwrap_or_default();
@@ -123,13 +121,16 @@ enum Decoder<'a> {
 }
 
 impl<'a> Inflater<'a> {
-    /// What the media type says only decides where the bytes say nothing: engines go by the bytes as well, and the
-    /// diff id pins the result.
-    pub(crate) fn new(reader: &'a mut dyn Read, _declared: Compression, limits: &Limits) -> Result<Self, UnpackError> {
-        let mut input = Counted { inner: BufReader::with_capacity(READ_BUFFER, reader), count: 0 };
-        // A first read may be short: the magic needs four bytes, and a buffered reader cannot be asked for more
-        // than it has, so short streams count as plain.
-        let decoder = match Compression::detect(input.fill_buf().map_err(UnpackError::Stream)?) {
+    /// Goes by the bytes and not by a media type, as engines do: mislabelled layers exist, and the diff id pins the
+    /// result in any case.
+    pub(crate) fn new(reader: &'a mut dyn Read, limits: &Limits) -> Result<Self, UnpackError> {
+        // A network may give one byte at a time, and the magic is four.
+        let mut start = Vec::new();
+        Read::take(&mut *reader, 4).read_to_end(&mut start).map_err(UnpackError::Stream)?;
+        let compression = Compression::detect(&start);
+        let whole = io::Cursor::new(start).chain(reader);
+        let input = Counted { inner: BufReader::with_capacity(READ_BUFFER, whole), count: 0 };
+        let decoder = match compression {
             Compression::None => Decoder::Plain(input),
             Compression::Gzip => Decoder::Gzip(Some(Box::new(flate2::bufread::GzDecoder::new(input)))),
             Compression::Zstd => {
@@ -195,7 +196,7 @@ impl<'a> Inflater<'a> {
                     // A gzip stream is a sequence of members (pigz, estargz). What follows the last one and is no
                     // member is passed over like gzip(1) does, but read, since it is part of the blob's digest.
                     let mut input = slot.take().map(|d| d.into_inner()).ok_or(io::ErrorKind::UnexpectedEof)?;
-                    if Compression::detect(input.fill_buf()?) == Compression::Gzip {
+                    if matches!(input.fill_buf()?, [0x1f] | [0x1f, 0x8b, ..]) {
                         *slot = Some(Box::new(flate2::bufread::GzDecoder::new(input)));
                     } else {
                         io::copy(&mut input, &mut io::sink())?;
@@ -209,7 +210,7 @@ impl<'a> Inflater<'a> {
 
 /// Counts the bytes that were used.
 struct Counted<'a> {
-    inner: BufReader<&'a mut dyn Read>,
+    inner: BufReader<io::Chain<io::Cursor<Vec<u8>>, &'a mut dyn Read>>,
     count: u64,
 }
 

@@ -176,3 +176,33 @@ pub(crate) fn root() -> bool {
     }
     root
 }
+
+/// Runs a test in a mount namespace of its own: the root file system read-only, `/tmp` an empty one. Even an unpacker
+/// that fails in every way harms nothing then. Skips when that needs rights that are missing.
+pub(crate) fn isolated(test: impl FnOnce() + Send) {
+    use nix::mount::{MsFlags, mount};
+    if !root() {
+        return;
+    }
+    let isolate = || -> nix::Result<()> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), Some("size=256m,mode=1777"))?;
+        mount(none, "/", none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, none)
+    };
+    let outcome = std::thread::scope(|scope| {
+        let run = || {
+            if let Err(error) = isolate() {
+                eprintln!("skipped: cannot make a mount namespace: {error}");
+                return;
+            }
+            test();
+        };
+        // The namespace belongs to this thread and those it starts, and ends with them.
+        scope.spawn(run).join()
+    });
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
-    fsetxattr, fstatvfs, ftruncate, futimens, linkat, mknodat, openat, statat, symlinkat, utimensat,
+    fsetxattr, ftruncate, futimens, linkat, mknodat, openat, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -110,7 +110,9 @@ impl<'a> Writer<'a> {
         below: Option<BorrowedFd<'a>>,
     ) -> Result<Self, UnpackError> {
         let list = ListWriter::new(list).map_err(|e| list_error(e, "write the list of"))?;
-        let state = State { list, summary: Unpacked::default(), max_entries: limits.entries };
+        // The root is one that the layer does not describe, until it does.
+        let summary = Unpacked { implied: [Vec::new()].into(), ..Unpacked::default() };
+        let state = State { list, summary, max_entries: limits.entries };
         let writer = Self { tree: Tree::open(root, limits.depth), state, limits, below, until_space_check: SPACE_STEP };
         writer.check_space()?;
         Ok(writer)
@@ -137,6 +139,7 @@ impl<'a> Writer<'a> {
             let root = Rc::clone(self.tree.root());
             let opened = beneath(&root, b".", OFlags::RDONLY | OFlags::DIRECTORY)
                 .map_err(|e| UnpackError::entry("open directory", b"/", e))?;
+            self.state.summary.implied.remove(b"".as_slice());
             return self.describe_directory(&opened, Vec::new(), entry, false);
         };
         // Below these is aufs' own book-keeping, never content.
@@ -273,13 +276,7 @@ impl<'a> Writer<'a> {
     fn check_space(&self) -> Result<(), UnpackError> {
         let root = beneath(self.tree.root(), b".", OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|e| UnpackError::entry("open directory", b"/", e))?;
-        let stat = fstatvfs(&root).map_err(|e| UnpackError::entry("look at the free space of", b"/", e))?;
-        let reserve = self.limits.reserve(stat.f_blocks.saturating_mul(stat.f_frsize));
-        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if available < reserve {
-            return Err(UnpackError::Space { available, reserve });
-        }
-        Ok(())
+        self.limits.check_space(&root)
     }
 
     fn write_directory(&mut self, place: &Place, name: &[u8], path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {

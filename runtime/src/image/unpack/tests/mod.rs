@@ -1,3 +1,6 @@
+mod hostile;
+mod odd;
+
 use super::testkit::*;
 use super::*;
 
@@ -13,7 +16,7 @@ fn run(bytes: &[u8], limits: &Limits) -> (tempfile::TempDir, Result<Unpacked, Un
     .expect("open");
     let list = tempfile::tempfile_in(work.path()).expect("list");
     let mut reader = bytes;
-    let result = unpack(&mut reader, Compression::None, root, list, limits, None);
+    let result = unpack(&mut reader, root, list, limits, None);
     let result = result.map(|(unpacked, digest)| {
         if Compression::detect(bytes) == Compression::None {
             assert_eq!(digest, Digest::of(bytes), "every byte is hashed");
@@ -25,9 +28,10 @@ fn run(bytes: &[u8], limits: &Limits) -> (tempfile::TempDir, Result<Unpacked, Un
 
 #[test]
 fn an_ordinary_layer_becomes_what_it_describes() {
-    if !root() {
-        return;
-    }
+    isolated(ordinary_layer);
+}
+
+fn ordinary_layer() {
     let bytes = tar(&[
         Item { mode: 0o700, ..dir("./") },
         dir("bin/"),
