@@ -48,6 +48,9 @@ pub enum RunError {
     /// The quick-start image cannot be stored.
     #[error("cannot store the built-in image")]
     Builtin(#[source] runtime::image::store::StoreError),
+    /// Not everything could be stopped.
+    #[error("cannot stop everything: {0}")]
+    Down(String),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] std::io::Error),
@@ -196,6 +199,15 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
     drop(watching);
     server.stop().await;
     result.map(|()| 0)
+}
+
+/// Stops and removes everything without a running agent, as `mainstay down` does when there is none.
+///
+/// # Errors
+/// Another agent runs, or something cannot be stopped.
+pub async fn down(settings: &Settings) -> Result<(), RunError> {
+    let runtime = Arc::new(Embedded::open(options(settings, true)?)?);
+    executor(settings, runtime, Arc::new(HostClock)).down().await.map_err(RunError::Down)
 }
 
 /// Puts the image that the quick start uses into the store.

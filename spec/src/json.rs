@@ -29,7 +29,7 @@ pub(crate) fn load(file: &str, text: &str, skip: usize, limits: &Limits) -> Load
         if secret {
             reader.diagnostics[faults..].iter_mut().for_each(|d| d.secret = true);
         }
-        documents.push(Document { node, complete, secret });
+        documents.push(Document { node, complete, broken_off, secret });
         if broken_off {
             break;
         }

@@ -33,6 +33,8 @@ pub struct Document {
     pub node: Node,
     /// Whether it was read without an error.
     pub complete: bool,
+    /// Whether reading ended early: what is missing may just not have been reached.
+    pub broken_off: bool,
     /// Whether it is, or may be, a Secret: its lines are not to be shown.
     pub secret: bool,
 }

@@ -84,6 +84,7 @@ fn chunk(
             kind == "Secret" || kind.starts_with("Secret ") || kind == "SecretList"
         })
     });
+    let mut broken_off = !finished;
     if !diagnostics.is_empty()
         && let Some(at) = template_at(part)
     {
@@ -94,6 +95,7 @@ fn chunk(
         let start = range.start + at;
         let span = Span { start, end: start + length, line: saturate(line), column };
         diagnostics = vec![template_error(file, span)];
+        broken_off = true;
     }
     if secret {
         diagnostics.iter_mut().for_each(|d| d.secret = true);
@@ -104,6 +106,7 @@ fn chunk(
         roots.into_iter().filter(|node| !complete || node.value != Value::Null).map(|node| Document {
             node,
             complete,
+            broken_off,
             secret,
         }),
     );

@@ -7,10 +7,15 @@ use serde_json::json;
 
 use super::client::Client;
 use super::output::{CliError, Io, Outcome, clean};
+use crate::config::Settings;
 use crate::status::{Snapshot, StepStatus};
 
 /// Stops everything that the agent manages; volumes stay.
-pub(super) fn down(client: &Client, yes: bool, io: &mut Io<'_>) -> Outcome {
+pub(super) fn down(settings: &Settings, yes: bool, io: &mut Io<'_>) -> Outcome {
+    let client = &Client::new(settings.socket());
+    if !client.is_served() {
+        return down_without_agent(settings, yes, io);
+    }
     let snapshot: Snapshot = client.get("/v1/status")?;
     let pods: usize = snapshot.workloads.iter().map(|workload| workload.pods.len()).sum();
     let what = format!("{pods} {} of {}", plural(pods, "pod"), count(snapshot.workloads.len(), "workload"));
@@ -33,6 +38,27 @@ pub(super) fn down(client: &Client, yes: bool, io: &mut Io<'_>) -> Outcome {
         io.json(&answer)?;
     } else {
         writeln!(io.err, "stopped {what}; volumes stay")?;
+    }
+    Ok(0)
+}
+
+/// The same when no agent runs: this process stops everything itself.
+fn down_without_agent(settings: &Settings, yes: bool, io: &mut Io<'_>) -> Outcome {
+    if !yes {
+        return Err(CliError::new("not stopping everything without a yes: no agent is running that could count it")
+            .hint("say it with `mainstay down -y`")
+            .into());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CliError::new("cannot start").cause(error))?;
+    runtime.block_on(crate::run::down(settings)).map_err(|error| {
+        let hint = error.hint().map(str::to_owned);
+        CliError { hint, ..CliError::of(&error) }
+    })?;
+    if io.json {
+        io.json(&json!({ "down": true }))?;
+    } else {
+        writeln!(io.err, "stopped everything; volumes stay")?;
     }
     Ok(0)
 }

@@ -5,7 +5,6 @@
 //! stay at their last good version, and say so.
 
 mod lastgood;
-mod list;
 mod seal;
 mod watch;
 
@@ -21,6 +20,7 @@ use spec::secret::MacKey;
 use spec::workload::{Desired, ObjectId, WorkloadId};
 
 use crate::clock::SharedClock;
+use crate::discover::{Listing, discover};
 use crate::reconciler::Reading;
 use crate::status::{HeldStatus, SourceStatus};
 use lastgood::{Good, LastGood};
@@ -92,14 +92,14 @@ impl Sources {
         let mut listed = Vec::new();
         let mut text = String::new();
         for root in &self.roots {
-            let listing = list::list(root);
+            let listing = discover(root).map_err(|error| crate::source::report(&error));
             match &listing {
                 Ok(listing) => {
-                    for (path, content) in &listing.files {
-                        text.push_str(&path.to_string_lossy());
-                        match content {
+                    for file in &listing.files {
+                        text.push_str(&file.path.to_string_lossy());
+                        match &file.result {
                             Ok(bytes) => text.push_str(&Digest::of(bytes).hex()),
-                            Err(error) => text.push_str(error),
+                            Err(error) => text.push_str(&error.to_string()),
                         }
                     }
                     text.push_str(&format!("{:?}", listing.identity));
@@ -117,7 +117,7 @@ impl Sources {
         Some(reading)
     }
 
-    fn take(&mut self, listed: Vec<(PathBuf, Result<list::Listing, String>)>, revision: String) -> Reading {
+    fn take(&mut self, listed: Vec<(PathBuf, Result<Listing, String>)>, revision: String) -> Reading {
         let mut files: Vec<FileObjects> = Vec::new();
         let mut contents: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
         let mut unreadable: BTreeMap<String, String> = BTreeMap::new();
@@ -135,14 +135,15 @@ impl Sources {
                 Ok(listing) => {
                     self.last_success.insert(root.clone(), self.clock.unix());
                     status.files = listing.files.len();
-                    for (path, content) in listing.files {
-                        let name = path.to_string_lossy().into_owned();
-                        match content {
+                    for file in listing.files {
+                        let name = file.path.to_string_lossy().into_owned();
+                        match file.result {
                             Ok(bytes) => {
                                 files.push(self.parse(&name, &bytes));
-                                contents.insert(name, bytes);
+                                contents.insert(name, bytes.into());
                             }
                             Err(error) => {
+                                let error = report(&error);
                                 status.errors.push(format!("cannot read {name}: {error}"));
                                 unreadable.insert(name, error);
                             }
@@ -263,6 +264,18 @@ impl Sources {
             }
         }
     }
+}
+
+/// An error with its causes.
+fn report(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 /// A file that consists of one retained object.

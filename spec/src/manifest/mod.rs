@@ -4,9 +4,8 @@
 //! the types of [`crate::workload`] and [`crate::pod`]. Every problem is reported, and the good objects of a file are
 //! handed on beside the bad ones.
 
-pub mod compose;
-
 mod assemble;
+pub mod compose;
 mod config;
 mod container;
 mod env;
@@ -166,6 +165,9 @@ pub fn parse_file(name: &str, bytes: &[u8], options: &ParseOptions) -> FileObjec
     for document in &loaded.documents {
         if header::is_compose(&document.node) {
             out.compose = true;
+        } else if document.broken_off {
+            manifests += 1;
+            out.unnamed_broken |= !name_broken(&document.node, &mut out.broken);
         } else if header::is_manifest(&document.node) {
             manifests += 1;
             whole(&mut out, text, document);
@@ -182,6 +184,15 @@ pub fn parse_file(name: &str, bytes: &[u8], options: &ParseOptions) -> FileObjec
         out.diagnostics.push(Diagnostic::error(codes::NOT_A_MANIFEST, name, None, message));
     }
     out
+}
+
+/// Names what can be named of a document that could not be read to its end; whether that is all there can be.
+fn name_broken(node: &Node, broken: &mut Vec<ObjectId>) -> bool {
+    broken.extend(read::list(node, "items").iter().filter_map(header::id));
+    let id = header::id(node);
+    let named = id.is_some() && read::get(node, "items").is_none();
+    broken.extend(id);
+    named
 }
 
 /// A document: an object, or a list of them.
@@ -220,7 +231,7 @@ fn one(
                 report.error(codes::TOO_LARGE, node, "lists in lists in lists");
                 return;
             }
-            header::check_list(report, node);
+            *unnamed |= header::check_list(report, node);
             for item in read::list(node, "items") {
                 one(report, item, complete, objects, broken, unnamed, depth + 1);
             }

@@ -6,6 +6,7 @@
 //! process: only what the input holds counts, so that every host reads a project alike.
 
 mod check;
+pub mod convert;
 mod dotenv;
 pub mod fields;
 mod lower;
@@ -32,7 +33,7 @@ use self::sink::Hint;
 use self::tree::Tree;
 use crate::codes;
 use crate::diagnostic::Diagnostic;
-use crate::workload::{ConfigData, NetworkSpec, SecretData, Workload};
+use crate::workload::{ConfigData, Desired, NetworkSpec, SecretData, Workload};
 
 /// A project to load. Paths of files are relative to the project directory, without `.` and inner `..`, or absolute.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +52,9 @@ pub struct ComposeInput {
     pub profiles: BTreeSet<String>,
     /// What `~` stands for, and `$HOME` when it is not set.
     pub home: PathBuf,
+    /// Files and variables beside the Compose files are not known, as when a single file is checked far from its host:
+    /// a missing `env_file` or `label_file` and a variable that must be set are warnings then.
+    pub neighbours_unknown: bool,
     /// Files by path, as far as they were read.
     pub contents: BTreeMap<PathBuf, FileState>,
 }
@@ -101,6 +105,19 @@ pub struct ComposeProject {
     pub networks: Vec<NetworkSpec>,
     /// Services that run only with one of their profiles.
     pub disabled: Vec<String>,
+}
+
+impl ComposeProject {
+    /// Puts the project into a desired state.
+    pub fn add_to(&self, desired: &mut Desired) {
+        let key = |name: &String| (self.name.clone(), name.clone());
+        for workload in &self.workloads {
+            desired.workloads.insert(workload.id.clone(), Arc::new(workload.clone()));
+        }
+        desired.configs.extend(self.configs.iter().map(|(name, data)| (key(name), Arc::new(data.clone()))));
+        desired.secrets.extend(self.secrets.iter().map(|(name, data)| (key(name), Arc::new(data.clone()))));
+        desired.networks.extend(self.networks.iter().map(|spec| (spec.name.clone(), Arc::new(spec.clone()))));
+    }
 }
 
 /// Loads a project as far as its files are known.

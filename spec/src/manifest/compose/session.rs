@@ -184,7 +184,7 @@ impl<'a> Session<'a> {
     }
 
     fn interpolate(&mut self, tree: &mut Tree, env: &Rc<Env>) {
-        let lookup = |name: &str| env.get(name).cloned();
+        let unknown = self.input.neighbours_unknown;
         let mut path = String::new();
         let (sink, told) = (&mut self.sink, &mut self.unset_told);
         tree.each_string(&mut path, &mut |leaf, path| {
@@ -192,7 +192,23 @@ impl<'a> Session<'a> {
             if !text.contains('$') {
                 return;
             }
-            match template::substitute(text, &lookup) {
+            // Stands for required variables whose values are known elsewhere: it does as a number, a tag and a name.
+            let mut assumed: BTreeSet<String> = BTreeSet::new();
+            let result = loop {
+                let lookup =
+                    |name: &str| env.get(name).cloned().or_else(|| assumed.contains(name).then(|| "1".to_owned()));
+                match template::substitute(text, &lookup) {
+                    Err(TemplateError::Required { name, message }) if unknown && assumed.len() < 20 => {
+                        let error = TemplateError::Required { name: name.clone(), message };
+                        sink.warn(codes::REQUIRED_VARIABLE, leaf, path, error.to_string());
+                        if !assumed.insert(name) {
+                            break Err(error);
+                        }
+                    }
+                    result => break result,
+                }
+            };
+            match result {
                 Ok(done) => {
                     for name in &done.unset {
                         if told.insert(name.clone()) {
@@ -205,18 +221,20 @@ impl<'a> Session<'a> {
                             .help(format!("set it in `.env`, or write a default: `${{{name}:-default}}`"));
                         }
                     }
-                    leaf.unset = !done.unset.is_empty();
+                    leaf.unset = !done.unset.is_empty() || !assumed.is_empty();
                     leaf.val = Val::Str(done.text);
                 }
                 Err(error) => {
-                    let hint = match &error {
-                        TemplateError::Required { name, .. } => format!("set it in `.env`: `{name}=...`"),
-                        TemplateError::Invalid { .. } => "write `$$` for a single `$`".to_owned(),
-                        TemplateError::TooLarge => "use fewer defaults inside of defaults".to_owned(),
-                    };
-                    let code = match &error {
-                        TemplateError::Required { .. } => codes::REQUIRED_VARIABLE,
-                        _ => codes::BAD_INTERPOLATION,
+                    let (code, hint) = match &error {
+                        TemplateError::Required { name, .. } => {
+                            (codes::REQUIRED_VARIABLE, format!("set it in `.env`: `{name}=...`"))
+                        }
+                        TemplateError::Invalid { .. } => {
+                            (codes::BAD_INTERPOLATION, "write `$$` for a single `$`".to_owned())
+                        }
+                        TemplateError::TooLarge => {
+                            (codes::BAD_INTERPOLATION, "use fewer defaults inside of defaults".to_owned())
+                        }
                     };
                     sink.error(code, leaf, path, error.to_string()).help(hint);
                     leaf.unset = true;

@@ -212,9 +212,7 @@ impl Lower<'_, '_> {
                 }
                 Some(FileState::Missing | FileState::Directory) if required => {
                     let message = format!("the env file `{}` does not exist", target.display());
-                    self.sink()
-                        .error(codes::MISSING_FILE, at, &path, message)
-                        .help("create it, or write `path:` and `required: false`");
+                    self.missing(at.place, &path, message).help("create it, or write `path:` and `required: false`");
                 }
                 _ => {}
             }

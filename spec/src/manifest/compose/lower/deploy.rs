@@ -7,7 +7,7 @@ use crate::manifest::compose::tree::{Tree, Val, join_key};
 use crate::manifest::compose::units;
 use crate::pod::{ContainerSpec, PodSpec, RestartBackoff, RestartPolicy};
 use crate::time::Millis;
-use crate::workload::{OnFailure, UpdateStrategy};
+use crate::workload::{OnFailure, RollbackStrategy, UpdateStrategy};
 
 /// Restart timing of the Docker engine (moby, restartmanager.go).
 const FIRST_WAIT: Millis = Millis(100);
@@ -57,26 +57,15 @@ impl Lower<'_, '_> {
 
     /// How updates go: stop-first one by one unless `update_config` says otherwise.
     fn strategy(&mut self, deploy: Option<&Tree>, replicas: u32, path: &str) -> UpdateStrategy {
-        let stop_first = UpdateStrategy { max_surge: 0, max_unavailable: 1, ..UpdateStrategy::default() };
-        let rollback = deploy.and_then(|deploy| deploy.get("rollback_config"));
-        if let Some(at) = rollback {
-            let path = join_key(path, "rollback_config");
-            if at.text_of("failure_action") == Some("rollback")
-                && let Some(action) = at.get("failure_action")
-            {
-                let message = "a rollback cannot be rolled back";
-                self.sink()
-                    .error(codes::BAD_VALUE, action, &join_key(&path, "failure_action"), message)
-                    .help("use `continue` or `pause`");
-            }
-            self.parallelism(at, replicas, &path);
-        }
+        let rollback = deploy
+            .and_then(|deploy| deploy.get("rollback_config"))
+            .map(|config| self.rollback(config, replicas, &join_key(path, "rollback_config")));
+        let stop_first = UpdateStrategy { max_surge: 0, max_unavailable: 1, rollback, ..UpdateStrategy::default() };
         let Some(update) = deploy.and_then(|deploy| deploy.get("update_config")) else { return stop_first };
-        let parallelism = self.parallelism(update, replicas, &join_key(path, "update_config"));
-        let start_first = update.text_of("order") == Some("start-first");
+        let (max_surge, max_unavailable) = self.pace(update, replicas, &join_key(path, "update_config"));
         UpdateStrategy {
-            max_surge: if start_first { parallelism } else { 0 },
-            max_unavailable: if start_first { 0 } else { parallelism },
+            max_surge,
+            max_unavailable,
             on_failure: match update.text_of("failure_action") {
                 Some("rollback") => OnFailure::Rollback,
                 Some("continue") => OnFailure::Continue,
@@ -86,6 +75,34 @@ impl Lower<'_, '_> {
             monitor: update.duration_of("monitor").unwrap_or_default(),
             ..stop_first
         }
+    }
+
+    fn rollback(&mut self, config: &Tree, replicas: u32, path: &str) -> RollbackStrategy {
+        if config.text_of("failure_action") == Some("rollback")
+            && let Some(action) = config.get("failure_action")
+        {
+            let message = "a rollback cannot be rolled back";
+            self.sink()
+                .error(codes::BAD_VALUE, action, &join_key(path, "failure_action"), message)
+                .help("use `continue` or `pause`");
+        }
+        let (max_surge, max_unavailable) = self.pace(config, replicas, path);
+        RollbackStrategy {
+            max_surge,
+            max_unavailable,
+            delay: config.duration_of("delay").unwrap_or_default(),
+            monitor: config.duration_of("monitor").unwrap_or_default(),
+            on_failure: match config.text_of("failure_action") {
+                Some("continue") => OnFailure::Continue,
+                _ => OnFailure::Pause,
+            },
+        }
+    }
+
+    /// `order` and `parallelism` as surge and unavailable pods.
+    fn pace(&mut self, config: &Tree, replicas: u32, path: &str) -> (u32, u32) {
+        let parallelism = self.parallelism(config, replicas, path);
+        if config.text_of("order") == Some("start-first") { (parallelism, 0) } else { (0, parallelism) }
     }
 
     fn parallelism(&mut self, config: &Tree, replicas: u32, path: &str) -> u32 {

@@ -17,8 +17,10 @@ use std::path::Path;
 use super::ComposeProject;
 use super::session::Session;
 use super::sink::{Hint, Sink, closest};
-use super::tree::{Fields, Tree, join_key};
+use super::tree::{Fields, Place, Tree, join_key};
 use crate::codes;
+use crate::diagnostic::Diagnostic;
+use crate::pod::Port;
 use crate::workload::{ConfigData, NetworkSpec, SecretData, WorkloadId, WorkloadKind};
 
 /// What is known while services are lowered.
@@ -34,6 +36,8 @@ pub(super) struct Lower<'s, 'a> {
     secrets: BTreeMap<String, SecretData>,
     /// Networks that a service joins.
     used_networks: BTreeSet<String>,
+    /// Ports of the host that services take.
+    published: Vec<(String, Port, Place)>,
 }
 
 /// Makes workloads of a project.
@@ -63,6 +67,7 @@ pub(super) fn lower(
         configs: BTreeMap::new(),
         secrets: BTreeMap::new(),
         used_networks: BTreeSet::new(),
+        published: Vec::new(),
     };
     lower.top_level();
     let mut workloads = Vec::new();
@@ -118,6 +123,15 @@ impl Lower<'_, '_> {
             _ => self.session.sink.resolve(at, written),
         };
         path.strip_prefix(&input.project_dir).map(Path::to_path_buf).unwrap_or(path)
+    }
+
+    /// A file beside the Compose files is missing.
+    fn missing(&mut self, at: Place, path: &str, message: String) -> &mut Diagnostic {
+        if self.session.input.neighbours_unknown {
+            self.sink().warn_at(codes::MISSING_FILE, at, path, message)
+        } else {
+            self.sink().error_at(codes::MISSING_FILE, at, path, message)
+        }
     }
 
     /// An error for a name that is not declared, with the one that was probably meant.

@@ -1,11 +1,13 @@
 //! `ports`, `expose`, `networks`, `network_mode` and `links`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Lower;
 use super::top::Mode;
 use crate::codes;
+use crate::diagnostic::Note;
 use crate::manifest::compose::ports::{self, PortSpec};
 use crate::manifest::compose::sink::Hint;
 use crate::manifest::compose::tree::{Fields, Tree, Val, join_key};
@@ -132,14 +134,45 @@ impl Lower<'_, '_> {
             }
         };
         for port in first..=last {
-            container.ports.push(Port {
+            let port = Port {
                 name: name.clone().filter(|_| first == last),
                 container_port: port,
                 host_port: host.and_then(|host| host.checked_add(port - first)),
                 host_ip: spec.ip,
                 protocol: spec.protocol,
-            });
+            };
+            self.clash(&container.name, &port, at, path);
+            container.ports.push(port);
         }
+    }
+
+    /// A port of the host is taken once.
+    fn clash(&mut self, service: &str, port: &Port, at: &Tree, path: &str) {
+        let Some(number) = port.host_port else { return };
+        let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
+        let taken = self.published.iter().find(|(_, other, _)| {
+            other.host_port == Some(number)
+                && other.protocol == port.protocol
+                && (any(other.host_ip) || any(port.host_ip) || other.host_ip == port.host_ip)
+        });
+        let Some((other, first, place)) = taken.cloned() else {
+            self.published.push((service.to_owned(), port.clone(), at.place));
+            return;
+        };
+        if other == service && first.container_port == port.container_port {
+            return;
+        }
+        let message = format!("port {number}/{} of the host is published twice", port.protocol);
+        let (file, span) = (self.session.sink.name(place).to_owned(), Some(place.span));
+        // What `extends` or an alias brought twice is written once; it may be meant for one service at a time.
+        let found = if place == at.place {
+            self.sink()
+                .warn(codes::PORT_CLASH, at, path, message)
+                .help("write `ports: !override` in one of the services")
+        } else {
+            self.sink().error(codes::PORT_CLASH, at, path, message).help("choose another port of the host")
+        };
+        found.notes.push(Note { file, span, message: format!("first published here, by the service `{other}`") });
     }
 
     pub(super) fn join_networks(&mut self, name: &str, tree: &Tree, path: &str, spec: &mut PodSpec) {

@@ -75,7 +75,7 @@ impl Lower<'_, '_> {
                 },
                 Some(FileState::Missing | FileState::Directory) => {
                     let message = format!("the label file `{}` does not exist", target.display());
-                    self.sink().error_at(codes::MISSING_FILE, place, &join_key(path, "label_file"), message);
+                    self.missing(place, &join_key(path, "label_file"), message);
                 }
                 None => {}
             }

@@ -57,6 +57,29 @@ fn whole_files() {
 }
 
 #[test]
+fn ports_of_the_host_are_taken_once() {
+    let two =
+        |a: &str, b: &str| format!("services: {{a: {{image: x, ports: ['{a}']}}, b: {{image: x, ports: ['{b}']}}}}");
+    let message = "port 80/tcp of the host is published twice (choose another port of the host)";
+    #[rustfmt::skip]
+    check([("80:80", "80:81"), ("127.0.0.1:80:80", "80:80"), ("0.0.0.0:80:80", "10.0.0.1:80:1"), ("79-81:79-81", "80:80")].map(|(a, b)| (two(a, b), message)));
+    for (a, b) in [("80:80", "80:80/udp"), ("127.0.0.1:80:80", "127.0.0.2:80:80"), ("80", "80")] {
+        let (_, found) = Project::one(&two(a, b)).load();
+        assert!(!found.iter().any(crate::diagnostic::Diagnostic::is_error), "{a} {b}");
+    }
+}
+
+#[test]
+fn neighbours_may_be_unknown() {
+    let text = service("env_file: x.env\nlabel_file: l\nenvironment: ['A=${A:?needed}']");
+    let mut project = Project::one(&text);
+    project.input.neighbours_unknown = true;
+    let (_, found) = project.load();
+    assert_eq!(found.iter().filter(|d| !d.is_error()).count(), 3);
+    assert_eq!(found.len(), 3, "{found:?}");
+}
+
+#[test]
 fn every_problem_is_told_at_its_place() {
     let text = "version: '3'\nservices:\n  web:\n    imge: nginx\n    image: nginx\n    ports:\n      - 80:http\n    depends_on:\n      - dbb\n  db:\n    image: postgres\n    enviroment:\n      A: ${PASS}\n";
     #[rustfmt::skip]
