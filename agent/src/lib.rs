@@ -1,1 +1,16 @@
-//! Nerves.
+//! Nerves of mainstay: sources, the reconcile loop, metrics, API and command line.
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod discover;
+pub mod events;
+pub mod executor;
+pub mod probe;
+pub mod reconciler;
+pub mod run;
+pub mod snapshot;
+pub mod source;
+pub mod status;
+pub mod telemetry;

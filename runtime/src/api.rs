@@ -4,15 +4,16 @@
 //! making what is there and removing what is gone are successes.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid};
-use spec::pod::{ContainerSpec, Protocol, PullPolicy};
+pub use spec::observed::{PortKey, PortTarget};
+use spec::pod::{ContainerSpec, PullPolicy};
 
 /// An error for people: what failed, and the chain of causes below it.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,8 @@ pub struct ContainerStart {
     pub container: Arc<ContainerSpec>,
     /// Number of this attempt, from 0.
     pub attempt: u32,
+    /// See [`ContainerFacts::series`]; kept with the attempt.
+    pub series: u32,
     /// The image, by the digest that the pod was made with.
     pub image: Digest,
     /// Every variable of the manifest, expanded. Those of the image are added by the runtime, below these.
@@ -102,28 +105,6 @@ pub struct FileContent {
     pub owner: Option<(u32, u32)>,
 }
 
-/// A published port: connections to it reach the pod.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortKey {
-    /// Transport.
-    pub protocol: Protocol,
-    /// Host address; every one when `None`.
-    pub host_ip: Option<IpAddr>,
-    /// Port on the host.
-    pub host_port: u16,
-}
-
-/// Where a published port leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortTarget {
-    /// The pod.
-    pub pod: PodUid,
-    /// Its addresses.
-    pub addresses: Addresses,
-    /// Port inside.
-    pub container_port: u16,
-}
-
 /// Something happened; the facts are to be looked at again. A hint: it may be lost or doubled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuntimeEvent {
@@ -131,6 +112,15 @@ pub enum RuntimeEvent {
     ContainerChanged(PodUid, String),
     /// The network's rules are not as they should be.
     NetworkChanged,
+}
+
+/// A port that could not be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortFault {
+    /// Which.
+    pub key: PortKey,
+    /// Why, for people.
+    pub message: String,
 }
 
 /// cgroup readings of a container at one moment.
@@ -159,6 +149,15 @@ pub struct NetworkStats {
     pub bytes: (u64, u64),
     /// Packets received and sent.
     pub packets: (u64, u64),
+}
+
+/// What a command in a container answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecResult {
+    /// Its exit code; 128 + signal when a signal ended it.
+    pub code: i32,
+    /// The start of its output, stdout and stderr as they came.
+    pub output: Vec<u8>,
 }
 
 /// Progress of a pull.
@@ -208,23 +207,33 @@ pub trait Runtime: Send + Sync + 'static {
     /// Writes the record and makes namespaces, addresses and volumes. Publishes no port.
     async fn create_pod(&self, record: Arc<PodRecord>, files: BTreeMap<String, FileSet>) -> Result<Addresses>;
 
-    /// Starts an attempt of a container; answers when its program runs.
+    /// Starts an attempt of a container; answers when its program runs. An attempt that was started already is left as
+    /// it is. A program that cannot be started is an attempt that ended, with the reason in its exit; an error means
+    /// that there was no attempt.
     async fn start_container(&self, start: ContainerStart) -> Result<ContainerFacts>;
 
     /// Sends a signal to a container's first process.
     async fn signal_container(&self, pod: &PodUid, container: &str, signal: i32) -> Result<()>;
 
-    /// Ends a container with the whole of its cgroup; answers when it is gone.
-    async fn kill_container(&self, pod: &PodUid, container: &str) -> Result<()>;
+    /// Asks a container to stop with its stop signal, and ends it with the whole of its cgroup when it still runs
+    /// after `grace`; answers when it is gone. One that has ended already is a success.
+    async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration) -> Result<()>;
+
+    /// Runs a command in a running container and collects what it says (64 KiB at most).
+    async fn exec(&self, pod: &PodUid, container: &str, command: &[String], timeout: Duration) -> Result<ExecResult>;
 
     /// Removes a pod whose containers have ended: namespaces, addresses, volumes that die with it, record.
     async fn remove_pod(&self, pod: &PodUid) -> Result<()>;
 
-    /// Replaces the whole set of published ports in one atomic change.
-    async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<()>;
+    /// Replaces the whole set of published ports in one atomic change; answers which could not be had. Those do not keep
+    /// the others from being published.
+    async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>>;
 
     /// Swaps the content of a pod's generated volumes.
     async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()>;
+
+    /// Removes what is shared by all pods: bridge, rules, cgroup. Called when no pod is left.
+    async fn teardown(&self) -> Result<()>;
 
     /// Readings of a running container.
     async fn stats(&self, pod: &PodUid, container: &str) -> Result<ContainerStats>;

@@ -30,6 +30,8 @@ pub struct Diagnostic {
     pub hint: Option<String>,
     /// Further places with a note, such as the first use of a duplicate name.
     pub notes: Vec<Note>,
+    /// The lines of the places may hold a secret: of them only what stands before the first colon is shown.
+    pub secret: bool,
 }
 
 /// A further place of a finding.
@@ -56,6 +58,7 @@ impl Diagnostic {
             message: message.into(),
             hint: None,
             notes: Vec::new(),
+            secret: false,
         }
     }
 

@@ -4,12 +4,28 @@
 //! Manifests come in as text with a name, and leave as [`workload::Desired`]; what runs comes in as
 //! [`observed`]; `plan` compares the two and says what may be done now, and why.
 
+pub mod budget;
+pub mod codes;
 pub mod diagnostic;
+pub mod diff;
 pub mod digest;
+pub mod env;
+pub mod explain;
+pub mod files;
 pub mod image_ref;
+mod json;
+pub mod load;
+pub mod manifest;
 pub mod node;
 pub mod observed;
+pub mod plan;
 pub mod pod;
+pub mod quantity;
+pub mod render;
+pub mod restart;
+pub mod schema;
 pub mod secret;
 pub mod time;
+mod toml_doc;
 pub mod workload;
+mod yaml;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::pod::{PodSpec, ResolvedImages};
+use crate::pod::{PodSpec, Protocol, ResolvedImages};
 use crate::time::Timestamp;
 use crate::workload::{SourceRef, WorkloadId};
 
@@ -31,6 +31,9 @@ pub struct PodRecord {
     pub workload: WorkloadId,
     /// Which of the workload's pods it is, from 0.
     pub ordinal: u32,
+    /// Label of the template it was made from; only tells versions apart, never compared to decide.
+    #[serde(default)]
+    pub revision: String,
     /// Its name: the workload's own for single pods, else with the ordinal.
     pub name: String,
     /// Labels.
@@ -78,6 +81,10 @@ pub struct Addresses {
 pub struct ContainerFacts {
     /// Counts from 0; each start is a new attempt.
     pub attempt: u32,
+    /// How many restarts in a row led to this attempt without a long run between them; given at its start and kept
+    /// with it, so that backoff survives a restart of the agent.
+    #[serde(default)]
+    pub series: u32,
     /// How it is.
     pub state: ContainerState,
 }
@@ -134,4 +141,35 @@ impl ContainerFacts {
             ContainerState::Running { .. } => None,
         }
     }
+}
+
+/// A published port: connections to it reach a pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PortKey {
+    /// Transport.
+    pub protocol: Protocol,
+    /// Host address; every one when `None`.
+    pub host_ip: Option<IpAddr>,
+    /// Port on the host.
+    pub host_port: u16,
+}
+
+impl fmt::Display for PortKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host_ip {
+            Some(ip) => write!(f, "{}/{}", std::net::SocketAddr::new(ip, self.host_port), self.protocol),
+            None => write!(f, "{}/{}", self.host_port, self.protocol),
+        }
+    }
+}
+
+/// Where a published port leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortTarget {
+    /// The pod.
+    pub pod: PodUid,
+    /// Its addresses.
+    pub addresses: Addresses,
+    /// Port inside.
+    pub container_port: u16,
 }

@@ -5,7 +5,7 @@
 //! field is used, so a default that changes with a new version never looks like a change of the pod.
 //! No secret value is ever in here, only its reference and keyed hash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,8 @@ record! {
         pub fs_group_on_root_mismatch: bool,
         /// Further groups of every container.
         pub supplemental_groups: Vec<u32>,
+        /// `supplementalGroupsPolicy: Strict`: the groups that the image gives the user are not added.
+        pub supplemental_groups_strict: bool,
         /// Key of the credentials to pull with, in order of trying (`imagePullSecrets`, in the pod's namespace).
         pub image_pull_secrets: Vec<String>,
         /// Name of a runtime from the configuration.
@@ -725,15 +727,26 @@ impl PodSpec {
         self.termination_grace.unwrap_or(Millis::from_secs(30))
     }
 
-    /// Whether a writable volume that outlives the pod is mounted: two such pods must never run side by side.
+    /// Directories that outlive the pod and that it writes to: host paths and names of volumes.
     #[must_use]
-    pub fn shares_writable_data(&self) -> bool {
-        self.volumes.iter().any(|volume| match volume.source {
-            VolumeSource::HostPath { .. } | VolumeSource::Named { .. } | VolumeSource::Bind { .. } => {
+    pub fn writable_data(&self) -> BTreeSet<&str> {
+        self.volumes
+            .iter()
+            .filter(|volume| {
                 self.all_containers().any(|c| c.mounts.iter().any(|m| m.volume == volume.name && !m.read_only))
-            }
-            VolumeSource::EmptyDir { .. } | VolumeSource::Files(_) | VolumeSource::Image { .. } => false,
-        })
+            })
+            .filter_map(|volume| match &volume.source {
+                VolumeSource::HostPath { path, .. } | VolumeSource::Bind { path, .. } => Some(path.as_str()),
+                VolumeSource::Named { name } => Some(name.as_str()),
+                VolumeSource::EmptyDir { .. } | VolumeSource::Files(_) | VolumeSource::Image { .. } => None,
+            })
+            .collect()
+    }
+
+    /// Whether two pods write to the same data: pods of two versions of which that is so must never run side by side.
+    #[must_use]
+    pub fn shares_writable_data(&self, other: &Self) -> bool {
+        !self.writable_data().is_disjoint(&other.writable_data())
     }
 }
 

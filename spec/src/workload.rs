@@ -175,6 +175,24 @@ pub struct UpdateStrategy {
     pub monitor: Millis,
     /// `OnDelete` of a DaemonSet.
     pub on_delete: bool,
+    /// How a rollback goes, when it is to go otherwise (Compose `rollback_config`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<RollbackStrategy>,
+}
+
+/// How the old version comes back after a failed update (Compose `rollback_config`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RollbackStrategy {
+    /// Pods above the wished number meanwhile; 0 is stop-first.
+    pub max_surge: u32,
+    /// Pods below the wished number meanwhile.
+    pub max_unavailable: u32,
+    /// Wait between two batches.
+    pub delay: Millis,
+    /// Watch a new pod for so long.
+    pub monitor: Millis,
+    /// What happens when the rollback fails too: never another rollback.
+    pub on_failure: OnFailure,
 }
 
 impl Default for UpdateStrategy {
@@ -190,6 +208,7 @@ impl Default for UpdateStrategy {
             delay: Millis(0),
             monitor: Millis(0),
             on_delete: false,
+            rollback: None,
         }
     }
 }

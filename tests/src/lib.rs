@@ -1,1 +1,22 @@
-//! Harness.
+//! The harness for tests of the real binary: images made in memory, a registry on loopback with faults, a private
+//! world per test that is checked for leaks from outside of the product, and the agent as a child process.
+//!
+//! It knows the product only by its command line, its sockets and what the kernel shows. It never links to it.
+
+pub mod agent;
+pub mod binary;
+pub mod http;
+pub mod image;
+pub mod leaks;
+pub mod manifest;
+pub mod metrics;
+pub mod netlink;
+pub mod registry;
+pub mod sandbox;
+pub mod source;
+pub mod status;
+
+pub use agent::Agent;
+pub use image::{Image, ImageBuilder, Layer};
+pub use registry::{Fault, Registry};
+pub use sandbox::{Sandbox, require_root};

@@ -41,6 +41,7 @@ fn pod(volumes: &[(&str, VolumeSource)], change: impl FnOnce(&mut PodSpec)) -> P
         uid: PodUid("0123456789abcdef".to_owned()),
         workload: WorkloadId { kind: WorkloadKind::Pod, namespace: "n".to_owned(), name: "p".to_owned() },
         ordinal: 0,
+        revision: String::new(),
         name: "p".to_owned(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),

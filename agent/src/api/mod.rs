@@ -1,0 +1,210 @@
+//! The agent's HTTP interface: JSON on a socket for root, metrics and health on TCP for everybody.
+//!
+//! It reads what the loop has published and hands commands to the loop; it never writes state itself.
+
+mod error;
+mod events;
+mod health;
+mod routes;
+mod socket;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+use runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::config::Settings;
+use crate::events::Journal;
+use crate::reconciler::Event;
+use crate::status::Snapshot;
+use crate::telemetry::Metrics;
+
+pub use error::{ErrorBody, ErrorDetail};
+
+/// Requests that are being answered may go on for so long when the agent ends.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// What the interface is served from.
+#[derive(Clone)]
+pub struct ApiState {
+    /// What the loop publishes after each pass.
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// For readings and log files; never for changes.
+    pub runtime: Arc<dyn Runtime>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Events.
+    pub journal: Journal,
+    /// The loop's inbox.
+    pub commands: mpsc::UnboundedSender<Event>,
+    /// Effective settings.
+    pub settings: Arc<Settings>,
+}
+
+/// Why the interface cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Another agent answers on the socket.
+    #[error("cannot serve the API on {}: another agent answers there", path.display())]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The socket cannot be made.
+    #[error("cannot serve the API on {}", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The address cannot be taken.
+    #[error("cannot serve metrics on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file with the address cannot be written.
+    #[error("cannot write {}", path.display())]
+    AddressFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl ApiError {
+    /// What the reader can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Taken { .. } => Some("stop the other agent, or give this one --run-dir and --data-dir of its own"),
+            Self::Listen { .. } => Some("choose another address with --metrics-listen, or `none`"),
+            Self::Socket { .. } | Self::AddressFile { .. } => None,
+        }
+    }
+}
+
+/// The running interface. Dropping it ends all connections at once; [`Server::stop`] lets answers end first.
+#[derive(Debug)]
+pub struct Server {
+    tasks: JoinSet<()>,
+    stopping: watch::Sender<bool>,
+    socket: PathBuf,
+    metrics_address: Option<SocketAddr>,
+}
+
+/// What handlers share.
+#[derive(Clone)]
+struct Shared {
+    state: ApiState,
+    health: health::Health,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Server {
+    /// Binds socket and address and serves until it is stopped.
+    ///
+    /// # Errors
+    ///
+    /// Another agent answers on the socket, or something cannot be bound.
+    pub async fn start(state: ApiState) -> Result<Self, ApiError> {
+        let settings = Arc::clone(&state.settings);
+        let path = settings.socket();
+        let listener = socket::bind(&path).await?;
+        let (stopping, ends) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let health = health::Health::new(settings.resync);
+        tasks.spawn(health.clone().follow(state.snapshot.clone()));
+        let shared = Shared { state, health, stopping: ends.clone() };
+        let api = public_routes().merge(private_routes()).fallback(error::not_found).with_state(shared.clone());
+        tasks.spawn(serve(axum::serve(listener, api).with_graceful_shutdown(stop_of(ends.clone()))));
+        let mut metrics_address = None;
+        if let Some(wanted) = settings.metrics_listen {
+            let failed = |source| ApiError::Listen { address: wanted, source };
+            let listener = tokio::net::TcpListener::bind(wanted).await.map_err(failed)?;
+            let bound = listener.local_addr().map_err(failed)?;
+            write_address(&settings.metrics_address_file(), bound)?;
+            metrics_address = Some(bound);
+            let public = public_routes().fallback(error::not_found).with_state(shared);
+            tasks.spawn(serve(axum::serve(listener, public).with_graceful_shutdown(stop_of(ends))));
+        }
+        Ok(Self { tasks, stopping, socket: path, metrics_address })
+    }
+
+    /// Where metrics are served on TCP.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// Takes no more requests, lets the current ones end for a moment, then ends.
+    pub async fn stop(mut self) {
+        // Whoever looks for the agent now finds none.
+        drop(std::fs::remove_file(&self.socket));
+        self.stopping.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, ended).await.is_err() {
+            tracing::debug!("connections of the API cut off");
+        }
+    }
+}
+
+async fn serve(server: impl IntoFuture<Output = std::io::Result<()>, IntoFuture: Send>) {
+    if let Err(error) = server.await {
+        tracing::error!(%error, "API ended");
+    }
+}
+
+async fn stop_of(mut stopping: watch::Receiver<bool>) {
+    // An error means that the sender is gone: the server itself was dropped.
+    drop(stopping.wait_for(|stop| *stop).await);
+}
+
+/// What may be seen by everybody on the host.
+fn public_routes() -> Router<Shared> {
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(routes::metrics))
+        .method_not_allowed_fallback(error::wrong_method)
+}
+
+fn private_routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/version", get(routes::version))
+        .route("/v1/status", get(routes::status))
+        .route("/v1/plan", get(routes::plan))
+        .route("/v1/config", get(routes::config))
+        .route("/v1/events", get(events::events))
+        .route("/v1/pods", get(routes::pods))
+        .route("/v1/pods/{uid}", get(routes::pod))
+        .route("/v1/pods/{uid}/{container}/logs", get(routes::log_files))
+        .route("/v1/pods/{uid}/{container}/stats", get(routes::stats))
+        .route("/v1/workloads/{kind}/{namespace}/{name}", get(routes::workload))
+        .route("/v1/down", post(routes::down))
+        .route("/v1/retry", post(routes::retry))
+        .route("/v1/approve", post(routes::approve))
+        .method_not_allowed_fallback(error::wrong_method)
+}
+
+fn write_address(path: &Path, address: SocketAddr) -> Result<(), ApiError> {
+    let failed = |source| ApiError::AddressFile { path: path.to_owned(), source };
+    let draft = path.with_extension("addr.tmp");
+    std::fs::write(&draft, format!("{address}\n")).map_err(failed)?;
+    std::fs::rename(&draft, path).map_err(failed)
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

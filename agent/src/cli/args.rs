@@ -1,0 +1,257 @@
+//! What can be typed. Every command and flag with its help; no behaviour.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Turns a directory of manifests into running containers, and keeps it so.
+#[derive(Debug, Parser)]
+#[command(name = "mainstay", version, disable_help_subcommand = true, infer_subcommands = false)]
+#[command(after_help = "Exit codes: 0 fine, 1 the answer is no (invalid, changes pending), 2 could not do it.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Common {
+    /// Configuration file [default: /etc/mainstay/config.toml when it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Directory of what survives a reboot
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Directory of sockets and of what one boot needs
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) run_dir: Option<PathBuf>,
+    /// How answers look
+    #[arg(short = 'o', long = "output", global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// Any setting of the configuration file, for this command
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// How answers look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs; keys are stable.
+    Json,
+}
+
+/// Flags of the agent itself. Each is a setting of the configuration file, too.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RunArgs {
+    /// Directories with manifests [default: /etc/mainstay/manifests]
+    #[arg(value_name = "DIR")]
+    pub(crate) sources: Vec<PathBuf>,
+    /// Address of metrics and health, `none` for the socket only [default: 127.0.0.1:9641]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics_listen: Option<String>,
+    /// `text` or `json`
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+    /// Level or filter of log lines [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log_level: Option<String>,
+    /// Name of the pods' bridge [default: mainstay0]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bridge: Option<String>,
+    /// IPv4 range of the pods [default: one that is free]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) subnet: Option<String>,
+    /// Parent of all control groups [default: mainstay]
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) cgroup_parent: Option<String>,
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// Labels of this node
+    #[arg(long, value_name = "NAME=VALUE,...")]
+    pub(crate) node_labels: Option<String>,
+    /// Read the sources again at least this often [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) resync: Option<String>,
+    /// Let pods reach the cloud's metadata address
+    #[arg(long)]
+    pub(crate) allow_metadata: bool,
+    #[arg(long, hide = true)]
+    pub(crate) boot_id: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the agent until it is told to end; containers go on without it
+    Run(Box<RunArgs>),
+    /// Show sources, workloads and what is not as it should be
+    Status {
+        /// Only this workload, with all its details
+        name: Option<String>,
+        /// Wait until everything is as wished, at most so long; exit code 1 when it is not
+        #[arg(long, value_name = "TIME")]
+        wait: Option<humantime::Duration>,
+    },
+    /// List pods and containers
+    Ps {
+        /// Ended containers, too
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// Show what a container wrote
+    Logs {
+        /// A workload or pod, and which of its containers
+        #[arg(value_name = "NAME[/CONTAINER]")]
+        name: String,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+        /// The newest so many lines
+        #[arg(short = 'n', long, value_name = "N")]
+        tail: Option<usize>,
+        /// Only lines of the last TIME
+        #[arg(long, value_name = "TIME")]
+        since: Option<humantime::Duration>,
+        /// The log of the attempt before the last
+        #[arg(short, long)]
+        previous: bool,
+        /// With the time of each line
+        #[arg(short, long)]
+        timestamps: bool,
+    },
+    /// Show what happened
+    Events {
+        /// Go on with what happens now
+        #[arg(short, long)]
+        follow: bool,
+        /// Only of this workload or pod
+        name: Option<String>,
+        /// The newest so many
+        #[arg(short = 'n', long, default_value_t = 50)]
+        tail: usize,
+        /// Only those of the last TIME
+        #[arg(long, value_name = "TIME")]
+        since: Option<humantime::Duration>,
+        /// Only warnings
+        #[arg(short, long)]
+        warnings: bool,
+    },
+    /// Check manifests, without an agent and without root; exit code 1 when they are not valid
+    Validate {
+        /// Files and directories; `-` is stdin
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+        /// Objects that are referred to may be elsewhere
+        #[arg(long)]
+        partial: bool,
+        /// Warnings count as errors
+        #[arg(long)]
+        strict: bool,
+        /// As SARIF 2.1.0, for code hosts
+        #[arg(long)]
+        sarif: bool,
+    },
+    /// Show what would change, and why; exit code 1 when there is something
+    Plan {
+        /// Manifests to compare with what is here (a directory: with all of it); without any, what the agent is about
+        /// to do
+        #[arg(value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// Show what a field of a manifest does here, such as `pod.spec.containers.resources`
+    Explain {
+        /// A kind, or a field of it; without it all kinds
+        field: Option<String>,
+    },
+    /// Stop everything that the agent manages and end it; volumes stay
+    Down {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Try again at once what failed
+    Retry {
+        /// A workload
+        name: String,
+    },
+    /// Release a removal that is held since it is above the budget
+    Approve {
+        /// The id that `mainstay status` shows
+        id: String,
+    },
+    /// Run a program in a container; ends with its exit code
+    Exec {
+        /// Hand stdin through
+        #[arg(short = 'i', long)]
+        stdin: bool,
+        /// With a terminal
+        #[arg(short, long)]
+        tty: bool,
+        /// As this user[:group]
+        #[arg(short, long)]
+        user: Option<String>,
+        /// In this directory
+        #[arg(short, long, value_name = "DIR")]
+        workdir: Option<String>,
+        /// With this variable
+        #[arg(short, long, value_name = "NAME=VALUE")]
+        env: Vec<String>,
+        /// With every capability and without the system call filter
+        #[arg(long)]
+        privileged: bool,
+        /// A workload or pod, and which of its containers
+        #[arg(value_name = "NAME[/CONTAINER]")]
+        name: String,
+        /// Program and arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// List images
+    Images,
+    /// Fetch an image from its registry
+    Pull {
+        /// [registry/]name[:tag][@digest]
+        image: String,
+        /// os/architecture[/variant] [default: this host's]
+        #[arg(long)]
+        platform: Option<String>,
+        /// Ask the registry only when the image is not here
+        #[arg(long)]
+        missing: bool,
+    },
+    /// Load images from an OCI layout, an OCI archive or a Docker archive
+    Load {
+        /// The file or directory
+        path: PathBuf,
+    },
+    /// Write all layers of an image into a directory, as a container would see them
+    Unpack {
+        /// A layout or archive, or the name of an image that is here
+        source: String,
+        /// An empty or new directory
+        destination: PathBuf,
+        /// Which image, when the source has several
+        #[arg(long)]
+        image: Option<String>,
+    },
+    /// Print JSON Schemas of manifests, for editors
+    Schema {
+        /// Only this kind
+        kind: Option<String>,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
+    /// Show effective settings and where each comes from
+    Config,
+    /// Show the version
+    Version,
+}

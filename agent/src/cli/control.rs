@@ -1,0 +1,96 @@
+//! Commands that the loop carries out: `down`, `retry`, `approve`; and `plan` of a running agent.
+
+use std::io::{BufRead as _, IsTerminal as _};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::client::Client;
+use super::output::{CliError, Io, Outcome, clean};
+use crate::status::{Snapshot, StepStatus};
+
+/// Stops everything that the agent manages; volumes stay.
+pub(super) fn down(client: &Client, yes: bool, io: &mut Io<'_>) -> Outcome {
+    let snapshot: Snapshot = client.get("/v1/status")?;
+    let pods: usize = snapshot.workloads.iter().map(|workload| workload.pods.len()).sum();
+    let what = format!("{pods} {} of {}", plural(pods, "pod"), count(snapshot.workloads.len(), "workload"));
+    if !yes && pods > 0 {
+        if !std::io::stdin().is_terminal() {
+            return Err(CliError::new(format!("not stopping {what} without a yes"))
+                .hint("say it with `mainstay down -y`")
+                .into());
+        }
+        write!(io.err, "Stop {what} and end the agent? Volumes stay. [y/N] ")?;
+        io.err.flush()?;
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(1);
+        }
+    }
+    let answer = client.post("/v1/down", &json!({}))?;
+    if io.json {
+        io.json(&answer)?;
+    } else {
+        writeln!(io.err, "stopped {what}; volumes stay")?;
+    }
+    Ok(0)
+}
+
+/// Tries again what failed, without waiting.
+pub(super) fn retry(client: &Client, name: &str, io: &mut Io<'_>) -> Outcome {
+    let snapshot: Snapshot = client.get("/v1/status")?;
+    let id = super::names::full(super::names::workload(&snapshot, name)?);
+    client.post("/v1/retry", &json!({ "workload": id }))?;
+    writeln!(io.err, "trying {id} again")?;
+    Ok(0)
+}
+
+/// Releases a held removal.
+pub(super) fn approve(client: &Client, id: &str, io: &mut Io<'_>) -> Outcome {
+    client.post("/v1/approve", &json!({ "id": id }))?;
+    writeln!(io.err, "approved {id}")?;
+    Ok(0)
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Plan {
+    converged: bool,
+    steps: Vec<StepStatus>,
+}
+
+/// What a running agent is about to do; 1 when there is something.
+pub(super) fn plan(client: &Client, io: &mut Io<'_>) -> Outcome {
+    let plan: Plan = client.get("/v1/plan")?;
+    let code = u8::from(!plan.steps.is_empty());
+    if io.json {
+        io.json(&plan)?;
+        return Ok(code);
+    }
+    if plan.steps.is_empty() {
+        let text = if plan.converged { "nothing to do" } else { "nothing to do now; something is waited for" };
+        writeln!(io.out, "{text}")?;
+    }
+    for step in &plan.steps {
+        write_step(step, io)?;
+    }
+    Ok(code)
+}
+
+pub(super) fn write_step(step: &StepStatus, io: &mut Io<'_>) -> std::io::Result<()> {
+    let about = step.workload.as_deref().unwrap_or("node");
+    writeln!(io.out, "{} {about} ({})", step.action, step.reason)?;
+    for change in &step.changes {
+        writeln!(io.out, "    {}", clean(change))?;
+    }
+    Ok(())
+}
+
+/// `1 pod`, `2 pods`.
+pub(super) fn count(number: usize, word: &str) -> String {
+    format!("{number} {}", plural(number, word))
+}
+
+fn plural(number: usize, word: &str) -> String {
+    if number == 1 { word.to_owned() } else { format!("{word}s") }
+}

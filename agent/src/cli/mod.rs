@@ -1,0 +1,193 @@
+//! The command line: parses what was typed, asks the agent or does it itself, and shows the answer.
+//!
+//! Data goes to stdout, everything else to stderr; `-o json` gives stable keys; a reader that goes away early
+//! (`| head`) is no failure. Nothing here writes state of the agent: commands go through its socket.
+
+mod args;
+pub(crate) mod client;
+mod config;
+mod control;
+mod disk;
+mod events;
+mod exec;
+mod explain;
+mod images;
+mod logs;
+mod manifests;
+mod names;
+mod output;
+mod plan;
+mod progress;
+mod ps;
+mod run;
+mod schema;
+mod status;
+mod validate;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::clock::Clock as _;
+use crate::config::{Layers, Loaded, Settings};
+use args::{Cli, Command, Common, Format};
+use client::Client;
+use output::{CliError, Failed, Io, Outcome};
+
+/// Runs what was typed.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers and go to stdout; clap knows which is which.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let (stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let color_of_errors = stderr.is_terminal() && !plain;
+    // Following commands flush at each line themselves.
+    let mut out = std::io::BufWriter::new(stdout.lock());
+    let mut io = Io {
+        out: &mut out,
+        err: &mut stderr,
+        json: cli.common.output == Format::Json,
+        color: std::io::stdout().is_terminal() && !plain,
+        now: crate::clock::HostClock.unix(),
+    };
+    let outcome = dispatch(cli, &mut io).and_then(|code| {
+        io.out.flush()?;
+        Ok(code)
+    });
+    // Dropping the writer would try again to write what nobody reads.
+    let (_, unwritten) = out.into_parts();
+    drop(unwritten);
+    ExitCode::from(code_of(outcome, &mut std::io::stderr(), color_of_errors))
+}
+
+/// The exit code of an outcome, after telling what went wrong.
+fn code_of(outcome: Outcome, err: &mut dyn std::io::Write, color: bool) -> u8 {
+    match outcome {
+        Ok(code) => code,
+        Err(Failed::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
+        Err(Failed::Output(error)) => {
+            drop(CliError::new("cannot write the answer").cause(error).write(err, color));
+            2
+        }
+        Err(Failed::Told(error)) => {
+            drop(error.write(err, color));
+            2
+        }
+    }
+}
+
+fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
+    let common = &cli.common;
+    match cli.command {
+        Command::Run(args) => run::run(common, &args, io),
+        Command::Status { name, wait } => {
+            status::status(&client(common, io)?, name.as_deref(), wait.map(Into::into), io)
+        }
+        Command::Ps { all } => ps::ps(&client(common, io)?, all, io),
+        Command::Logs { name, follow, tail, since, previous, timestamps } => {
+            let wanted = logs::Wanted { name, follow, tail, since: since.map(Into::into), previous, timestamps };
+            logs::logs(&settings(common, io)?, &wanted, io)
+        }
+        Command::Events { follow, name, tail, since, warnings } => {
+            let wanted = events::Wanted { follow, about: name, tail, since: since.map(Into::into), warnings };
+            events::events(&settings(common, io)?, &wanted, io)
+        }
+        Command::Validate { paths, partial, strict, sarif } => {
+            validate::validate(&paths, validate::Wanted { partial, strict, sarif }, io)
+        }
+        Command::Plan { paths } if paths.is_empty() => control::plan(&client(common, io)?, io),
+        Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
+        Command::Explain { field } => explain::explain(field.as_deref(), io),
+        Command::Down { yes } => control::down(&client(common, io)?, yes, io),
+        Command::Retry { name } => control::retry(&client(common, io)?, &name, io),
+        Command::Approve { id } => control::approve(&client(common, io)?, &id, io),
+        Command::Exec { stdin, tty, user, workdir, env, privileged, name, command } => {
+            let wanted = exec::Wanted { name, stdin, tty, user, workdir, env, privileged, command };
+            exec::exec(&settings(common, io)?, wanted, io)
+        }
+        Command::Images => images::images(&settings(common, io)?, io),
+        Command::Pull { image, platform, missing } => {
+            let wanted = images::Pull { image: &image, platform: platform.as_deref(), missing };
+            images::pull(&settings(common, io)?, &wanted, io)
+        }
+        Command::Load { path } => images::load_images(&settings(common, io)?, &path, io),
+        Command::Unpack { source, destination, image } => {
+            images::unpack(&settings(common, io)?, &source, image.as_deref(), &destination, io)
+        }
+        Command::Schema { kind } => schema::schema(kind.as_deref(), io),
+        Command::Completions { shell } => completions(shell, io),
+        Command::Config => config::config(&loaded(common, &[])?, io),
+        Command::Version => version(io),
+    }
+}
+
+fn completions(shell: clap_complete::Shell, io: &mut Io<'_>) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "mainstay", &mut script);
+    io.out.write_all(&script)?;
+    Ok(0)
+}
+
+fn version(io: &mut Io<'_>) -> Outcome {
+    if io.json {
+        io.json(&serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "architecture": std::env::consts::ARCH,
+            "api": 1,
+        }))?;
+    } else {
+        writeln!(io.out, "mainstay {} ({})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)?;
+    }
+    Ok(0)
+}
+
+/// The layers that these flags make, with more flags of a command.
+fn layers(common: &Common, more: &[(&str, String)]) -> Result<Layers, CliError> {
+    let mut flags = Vec::new();
+    for pair in &common.set {
+        let Some((key, value)) = pair.split_once('=') else {
+            return Err(CliError::new(format!("--set wants KEY=VALUE, found `{pair}`")));
+        };
+        flags.push((key.to_owned(), value.to_owned()));
+    }
+    for (key, path) in [("data_dir", &common.data_dir), ("run_dir", &common.run_dir)] {
+        if let Some(path) = path {
+            flags.push((key.to_owned(), run::absolute(path)?));
+        }
+    }
+    flags.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+    Ok(Layers::of_process(common.config.clone(), flags))
+}
+
+/// The configuration, every problem of it told at once.
+fn loaded(common: &Common, more: &[(&str, String)]) -> Result<Loaded, Failed> {
+    layers(common, more)?.load().map_err(|error| config::refused(&error).into())
+}
+
+/// Settings for a command that only needs to find the agent: a broken file must not hide a running agent.
+fn settings(common: &Common, io: &mut Io<'_>) -> Result<Settings, Failed> {
+    let layers = layers(common, &[])?;
+    match layers.load() {
+        Ok(loaded) => Ok(loaded.settings),
+        Err(error) => {
+            writeln!(io.err, "warning: {error}; using defaults, variables and flags (see `mainstay config`)")?;
+            let without_files = Layers { config: Some("/dev/null".into()), ..layers };
+            without_files.load().map(|loaded| loaded.settings).map_err(|error| config::refused(&error).into())
+        }
+    }
+}
+
+fn client(common: &Common, io: &mut Io<'_>) -> Result<Client, Failed> {
+    Ok(Client::new(settings(common, io)?.socket()))
+}
+
+#[cfg(test)]
+mod tests;

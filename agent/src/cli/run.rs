@@ -1,0 +1,52 @@
+//! `mainstay run`: from flags to settings, and into the agent.
+
+use std::path::Path;
+
+use super::args::{Common, RunArgs};
+use super::output::{CliError, Failed, Io, Outcome};
+
+/// A path that means the same from everywhere.
+pub(super) fn absolute(path: &Path) -> Result<String, CliError> {
+    let failed = || CliError::new(format!("cannot use the path `{}`", path.display()));
+    let path = std::path::absolute(path).map_err(|error| failed().cause(error))?;
+    path.into_os_string().into_string().map_err(|_| failed().cause("it is not UTF-8"))
+}
+
+pub(super) fn run(common: &Common, args: &RunArgs, io: &mut Io<'_>) -> Outcome {
+    let mut flags: Vec<(&str, String)> = Vec::new();
+    for (key, value) in [
+        ("metrics_listen", &args.metrics_listen),
+        ("log_format", &args.log_format),
+        ("log_level", &args.log_level),
+        ("bridge", &args.bridge),
+        ("subnet", &args.subnet),
+        ("cgroup_parent", &args.cgroup_parent),
+        ("node_name", &args.node_name),
+        ("node_labels", &args.node_labels),
+        ("resync", &args.resync),
+        ("boot_id", &args.boot_id),
+    ] {
+        flags.extend(value.clone().map(|value| (key, value)));
+    }
+    if args.allow_metadata {
+        flags.push(("allow_metadata", "true".to_owned()));
+    }
+    let mut loaded = super::loaded(common, &flags)?;
+    if !args.sources.is_empty() {
+        let sources = args.sources.iter().map(|path| absolute(path).map(Into::into)).collect::<Result<_, _>>()?;
+        loaded.settings.sources = sources;
+    }
+    for warning in &loaded.warnings {
+        writeln!(io.err, "warning: {warning}")?;
+    }
+    crate::telemetry::init_logging(loaded.settings.log_format, &loaded.settings.log_level);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| CliError::new("cannot start the agent").cause(error))?;
+    match runtime.block_on(crate::run::run(loaded.settings)) {
+        Ok(code) => Ok(code),
+        Err(error) => {
+            let hint = error.hint().map(str::to_owned);
+            Err(Failed::from(CliError { hint, ..CliError::of(&error) }))
+        }
+    }
+}

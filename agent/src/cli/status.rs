@@ -1,0 +1,181 @@
+//! `mainstay status`: sources, workloads, ports, and everything that is not as it should be.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::output::{CliError, Io, Outcome, Table, age, ago, clean, clean_lines};
+use crate::status::{Snapshot, WorkloadStatus};
+
+/// How often `--wait` looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(super) fn status(client: &Client, name: Option<&str>, wait: Option<Duration>, io: &mut Io<'_>) -> Outcome {
+    let snapshot = match wait {
+        Some(wait) => settle(client, wait)?,
+        None => client.get("/v1/status")?,
+    };
+    let code = u8::from(wait.is_some() && !is_settled(&snapshot));
+    match name {
+        Some(name) => {
+            let workload = super::names::workload(&snapshot, name)?;
+            if io.json { io.json(workload)? } else { details(workload, io)? }
+        }
+        None if io.json => io.json(&snapshot)?,
+        None => overview(&snapshot, io)?,
+    }
+    Ok(code)
+}
+
+/// Everything is as wished and nothing is held back.
+fn is_settled(snapshot: &Snapshot) -> bool {
+    let well = |workload: &WorkloadStatus| workload.held.is_none() && workload.phase != "Failed";
+    snapshot.passes > 0
+        && snapshot.converged
+        && snapshot.sources.iter().all(|source| source.state == "ok")
+        && snapshot.workloads.iter().all(well)
+}
+
+/// The state when it is settled, or when the time is over.
+fn settle(client: &Client, wait: Duration) -> Result<Snapshot, CliError> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let snapshot: Snapshot = client.get("/v1/status")?;
+        if is_settled(&snapshot) || Instant::now() >= deadline {
+            return Ok(snapshot);
+        }
+        std::thread::sleep(LOOK.min(deadline.saturating_duration_since(Instant::now())));
+    }
+}
+
+fn overview(snapshot: &Snapshot, io: &mut Io<'_>) -> io::Result<()> {
+    writeln!(io.out, "mainstay {} (pid {}): {}", snapshot.version, snapshot.pid, headline(snapshot))?;
+    for source in &snapshot.sources {
+        let read = source.last_success.map(|then| format!(", read {}", ago(io.now, then))).unwrap_or_default();
+        writeln!(
+            io.out,
+            "source {}: {}, {}{read}",
+            clean(&source.path),
+            source.state,
+            super::control::count(source.files, "file")
+        )?;
+    }
+    let mut table = Table::new(&["KIND", "NAMESPACE", "NAME", "PHASE", "READY", "RESTARTS", "SOURCE", "NOTE"]);
+    for workload in &snapshot.workloads {
+        table.row([
+            workload.kind.clone(),
+            workload.namespace.clone(),
+            workload.name.clone(),
+            workload.phase.clone(),
+            format!("{}/{}", workload.ready, workload.desired),
+            restarts(workload).to_string(),
+            workload.source.clone(),
+            note(workload),
+        ]);
+    }
+    if !table.is_empty() {
+        writeln!(io.out)?;
+        table.write(io.out)?;
+    }
+    if !snapshot.ports.is_empty() {
+        writeln!(io.out)?;
+        let mut table = Table::new(&["PORT", "LEADS TO"]);
+        for (port, target) in &snapshot.ports {
+            table.row([port.clone(), target.clone()]);
+        }
+        table.write(io.out)?;
+    }
+    troubles(snapshot, io)
+}
+
+/// One line about everything.
+pub(crate) fn headline(snapshot: &Snapshot) -> String {
+    if snapshot.passes == 0 {
+        return "the sources have not been read yet".to_owned();
+    }
+    let phase = |phase: &str| snapshot.workloads.iter().filter(|workload| workload.phase == phase).count();
+    let is = |number: usize, word: &str| (number > 0).then(|| format!("{number} {word}"));
+    let are = |number: usize, word: &str| (number > 0).then(|| super::control::count(number, word));
+    let parts = [
+        is(phase("Running"), "running"),
+        is(phase("Pending"), "pending"),
+        is(phase("Succeeded"), "succeeded"),
+        is(phase("Failed"), "failed"),
+        is(phase("Stopping"), "stopping"),
+        is(snapshot.workloads.iter().filter(|workload| workload.held.is_some()).count(), "held"),
+        are(snapshot.sources.iter().map(|source| source.errors.len()).sum(), "error"),
+        are(snapshot.plan.len(), "step").map(|steps| format!("{steps} to do")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let what = if parts.is_empty() { "no workloads".to_owned() } else { parts.join(", ") };
+    if snapshot.converged { format!("{what}; all as wished") } else { what }
+}
+
+fn restarts(workload: &WorkloadStatus) -> u32 {
+    workload.pods.iter().flat_map(|pod| &pod.containers).map(|container| container.restarts).sum()
+}
+
+fn note(workload: &WorkloadStatus) -> String {
+    let held = workload.held.iter().map(|held| format!("held: {}", held.reason));
+    let waiting = workload.waiting.iter().map(|wait| wait.reason.clone());
+    held.chain(waiting).collect::<Vec<_>>().join(", ")
+}
+
+/// Sentences about what is not as it should be.
+fn troubles(snapshot: &Snapshot, io: &mut Io<'_>) -> io::Result<()> {
+    for workload in &snapshot.workloads {
+        let id = super::names::full(workload);
+        let held = workload.held.iter().map(|held| ("held", &held.message));
+        let waiting = workload.waiting.iter().map(|wait| ("waiting", &wait.message));
+        for (word, message) in held.chain(waiting) {
+            writeln!(io.out, "\n{word} {id}: {}", clean_lines(message))?;
+        }
+    }
+    for source in &snapshot.sources {
+        for text in source.errors.iter().chain(&source.warnings) {
+            writeln!(io.out, "\n{}", clean_lines(text.trim_end()))?;
+        }
+    }
+    Ok(())
+}
+
+fn details(workload: &WorkloadStatus, io: &mut Io<'_>) -> io::Result<()> {
+    writeln!(io.out, "{}: {}", super::names::full(workload), workload.phase)?;
+    writeln!(io.out, "source:  {}", clean(&workload.source))?;
+    let WorkloadStatus { desired, ready, updated, .. } = workload;
+    writeln!(io.out, "pods:    {desired} wished, {ready} ready, {updated} of the newest version")?;
+    if let Some(held) = &workload.held {
+        writeln!(io.out, "held:    {}", clean_lines(&held.message))?;
+    }
+    for wait in &workload.waiting {
+        writeln!(io.out, "waiting: {}", clean_lines(&wait.message))?;
+    }
+    for pod in &workload.pods {
+        let ready = if pod.ready { "ready" } else { "not ready" };
+        let address = pod.ip.as_ref().map(|ip| format!(", {ip}")).unwrap_or_default();
+        let made = ago(io.now, pod.created);
+        writeln!(io.out, "\npod {} ({}): {}, {ready}{address}, made {made}", pod.name, pod.uid, pod.phase)?;
+        let mut table = Table::new(&["CONTAINER", "STATE", "READY", "RESTARTS", "UP", "PID", "IMAGE"]);
+        for container in &pod.containers {
+            table.row([
+                if container.init { format!("{} (init)", container.name) } else { container.name.clone() },
+                super::ps::state(container),
+                if container.ready { "yes" } else { "no" }.to_owned(),
+                container.restarts.to_string(),
+                container.running_seconds.map(age).unwrap_or_default(),
+                container.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+                container
+                    .digest
+                    .as_ref()
+                    .map_or(container.image.clone(), |digest| format!("{}@{digest}", container.image)),
+            ]);
+        }
+        table.write(io.out)?;
+        for container in &pod.containers {
+            if let Some(message) = &container.message {
+                writeln!(io.out, "{}: {}", container.name, clean_lines(message))?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! One entry for each thing that can be set: its name in files, its variable, its flag, what it means, how it is
+//! read and how it is shown.
+
+use serde_json::{Value, json};
+
+use super::values::{self, Input};
+use super::{LogFormat, Settings};
+
+/// One setting.
+pub struct Key {
+    /// Name in files; a dot stands for a table.
+    pub name: &'static str,
+    /// What it means, in one line.
+    pub help: &'static str,
+    /// Not shown in `mainstay config`; for tests.
+    pub hidden: bool,
+    /// Reads a value into the settings.
+    pub(super) set: fn(&mut Settings, Input<'_>) -> Result<(), String>,
+    /// The value now.
+    pub(super) show: fn(&Settings) -> Value,
+}
+
+impl Key {
+    /// The environment variable that sets it.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("MAINSTAY_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// The flag that sets it.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        format!("--{}", self.name.replace(['.', '_'], "-"))
+    }
+
+    /// The value now, for `mainstay config`.
+    #[must_use]
+    pub fn value(&self, settings: &Settings) -> Value {
+        (self.show)(settings)
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+macro_rules! key {
+    ($name:literal, $help:literal, |$s:ident, $input:ident| $set:expr, |$v:ident| $show:expr) => {
+        Key {
+            name: $name,
+            help: $help,
+            hidden: false,
+            set: |$s, $input| {
+                $set;
+                Ok(())
+            },
+            show: |$v| $show,
+        }
+    };
+}
+
+/// Every setting, in the order in which they are shown.
+pub const KEYS: &[Key] = &[
+    key!("data_dir", "directory of what survives a reboot", |s, i| s.data_dir = values::path(i)?, |s| json!(
+        s.data_dir
+    )),
+    key!("run_dir", "directory of sockets and of what one boot needs", |s, i| s.run_dir = values::path(i)?, |s| json!(
+        s.run_dir
+    )),
+    key!("sources", "directories with manifests", |s, i| s.sources = values::paths(i)?, |s| json!(s.sources)),
+    key!(
+        "metrics_listen",
+        "address of metrics and health, `none` for the socket only",
+        |s, i| s.metrics_listen = values::optional(i, values::address)?,
+        |s| s.metrics_listen.map_or(json!("none"), |a| json!(a))
+    ),
+    key!(
+        "log_format",
+        "`text` or `json`",
+        |s, i| s.log_format = match values::text(i)?.as_str() {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            other => return Err(format!("expected text or json, found `{other}`")),
+        },
+        |s| json!(match s.log_format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        })
+    ),
+    key!(
+        "log_level",
+        "filter of log lines: a level, or `target=level` pairs",
+        |s, i| {
+            let text = values::text(i)?;
+            let filter = tracing_subscriber::EnvFilter::try_new(&text);
+            filter.map_err(|_| format!("expected error, warn, info, debug, trace or a filter, found `{text}`"))?;
+            s.log_level = text;
+        },
+        |s| json!(s.log_level)
+    ),
+    key!("bridge", "name of the pods' bridge", |s, i| s.bridge = values::interface(i)?, |s| json!(s.bridge)),
+    key!(
+        "subnet",
+        "IPv4 range of the pods, `none` to choose one that is free",
+        |s, i| s.subnet = values::optional(i, values::subnet)?,
+        |s| json!(s.subnet.as_deref().unwrap_or("none"))
+    ),
+    key!("cgroup_parent", "parent of all control groups", |s, i| s.cgroup_parent = values::cgroup(i)?, |s| json!(
+        s.cgroup_parent
+    )),
+    key!("node_name", "name of this node", |s, i| s.node_name = values::text(i)?, |s| json!(s.node_name)),
+    key!("node_labels", "labels of this node", |s, i| s.node_labels = values::pairs(i)?, |s| json!(s.node_labels)),
+    key!("resync", "sources are read again at least this often", |s, i| s.resync = values::duration(i)?, |s| json!(
+        humantime::format_duration(s.resync).to_string()
+    )),
+    // What a registry's table holds may name files with credentials but never holds one itself.
+    key!(
+        "registries",
+        "mirrors, plain http and certificates by registry",
+        |s, i| s.registries = values::table(i)?,
+        |s| { serde_json::to_value(&s.registries).unwrap_or(Value::Null) }
+    ),
+    key!(
+        "max_parallel_starts",
+        "containers started at the same time",
+        |s, i| s.max_parallel_starts = values::number(i, 1, 1024)?,
+        |s| json!(s.max_parallel_starts)
+    ),
+    key!(
+        "max_parallel_pulls",
+        "images pulled at the same time",
+        |s, i| s.max_parallel_pulls = values::number(i, 1, 64)?,
+        |s| json!(s.max_parallel_pulls)
+    ),
+    key!(
+        "log_max_size",
+        "a container's log file is rotated at this size",
+        |s, i| {
+            let size = values::bytes(i)?;
+            if size < 4096 {
+                return Err(format!("expected at least 4Ki, found {size}"));
+            }
+            s.log_max_size = size;
+        },
+        |s| json!(s.log_max_size)
+    ),
+    key!(
+        "log_max_files",
+        "log files kept of each container",
+        |s, i| s.log_max_files = values::number(i, 1, 1000)?,
+        |s| json!(s.log_max_files)
+    ),
+    key!(
+        "allow_metadata",
+        "pods may reach the cloud's metadata address",
+        |s, i| s.allow_metadata = values::boolean(i)?,
+        |s| json!(s.allow_metadata)
+    ),
+    key!(
+        "removal_budget.min",
+        "so many workloads may always vanish at once",
+        |s, i| s.removal_budget.min = values::number(i, 0, u32::MAX)?,
+        |s| json!(s.removal_budget.min)
+    ),
+    key!(
+        "removal_budget.percent",
+        "so many percent of the running workloads may vanish at once",
+        |s, i| s.removal_budget.percent = values::number(i, 0, 100)?,
+        |s| json!(s.removal_budget.percent)
+    ),
+    Key {
+        name: "boot_id",
+        help: "stands in for the kernel's boot id",
+        hidden: true,
+        set: |s, i| {
+            s.boot_id = Some(values::text(i)?);
+            Ok(())
+        },
+        show: |s| json!(s.boot_id),
+    },
+];

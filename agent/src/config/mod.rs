@@ -1,0 +1,146 @@
+//! The effective configuration and where each value comes from.
+//!
+//! Layers, later ones win: defaults, `/etc/mainstay/config.toml` (or `--config F`), `conf.d/*.toml` beside it in
+//! order of name, `MAINSTAY_*` variables, flags. A key is one entry of [`keys::KEYS`]: file, environment, flags and
+//! `mainstay config` all read that table. This module reads files and decides nothing about workloads.
+
+mod keys;
+mod layers;
+mod values;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use keys::{KEYS, Key};
+pub(crate) use layers::nearest;
+pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
+
+/// Where the configuration file is looked for.
+pub const DEFAULT_CONFIG: &str = "/etc/mainstay/config.toml";
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How many workloads a new revision of the sources may remove without asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemovalBudget {
+    /// So many may always go.
+    pub min: u32,
+    /// So many percent of the running ones may go.
+    pub percent: u32,
+}
+
+impl Default for RemovalBudget {
+    fn default() -> Self {
+        Self { min: 3, percent: 30 }
+    }
+}
+
+/// Everything that can be set. Made by [`Layers::load`]; never changed afterwards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Facts that survive a reboot.
+    pub data_dir: PathBuf,
+    /// Sockets, namespaces and secrets of this boot.
+    pub run_dir: PathBuf,
+    /// Directories (or files) with manifests.
+    pub sources: Vec<PathBuf>,
+    /// Where metrics and health are served; `None` serves them on the socket only. Port 0 takes a free one, which
+    /// is then written to `<run_dir>/metrics.addr`.
+    pub metrics_listen: Option<SocketAddr>,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// A `tracing` filter: `info`, `agent=debug,info`, ...
+    pub log_level: String,
+    /// Name of the bridge of pods.
+    pub bridge: String,
+    /// Subnet of pods in CIDR form; chosen beside the host's routes when `None`.
+    pub subnet: Option<String>,
+    /// Parent of all control groups.
+    pub cgroup_parent: String,
+    /// Name of this node, the host's name by default.
+    pub node_name: String,
+    /// Labels of this node.
+    pub node_labels: BTreeMap<String, String>,
+    /// Sources are read again at least this often.
+    pub resync: Duration,
+    /// Registries by host: mirrors, plain http, certificates. Given to the runtime as it is.
+    pub registries: toml::Table,
+    /// Containers started at the same time.
+    pub max_parallel_starts: u32,
+    /// Images pulled at the same time.
+    pub max_parallel_pulls: u32,
+    /// A container's log file is rotated at this size, in bytes.
+    pub log_max_size: u64,
+    /// Log files kept of each container.
+    pub log_max_files: u32,
+    /// Pods may reach the cloud's metadata address.
+    pub allow_metadata: bool,
+    /// How many workloads may vanish at once.
+    pub removal_budget: RemovalBudget,
+    /// Stands in for the kernel's boot id; for tests of reboots.
+    pub boot_id: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("/var/lib/mainstay"),
+            run_dir: PathBuf::from("/run/mainstay"),
+            sources: vec![PathBuf::from("/etc/mainstay/manifests")],
+            metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9641))),
+            log_format: LogFormat::Text,
+            log_level: "info".to_owned(),
+            bridge: "mainstay0".to_owned(),
+            subnet: None,
+            cgroup_parent: "mainstay".to_owned(),
+            node_name: host_name(),
+            node_labels: BTreeMap::new(),
+            resync: Duration::from_secs(60),
+            registries: toml::Table::new(),
+            max_parallel_starts: 8,
+            max_parallel_pulls: 3,
+            log_max_size: 10 << 20,
+            log_max_files: 5,
+            allow_metadata: false,
+            removal_budget: RemovalBudget::default(),
+            boot_id: None,
+        }
+    }
+}
+
+impl Settings {
+    /// The socket of the API.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("mainstay.sock")
+    }
+
+    /// The file that names the address of the metrics once it is bound.
+    #[must_use]
+    pub fn metrics_address_file(&self) -> PathBuf {
+        self.run_dir.join("metrics.addr")
+    }
+
+    /// The directory of the event journal.
+    #[must_use]
+    pub fn events_dir(&self) -> PathBuf {
+        self.data_dir.join("events")
+    }
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "localhost".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

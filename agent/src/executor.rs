@@ -1,0 +1,422 @@
+//! Does what the plan says: one action, a few calls of the runtime, one outcome. Decides nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::Runtime;
+use runtime::api::{ContainerStart, FailureClass, FileContent, FileSet, PortFault, RegistryAuth, RuntimeError};
+use spec::env::{EnvError, NodeFacts, PodContext};
+use spec::files::FilesError;
+use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid, PortKey, PortTarget};
+use spec::plan::{Action, Goal};
+use spec::pod::{ContainerSpec, EnvSource, Handler, PodSpec, ResolvedImages, VolumeSource};
+use spec::time::Timestamp;
+use spec::workload::Desired;
+
+use crate::clock::SharedClock;
+
+/// Everything an action needs besides itself.
+#[derive(Clone)]
+pub struct Executor {
+    /// Hands.
+    pub runtime: Arc<dyn Runtime>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Facts of the node.
+    pub node: Arc<NodeFacts>,
+    /// This boot.
+    pub boot_id: Arc<str>,
+    /// Unique ids for new pods: an input, so that simulations can repeat themselves.
+    pub uids: Arc<dyn Fn() -> PodUid + Send + Sync>,
+    /// At most so many pods are made and containers started at once.
+    pub starts: Arc<tokio::sync::Semaphore>,
+}
+
+/// What came of an action.
+#[derive(Debug)]
+pub enum Outcome {
+    /// What each container's image stands for.
+    Prepared(ResolvedImages),
+    /// The pod exists, with the label of its generated files.
+    PodReady(Box<PodFacts>, String),
+    /// An attempt of the container was started (and may have ended already).
+    Started(ContainerFacts),
+    /// The container has ended.
+    ContainerStopped,
+    /// The pod is gone.
+    PodGone,
+    /// These ports are published, and these could not be.
+    Published(BTreeMap<PortKey, PortTarget>, Vec<PortFault>),
+    /// The pod's generated files have this label.
+    FilesUpdated(String),
+    /// It failed.
+    Failed(ActionError),
+}
+
+/// Why an action failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ActionError {
+    /// A call of the runtime failed.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// A variable has no value.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    /// Files of a volume cannot be made.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// A container has no image.
+    #[error("container `{0}` names no image")]
+    NoImage(String),
+}
+
+impl ActionError {
+    /// Whether trying again is pointless until an input changes.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Runtime(error) => error.class == FailureClass::Permanent,
+            Self::Env(_) | Self::Files(_) | Self::NoImage(_) => true,
+        }
+    }
+
+    /// Something the reader can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Runtime(error) => error.hint.as_deref(),
+            Self::Env(_) | Self::Files(_) => Some("add the missing object, or mark the reference `optional: true`"),
+            Self::NoImage(_) => None,
+        }
+    }
+
+    /// The message with the whole chain of causes, and the hint.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        if let Some(hint) = self.hint() {
+            text.push_str(" (hint: ");
+            text.push_str(hint);
+            text.push(')');
+        }
+        text
+    }
+}
+
+impl Executor {
+    /// Does one action. `desired` is the state the plan was made from.
+    pub async fn execute(&self, action: Action, desired: Arc<Desired>) -> Outcome {
+        let result = match action {
+            Action::Prepare { goal } => self.prepare(&goal, &desired).await.map(Outcome::Prepared),
+            Action::CreatePod { goal, ordinal, name, images } => {
+                let record = Arc::new(self.record(&goal, ordinal, name, images));
+                self.make_pod(record, &desired, goal.files, BTreeMap::new()).await
+            }
+            Action::RestorePod { pod } => {
+                self.make_pod(Arc::clone(&pod.record), &desired, String::new(), pod.containers.clone()).await
+            }
+            Action::StartContainer { pod, container, attempt, series } => {
+                self.start(&pod, &container, attempt, series, &desired).await.map(Outcome::Started)
+            }
+            Action::StopContainer { pod, container, grace } => {
+                self.stop(&pod, &container, grace.as_duration()).await.map(|()| Outcome::ContainerStopped)
+            }
+            Action::StopPod { pod, grace } => self.stop_pod(&pod, grace.as_duration()).await,
+            Action::Publish { ports } => self.runtime.publish(&ports).await.map_err(ActionError::from).map(|faults| {
+                let mut published = ports;
+                published.retain(|key, _| faults.iter().all(|fault| fault.key != *key));
+                Outcome::Published(published, faults)
+            }),
+            Action::UpdateFiles { pod, label } => self.update_files(&pod, &desired, label).await,
+        };
+        result.unwrap_or_else(Outcome::Failed)
+    }
+
+    async fn prepare(&self, goal: &Goal, desired: &Desired) -> Result<ResolvedImages, ActionError> {
+        let spec = &goal.workload.template.spec;
+        let credentials = pull_credentials(desired, &goal.workload.id.namespace, spec);
+        let mut images = ResolvedImages::new();
+        for container in spec.all_containers() {
+            let image = container.image.as_ref().ok_or_else(|| ActionError::NoImage(container.name.clone()))?;
+            let info = self.runtime.pull(image, container.pull_policy(), &credentials).await?;
+            images.insert(container.name.clone(), info.digest);
+        }
+        Ok(images)
+    }
+
+    fn record(&self, goal: &Goal, ordinal: u32, name: String, images: ResolvedImages) -> PodRecord {
+        let template = &goal.workload.template;
+        PodRecord {
+            uid: (self.uids)(),
+            workload: goal.workload.id.clone(),
+            ordinal,
+            revision: goal.revision.clone(),
+            name,
+            labels: template.labels.clone(),
+            annotations: template.annotations.clone(),
+            source: goal.workload.source.clone(),
+            spec: Arc::clone(&template.spec),
+            images,
+            created_unix: self.clock.unix(),
+            created: self.clock.now(),
+            boot_id: self.boot_id.to_string(),
+        }
+    }
+
+    async fn make_pod(
+        &self,
+        record: Arc<PodRecord>,
+        desired: &Desired,
+        label: String,
+        containers: BTreeMap<String, ContainerFacts>,
+    ) -> Result<Outcome, ActionError> {
+        let _permit = self.starts.acquire().await;
+        let files = self.files(&record, Addresses::default(), desired)?;
+        let addresses = self.runtime.create_pod(Arc::clone(&record), files).await?;
+        Ok(Outcome::PodReady(Box::new(PodFacts { record, sandbox: true, addresses, containers }), label))
+    }
+
+    async fn start(
+        &self,
+        pod: &PodFacts,
+        name: &str,
+        attempt: u32,
+        series: u32,
+        desired: &Desired,
+    ) -> Result<ContainerFacts, ActionError> {
+        let _permit = self.starts.acquire().await;
+        let record = &pod.record;
+        let container = container_of(record, name).ok_or_else(|| ActionError::NoImage(name.to_owned()))?;
+        let image = *record.images.get(name).ok_or_else(|| ActionError::NoImage(name.to_owned()))?;
+        let context = PodContext { record, addresses: pod.addresses, node: &self.node };
+        let namespace = &record.workload.namespace;
+        let secret = |name: &str, key: &str| {
+            let secret = desired.secrets.get(&(namespace.clone(), name.to_owned()))?;
+            Some(secret.data.get(key)?.expose().to_vec())
+        };
+        let env = spec::env::resolve(container, &context, &secret)?;
+        let mut container = container.clone();
+        if container.expand_args {
+            let known: BTreeMap<&str, &str> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            let expand =
+                |text: &String| spec::env::expand(text, |name| known.get(name).map(|value| (*value).to_owned()));
+            container.command = container.command.map(|words| words.iter().map(expand).collect());
+            container.args = container.args.map(|words| words.iter().map(expand).collect());
+            for mount in container.mounts.iter_mut().filter(|mount| mount.sub_path_expr) {
+                mount.sub_path = mount.sub_path.as_ref().map(expand);
+            }
+        }
+        let hooks = container.post_start.clone();
+        let start = ContainerStart {
+            pod: Arc::clone(record),
+            container: Arc::new(container),
+            attempt,
+            series,
+            image,
+            env,
+            files: self.files(record, pod.addresses, desired)?,
+        };
+        let facts = self.runtime.start_container(start).await?;
+        for hook in &hooks {
+            if !self.hook(pod, name, hook, Duration::from_secs(60)).await {
+                // A postStart hook that fails ends the container (Kubernetes API, Lifecycle.postStart).
+                self.runtime.stop_container(&record.uid, name, Duration::ZERO).await?;
+                break;
+            }
+        }
+        Ok(facts)
+    }
+
+    async fn stop(&self, pod: &PodFacts, name: &str, grace: Duration) -> Result<(), ActionError> {
+        let started = tokio::time::Instant::now();
+        if let Some(container) = container_of(&pod.record, name)
+            && pod.containers.get(name).is_some_and(ContainerFacts::is_running)
+        {
+            for hook in &container.pre_stop {
+                let left = grace.saturating_sub(started.elapsed());
+                self.hook(pod, name, hook, left).await;
+            }
+        }
+        // A preStop hook that used the grace period up leaves the container two seconds (kubelet).
+        let left = grace.saturating_sub(started.elapsed());
+        let left = if left.is_zero() && !grace.is_zero() { Duration::from_secs(2) } else { left };
+        Ok(self.runtime.stop_container(&pod.record.uid, name, left).await?)
+    }
+
+    /// Runs a hook; whether it succeeded.
+    async fn hook(&self, pod: &PodFacts, container: &str, hook: &Handler, limit: Duration) -> bool {
+        let run = async {
+            match hook {
+                Handler::Exec(command) => match self.runtime.exec(&pod.record.uid, container, command, limit).await {
+                    Ok(result) => result.code == 0,
+                    Err(error) => {
+                        tracing::warn!(pod = %pod.record.name, container, %error, "hook failed");
+                        false
+                    }
+                },
+                Handler::Sleep(length) => {
+                    tokio::time::sleep(length.as_duration()).await;
+                    true
+                }
+                Handler::Http { .. } | Handler::Tcp { .. } | Handler::Grpc { .. } => {
+                    crate::probe::check(hook, pod, container, limit, self.runtime.as_ref()).await.is_ok()
+                }
+            }
+        };
+        tokio::time::timeout(limit, run).await.unwrap_or(false)
+    }
+
+    async fn stop_pod(&self, pod: &PodFacts, grace: Duration) -> Result<Outcome, ActionError> {
+        let started = tokio::time::Instant::now();
+        let spec = &pod.record.spec;
+        let sidecar = |c: &&ContainerSpec| c.is_sidecar();
+        let main = spec.containers.iter().chain(spec.init_containers.iter().filter(|c| !c.is_sidecar()));
+        let stops = main.map(|container| self.stop(pod, &container.name, grace));
+        let mut first_error = futures_util::future::join_all(stops).await.into_iter().find_map(Result::err);
+        for container in spec.init_containers.iter().rev().filter(sidecar) {
+            let left = grace.saturating_sub(started.elapsed());
+            if let Err(error) = self.stop(pod, &container.name, left).await {
+                first_error.get_or_insert(error);
+            }
+        }
+        if let Some(error) = first_error {
+            return Err(error);
+        }
+        self.runtime.remove_pod(&pod.record.uid).await?;
+        Ok(Outcome::PodGone)
+    }
+
+    /// Stops and removes every pod there is a record of, then what they shared.
+    pub async fn down(&self) -> Result<(), String> {
+        let report = |error: ActionError| error.report();
+        let pods = self.runtime.list().await.map_err(|error| report(error.into()))?;
+        let stops = pods.iter().map(|pod| self.stop_pod(pod, pod.record.spec.termination_grace().as_duration()));
+        let failed: Vec<String> = futures_util::future::join_all(stops)
+            .await
+            .into_iter()
+            .filter_map(|result| result.err().map(report))
+            .collect();
+        if !failed.is_empty() {
+            return Err(failed.join("; "));
+        }
+        self.runtime.teardown().await.map_err(|error| report(error.into()))
+    }
+
+    async fn update_files(&self, pod: &PodFacts, desired: &Desired, label: String) -> Result<Outcome, ActionError> {
+        let files = self.files(&pod.record, pod.addresses, desired)?;
+        self.runtime.update_files(&pod.record.uid, files).await?;
+        Ok(Outcome::FilesUpdated(label))
+    }
+
+    /// The content of a pod's generated volumes.
+    fn files(
+        &self,
+        record: &PodRecord,
+        addresses: Addresses,
+        desired: &Desired,
+    ) -> Result<BTreeMap<String, FileSet>, ActionError> {
+        let context = PodContext { record, addresses, node: &self.node };
+        let fact = |source: &EnvSource| match source {
+            EnvSource::Field(path) => spec::env::field(&context, path),
+            EnvSource::ResourceField { .. } => {
+                let item = ContainerSpec {
+                    env: vec![spec::pod::EnvVar { name: "x".to_owned(), source: source.clone() }],
+                    ..ContainerSpec::default()
+                };
+                let resolved = spec::env::resolve(&item, &context, &|_, _| None).ok()?;
+                resolved.into_iter().next().map(|(_, value)| value)
+            }
+            EnvSource::Literal(text) | EnvSource::Template(text) => Some(text.clone()),
+            EnvSource::Secret { .. } => None,
+        };
+        let mut sets = BTreeMap::new();
+        for volume in &record.spec.volumes {
+            let VolumeSource::Files(files) = &volume.source else { continue };
+            let rendered = spec::files::render(desired, &record.workload.namespace, &volume.name, files, &fact)?;
+            let owner = match (files.uid, files.gid) {
+                (None, None) => None,
+                (uid, gid) => Some((uid.unwrap_or(0), gid.unwrap_or(0))),
+            };
+            let files_of = rendered
+                .into_iter()
+                .map(|(path, file)| (path, FileContent { bytes: file.bytes, mode: file.mode, owner }))
+                .collect();
+            sets.insert(volume.name.clone(), FileSet { memory: spec::files::holds_secrets(files), files: files_of });
+        }
+        Ok(sets)
+    }
+}
+
+fn container_of<'a>(record: &'a PodRecord, name: &str) -> Option<&'a ContainerSpec> {
+    record.spec.all_containers().find(|c| c.name == name)
+}
+
+/// A new pod's unique id: 16 hex digits of randomness.
+#[must_use]
+pub fn random_uid() -> PodUid {
+    use std::fmt::Write as _;
+    let mut bytes = [0u8; 8];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+        .expect("the kernel's random numbers are available once the system has booted");
+    PodUid(bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
+}
+
+/// Registry logins from the Secrets that a pod names (`kubernetes.io/dockerconfigjson`, `kubernetes.io/dockercfg`).
+fn pull_credentials(desired: &Desired, namespace: &str, spec: &PodSpec) -> Vec<(String, RegistryAuth)> {
+    let mut found = Vec::new();
+    for name in &spec.image_pull_secrets {
+        let Some(secret) = desired.secrets.get(&(namespace.to_owned(), name.clone())) else { continue };
+        for key in [".dockerconfigjson", ".dockercfg"] {
+            let Some(bytes) = secret.data.get(key) else { continue };
+            let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes.expose()) else { continue };
+            let auths = value.get("auths").unwrap_or(&value);
+            let Some(auths) = auths.as_object() else { continue };
+            for (host, entry) in auths {
+                if let Some(auth) = login(entry) {
+                    found.push((host.clone(), auth));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn login(entry: &serde_json::Value) -> Option<RegistryAuth> {
+    use base64::Engine as _;
+    let text = |key: &str| entry.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
+    let (username, password) = match (text("username"), text("password")) {
+        (Some(username), Some(password)) => (username, password),
+        _ => {
+            let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")?).ok()?;
+            let decoded = String::from_utf8(decoded).ok()?;
+            let (username, password) = decoded.split_once(':')?;
+            (username.to_owned(), password.to_owned())
+        }
+    };
+    Some(RegistryAuth { username, password: spec::secret::SecretBytes::new(password.into_bytes()) })
+}
+
+/// The later of two readings of one container: a higher attempt, and of one attempt its end.
+#[must_use]
+pub fn newer(a: ContainerFacts, b: ContainerFacts) -> ContainerFacts {
+    if b.attempt > a.attempt || (b.attempt == a.attempt && !b.is_running()) { b } else { a }
+}
+
+/// When an attempt started, for people.
+#[must_use]
+pub fn running_since(facts: &ContainerFacts) -> Option<Timestamp> {
+    match facts.state {
+        spec::observed::ContainerState::Running { started, .. } => Some(started),
+        spec::observed::ContainerState::Exited(_) => None,
+    }
+}

@@ -1,0 +1,655 @@
+//! The loop: the single owner of everything the agent knows. It takes events in, observes, plans and hands the steps
+//! to the executor, one task each. It makes no decision of its own: those are in [`spec::plan`].
+//!
+//! Level, not edge: any event may be lost or doubled, since each pass plans from facts. Cancel safety: the loop waits
+//! on one channel and one timer only; both may be dropped at any time without losing a message.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::api::RuntimeEvent;
+use spec::budget::{self, Budget};
+use spec::observed::{PodFacts, PodUid};
+use spec::plan::{Action, ActionKey, Failure, Goals, Hold, Observed, Plan, Step};
+use spec::time::Timestamp;
+use spec::workload::{Desired, WorkloadId};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock::SharedClock;
+use crate::events::{Event as JournalEvent, EventKind, Journal};
+use crate::executor::{Executor, Outcome, newer};
+use crate::probe::{HealthReport, Prober};
+use crate::status::{HeldStatus, Snapshot, SourceStatus};
+use crate::telemetry::Metrics;
+
+/// What people can ask the loop for.
+#[derive(Debug)]
+pub enum Command {
+    /// Stop and remove everything, then end.
+    Down {
+        /// Answers when all is gone, or with what failed.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// Forget failures and backoff of a workload (`Kind/namespace/name`).
+    Retry {
+        /// Which.
+        workload: String,
+        /// Answers whether there is such a workload.
+        reply: oneshot::Sender<bool>,
+    },
+    /// Release a held removal.
+    Approve {
+        /// Its id.
+        id: String,
+        /// Answers whether that id is held now.
+        reply: oneshot::Sender<bool>,
+    },
+}
+
+/// The desired state as the sources give it now.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// Everything that is wished, last good versions included.
+    pub desired: Desired,
+    /// The sources' own state.
+    pub sources: Vec<SourceStatus>,
+    /// Workloads frozen at their last good version, and why.
+    pub held: BTreeMap<WorkloadId, HeldStatus>,
+    /// Label of this state of the sources.
+    pub revision: String,
+}
+
+/// Everything that can happen to the loop.
+#[derive(Debug)]
+pub enum Event {
+    /// The sources were read and something changed.
+    Sources(Box<Reading>),
+    /// A hint of the runtime.
+    Runtime(RuntimeEvent),
+    /// What an inspection found, with the loop's turn when it was asked.
+    Inspected(PodUid, u64, Option<Box<PodFacts>>),
+    /// What a listing of everything found, with the loop's turn when it was asked.
+    Listed(u64, Vec<PodFacts>),
+    /// An action ended.
+    Done(Box<Step>, Outcome, Duration),
+    /// A probe's result.
+    Health(HealthReport),
+    /// Somebody asks.
+    Command(Command),
+}
+
+/// The loop's state.
+pub struct Reconciler {
+    executor: Executor,
+    clock: SharedClock,
+    desired: Arc<Desired>,
+    goals: Goals,
+    observed: Observed,
+    reading: Reading,
+    budget: Budget,
+    approved: BTreeSet<String>,
+    removal: Option<budget::HeldRemoval>,
+    ready: bool,
+    turn: u64,
+    passes: u64,
+    touched: BTreeMap<PodUid, u64>,
+    last_holds: Vec<(WorkloadId, Hold)>,
+    prober: Prober,
+    metrics: Metrics,
+    journal: Journal,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    events: mpsc::UnboundedSender<Event>,
+    inbox: mpsc::UnboundedReceiver<Event>,
+    resync: Duration,
+    /// Everything this loop has going; it ends with the loop.
+    tasks: tokio::task::JoinSet<()>,
+}
+
+/// What the loop is made from.
+pub struct Parts {
+    /// Hands.
+    pub executor: Executor,
+    /// Time.
+    pub clock: SharedClock,
+    /// Where metrics are counted.
+    pub metrics: Metrics,
+    /// Where events are kept.
+    pub journal: Journal,
+    /// Where snapshots go.
+    pub snapshot: watch::Sender<Arc<Snapshot>>,
+    /// How much may be removed at once.
+    pub budget: Budget,
+    /// Time between two listings of everything.
+    pub resync: Duration,
+}
+
+impl Reconciler {
+    /// A loop that knows nothing yet, and the way to send it events.
+    #[must_use]
+    pub fn new(parts: Parts) -> (Self, mpsc::UnboundedSender<Event>) {
+        let (events, inbox) = mpsc::unbounded_channel();
+        let (reports, mut health) = mpsc::unbounded_channel();
+        let prober = Prober::new(Arc::clone(&parts.executor.runtime), Arc::clone(&parts.clock), reports);
+        let forward = events.clone();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
+            while let Some(report) = health.recv().await {
+                if forward.send(Event::Health(report)).is_err() {
+                    break;
+                }
+            }
+        });
+        let observed = Observed { boot_id: parts.executor.boot_id.to_string(), ..Observed::default() };
+        let reconciler = Self {
+            executor: parts.executor,
+            clock: parts.clock,
+            desired: Arc::default(),
+            goals: Goals::default(),
+            observed,
+            reading: Reading::default(),
+            budget: parts.budget,
+            approved: BTreeSet::new(),
+            removal: None,
+            ready: false,
+            turn: 0,
+            passes: 0,
+            touched: BTreeMap::new(),
+            last_holds: Vec::new(),
+            prober,
+            metrics: parts.metrics,
+            journal: parts.journal,
+            snapshot: parts.snapshot,
+            events: events.clone(),
+            inbox,
+            resync: parts.resync,
+            tasks,
+        };
+        (reconciler, events)
+    }
+
+    /// Runs until it is told to go down (then `Ok`) or every sender of events is gone.
+    pub async fn run(mut self) -> Result<(), runtime::api::RuntimeError> {
+        let first = self.executor.runtime.list().await?;
+        self.listed(0, first);
+        let mut hints = self.executor.runtime.events();
+        let forward = self.events.clone();
+        self.tasks.spawn(async move {
+            while let Some(hint) = hints.recv().await {
+                if forward.send(Event::Runtime(hint)).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut next_resync = tokio::time::Instant::now() + self.resync;
+        let mut wake = None;
+        loop {
+            let timer = wake.map_or(next_resync, |wake: tokio::time::Instant| wake.min(next_resync));
+            tokio::select! {
+                event = self.inbox.recv() => {
+                    let Some(event) = event else { return Ok(()) };
+                    if self.apply_all(event).await {
+                        return Ok(());
+                    }
+                }
+                () = tokio::time::sleep_until(timer) => {}
+            }
+            if tokio::time::Instant::now() >= next_resync {
+                next_resync = tokio::time::Instant::now() + self.resync;
+                self.list();
+            }
+            wake = self.pass().map(|at| {
+                let wait = at.since(self.clock.now()).as_duration();
+                tokio::time::Instant::now() + wait.max(Duration::from_millis(1))
+            });
+        }
+    }
+
+    /// Takes an event and all that wait behind it; whether the loop is to end.
+    async fn apply_all(&mut self, first: Event) -> bool {
+        let mut next = Some(first);
+        while let Some(event) = next {
+            if self.apply(event).await {
+                return true;
+            }
+            next = self.inbox.try_recv().ok();
+        }
+        false
+    }
+
+    async fn apply(&mut self, event: Event) -> bool {
+        self.turn += 1;
+        match event {
+            Event::Sources(reading) => self.sources(*reading),
+            Event::Runtime(RuntimeEvent::ContainerChanged(pod, _)) => self.inspect(pod),
+            // The next publish compares with the kernel and repairs.
+            Event::Runtime(RuntimeEvent::NetworkChanged) => self.observed.published.clear(),
+            Event::Inspected(pod, turn, facts) => self.inspected(&pod, turn, facts.map(|facts| *facts)),
+            Event::Listed(turn, pods) => self.listed(turn, pods),
+            Event::Done(step, outcome, elapsed) => self.done(*step, outcome, elapsed),
+            Event::Health(report) => self.health(report),
+            Event::Command(command) => return self.command(command).await,
+        }
+        false
+    }
+
+    fn sources(&mut self, reading: Reading) {
+        self.ready = true;
+        self.desired = Arc::new(reading.desired.clone());
+        let goals = Goals::new(&self.desired);
+        // An input changed: what failed for good under the old inputs is worth another try.
+        self.observed.failures.retain(|key, _| match key {
+            ActionKey::Prepare(id, revision) => goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision),
+            ActionKey::Container(..) | ActionKey::Pod(_) | ActionKey::Create(..) => {
+                self.goals.workloads.len() == goals.workloads.len()
+            }
+            ActionKey::Files(_) | ActionKey::Publish => false,
+        });
+        self.observed
+            .prepared
+            .retain(|(id, revision), _| goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision));
+        self.goals = goals;
+        self.reading = reading;
+    }
+
+    /// Holds removals that are above the budget.
+    fn hold_removals(&mut self) {
+        let running: BTreeSet<WorkloadId> = self
+            .observed
+            .pods
+            .values()
+            .filter(|pod| !self.observed.stopping.contains_key(&pod.record.uid))
+            .map(|pod| pod.record.workload.clone())
+            .collect();
+        let wished: BTreeSet<WorkloadId> = self.goals.workloads.keys().cloned().collect();
+        let protected = self
+            .observed
+            .pods
+            .values()
+            .filter(|pod| pod.record.annotations.get(budget::PROTECTED).is_some_and(|value| value == "true"))
+            .map(|pod| pod.record.workload.clone())
+            .collect();
+        let revision = &self.reading.revision;
+        let removal = budget::check(&running, &wished, &protected, revision, self.budget, &self.approved);
+        if let Some(removal) = &removal
+            && self.removal.as_ref().is_none_or(|known| known.id != removal.id)
+        {
+            tracing::warn!(id = %removal.id, reason = %removal.reason, "removal held");
+            let message = format!("{}; release it with `mainstay approve {}`", removal.reason, removal.id);
+            self.journal.record(event(self.clock.unix(), EventKind::Warning, "removal_held", None, message));
+        }
+        self.goals.held = removal.as_ref().map(|removal| removal.workloads.clone()).unwrap_or_default();
+        self.removal = removal;
+    }
+
+    fn inspect(&mut self, pod: PodUid) {
+        let (runtime, events, turn) = (Arc::clone(&self.executor.runtime), self.events.clone(), self.turn);
+        self.tasks.spawn(async move {
+            match runtime.inspect(&pod).await {
+                Ok(facts) => {
+                    let _ = events.send(Event::Inspected(pod, turn, facts.map(Box::new)));
+                }
+                Err(error) => tracing::warn!(%pod, %error, "cannot inspect pod"),
+            }
+        });
+    }
+
+    fn list(&mut self) {
+        let (runtime, events, turn) = (Arc::clone(&self.executor.runtime), self.events.clone(), self.turn);
+        self.tasks.spawn(async move {
+            match runtime.list().await {
+                Ok(pods) => {
+                    let _ = events.send(Event::Listed(turn, pods));
+                }
+                Err(error) => tracing::error!(%error, "cannot list pods"),
+            }
+        });
+    }
+
+    fn inspected(&mut self, uid: &PodUid, turn: u64, facts: Option<PodFacts>) {
+        match facts {
+            Some(facts) => self.merge(facts),
+            None if self.is_settled(uid, turn) => self.forget(uid),
+            None => {}
+        }
+    }
+
+    fn listed(&mut self, turn: u64, pods: Vec<PodFacts>) {
+        let seen: BTreeSet<PodUid> = pods.iter().map(|pod| pod.record.uid.clone()).collect();
+        for facts in pods {
+            self.merge(facts);
+        }
+        let gone: Vec<PodUid> = self
+            .observed
+            .pods
+            .keys()
+            .filter(|uid| !seen.contains(*uid) && self.is_settled(uid, turn))
+            .cloned()
+            .collect();
+        for uid in gone {
+            self.forget(&uid);
+        }
+    }
+
+    /// Whether nothing was done to a pod since that turn, nor is being done.
+    fn is_settled(&self, uid: &PodUid, turn: u64) -> bool {
+        let busy = self.observed.in_flight.iter().any(|key| match key {
+            ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod == uid,
+            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish => false,
+        });
+        !busy && self.touched.get(uid).is_none_or(|touched| *touched <= turn)
+    }
+
+    fn forget(&mut self, uid: &PodUid) {
+        self.observed.pods.remove(uid);
+        self.observed.stopping.remove(uid);
+        self.observed.files.remove(uid);
+        self.observed.health.retain(|(pod, _), _| pod != uid);
+        self.observed.failures.retain(|key, _| match key {
+            ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod != uid,
+            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish => true,
+        });
+        self.touched.remove(uid);
+    }
+
+    /// Takes facts in, keeping the later reading of each container.
+    fn merge(&mut self, mut facts: PodFacts) {
+        let uid = facts.record.uid.clone();
+        match self.observed.pods.get(&uid) {
+            Some(known) => {
+                // The record never changes: one allocation stays shared.
+                facts.record = Arc::clone(&known.record);
+                for (name, old) in &known.containers {
+                    let merged = match facts.containers.remove(name) {
+                        Some(new) => newer(old.clone(), new),
+                        None => old.clone(),
+                    };
+                    facts.containers.insert(name.clone(), merged);
+                }
+            }
+            None => {
+                // Adopted: what its generated files contain is not known until they are written again.
+                self.observed.files.entry(uid.clone()).or_insert_with(|| "unknown".to_owned());
+            }
+        }
+        self.observed.pods.insert(uid, Arc::new(facts));
+    }
+
+    fn done(&mut self, step: Step, outcome: Outcome, elapsed: Duration) {
+        let key = step.action.key();
+        let ok = !matches!(outcome, Outcome::Failed(_));
+        self.observed.in_flight.remove(&key);
+        self.metrics.action(step.action.word(), step.reason.word(), ok, elapsed);
+        if let ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) = &key {
+            self.touched.insert(uid.clone(), self.turn);
+        }
+        match outcome {
+            Outcome::Failed(error) => self.failed(&step, key, &error.report(), error.is_permanent()),
+            outcome => {
+                if !matches!(&outcome, Outcome::Published(_, faults) if !faults.is_empty()) {
+                    self.observed.failures.remove(&key);
+                }
+                self.succeeded(&step, &key, outcome);
+            }
+        }
+    }
+
+    fn failed(&mut self, step: &Step, key: ActionKey, message: &str, permanent: bool) {
+        let count = self.observed.failures.get(&key).map_or(0, |failure| failure.count).saturating_add(1);
+        tracing::warn!(
+            action = step.action.word(),
+            workload = step.workload.as_ref().map(tracing::field::display),
+            attempt = count,
+            error = message,
+            "action failed"
+        );
+        if count == 1 {
+            let reason = format!("{}_failed", step.action.word());
+            self.journal.record(event(
+                self.clock.unix(),
+                EventKind::Warning,
+                &reason,
+                step.workload.as_ref(),
+                message.to_owned(),
+            ));
+        }
+        // It may have done its work all the same.
+        match &key {
+            ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => self.inspect(uid.clone()),
+            ActionKey::Create(..) => self.list(),
+            ActionKey::Prepare(..) | ActionKey::Publish => {}
+        }
+        let failure = Failure { count, at: self.clock.now(), message: message.to_owned(), permanent };
+        self.observed.failures.insert(key, failure);
+    }
+
+    fn succeeded(&mut self, step: &Step, key: &ActionKey, outcome: Outcome) {
+        let pod_of = |key: &ActionKey| match key {
+            ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => Some(uid.clone()),
+            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish => None,
+        };
+        match outcome {
+            Outcome::Prepared(images) => {
+                if let ActionKey::Prepare(id, revision) = key {
+                    self.observed.prepared.insert((id.clone(), revision.clone()), images);
+                }
+            }
+            Outcome::PodReady(facts, label) => {
+                let uid = facts.record.uid.clone();
+                self.observed.files.insert(uid.clone(), label);
+                self.touched.insert(uid.clone(), self.turn);
+                self.observed.pods.insert(uid, Arc::new(*facts));
+            }
+            Outcome::Started(facts) => {
+                if let ActionKey::Container(uid, name) = key
+                    && let Some(pod) = self.observed.pods.get(uid)
+                {
+                    if facts.attempt > 0 {
+                        self.metrics.container_restart(&pod.record.workload, name);
+                    }
+                    let mut pod = PodFacts::clone(pod);
+                    let merged = match pod.containers.remove(name) {
+                        Some(old) => newer(old, facts),
+                        None => facts,
+                    };
+                    pod.containers.insert(name.clone(), merged);
+                    self.observed.pods.insert(uid.clone(), Arc::new(pod));
+                    self.observed.health.remove(&(uid.clone(), name.clone()));
+                }
+            }
+            Outcome::ContainerStopped => {
+                if let Some(uid) = pod_of(key) {
+                    self.inspect(uid);
+                }
+            }
+            Outcome::PodGone => {
+                if let Some(uid) = pod_of(key) {
+                    self.forget(&uid);
+                }
+            }
+            Outcome::Published(ports, faults) => {
+                self.observed.published = ports;
+                if !faults.is_empty() {
+                    let message = faults.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; ");
+                    self.failed(step, key.clone(), &message, false);
+                    return;
+                }
+            }
+            Outcome::FilesUpdated(label) => {
+                if let Some(uid) = pod_of(key) {
+                    self.observed.files.insert(uid, label);
+                }
+            }
+            Outcome::Failed(_) => {}
+        }
+        self.journal.record(event(
+            self.clock.unix(),
+            EventKind::Normal,
+            step.reason.word(),
+            step.workload.as_ref(),
+            crate::snapshot::sentence(step),
+        ));
+    }
+
+    fn health(&mut self, report: HealthReport) {
+        let key = (report.pod.clone(), report.container.clone());
+        let before = self.observed.health.insert(key, report.health);
+        if let Some(message) = report.message
+            && before.is_none_or(|before| before.ready != report.health.ready || report.health.failed)
+            && let Some(pod) = self.observed.pods.get(&report.pod)
+        {
+            let word = if report.health.failed { "unhealthy" } else { "not_ready" };
+            let message = format!("container `{}` of pod `{}`: {message}", report.container, pod.record.name);
+            tracing::warn!(workload = %pod.record.workload, container = report.container, reason = word, "probe failed");
+            self.journal.record(event(
+                self.clock.unix(),
+                EventKind::Warning,
+                word,
+                Some(&pod.record.workload),
+                message,
+            ));
+        }
+    }
+
+    async fn command(&mut self, command: Command) -> bool {
+        // Whoever asked may be gone by the time of the answer: that changes nothing.
+        match command {
+            Command::Down { reply } => {
+                let result = self.down().await;
+                let ended = result.is_ok();
+                let _ = reply.send(result);
+                return ended;
+            }
+            Command::Retry { workload, reply } => {
+                let known = self.goals.workloads.keys().find(|id| id.to_string() == workload).cloned();
+                if let Some(id) = &known {
+                    let pods: BTreeSet<PodUid> = self
+                        .observed
+                        .pods
+                        .values()
+                        .filter(|pod| pod.record.workload == *id)
+                        .map(|pod| pod.record.uid.clone())
+                        .collect();
+                    self.observed.failures.retain(|key, _| match key {
+                        ActionKey::Prepare(of, _) | ActionKey::Create(of, ..) => of != id,
+                        ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => {
+                            !pods.contains(uid)
+                        }
+                        ActionKey::Publish => true,
+                    });
+                    for uid in pods {
+                        self.observed.retry.insert(uid);
+                    }
+                }
+                let _ = reply.send(known.is_some());
+            }
+            Command::Approve { id, reply } => {
+                let known = self.removal.as_ref().is_some_and(|removal| removal.id == id);
+                if known {
+                    self.approved.insert(id);
+                }
+                let _ = reply.send(known);
+            }
+        }
+        false
+    }
+
+    /// Stops everything, after what is in flight has ended.
+    async fn down(&mut self) -> Result<(), String> {
+        while !self.observed.in_flight.is_empty() {
+            match self.inbox.recv().await {
+                Some(Event::Done(step, outcome, elapsed)) => self.done(*step, outcome, elapsed),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        self.executor.down().await
+    }
+
+    /// One pass: plan, publish what is known, start what is to be done. Returns when to look again.
+    fn pass(&mut self) -> Option<Timestamp> {
+        if !self.ready {
+            return None;
+        }
+        while self.tasks.try_join_next().is_some() {}
+        let started = std::time::Instant::now();
+        self.hold_removals();
+        let plan = spec::plan::plan(&self.goals, &self.observed, self.clock.now());
+        self.passes += 1;
+        self.observed.retry.clear();
+        self.note_holds(&plan);
+        for step in &plan.steps {
+            self.start(step.clone());
+        }
+        self.prober.follow(self.observed.pods.values());
+        let snapshot = Arc::new(crate::snapshot::build(&crate::snapshot::Facts {
+            desired: &self.desired,
+            goals: &self.goals,
+            observed: &self.observed,
+            reading: &self.reading,
+            removal: self.removal.as_ref(),
+            plan: &plan,
+            passes: self.passes,
+            now: self.clock.now(),
+        }));
+        self.metrics.observe_snapshot(&snapshot);
+        self.snapshot.send_replace(snapshot);
+        self.metrics.reconcile(started.elapsed(), true);
+        plan.wake
+    }
+
+    /// Writes down what is newly waited for.
+    fn note_holds(&mut self, plan: &Plan) {
+        for (workload, hold) in plan.holds.iter().filter(|hold| !self.last_holds.contains(hold)) {
+            match hold {
+                Hold::BackingOff { .. } | Hold::GaveUp { .. } | Hold::ProgressDeadline | Hold::Unsupported { .. } => {
+                    tracing::warn!(%workload, reason = hold.word(), "{hold}");
+                    self.journal.record(event(
+                        self.clock.unix(),
+                        EventKind::Warning,
+                        hold.word(),
+                        Some(workload),
+                        hold.to_string(),
+                    ));
+                }
+                Hold::Pulling | Hold::Failed { .. } | Hold::Dependency { .. } | Hold::NotReady => {
+                    tracing::debug!(%workload, reason = hold.word(), "{hold}");
+                }
+            }
+        }
+        self.last_holds.clone_from(&plan.holds);
+    }
+
+    fn start(&mut self, step: Step) {
+        tracing::info!(
+            action = step.action.word(),
+            reason = step.reason.word(),
+            workload = step.workload.as_ref().map(tracing::field::display),
+            "{}",
+            crate::snapshot::sentence(&step)
+        );
+        self.observed.in_flight.insert(step.action.key());
+        if let Action::StopPod { pod, .. } = &step.action {
+            self.observed.stopping.entry(pod.record.uid.clone()).or_insert_with(|| step.reason.clone());
+        }
+        let (executor, desired, events) = (self.executor.clone(), Arc::clone(&self.desired), self.events.clone());
+        self.tasks.spawn(async move {
+            let started = tokio::time::Instant::now();
+            let outcome = executor.execute(step.action.clone(), desired).await;
+            // Without the loop nobody waits for the outcome; facts on disk tell the next one.
+            let _ = events.send(Event::Done(Box::new(step), outcome, started.elapsed()));
+        });
+    }
+}
+
+fn event(unix: i64, kind: EventKind, reason: &str, workload: Option<&WorkloadId>, message: String) -> JournalEvent {
+    JournalEvent {
+        unix_millis: unix.saturating_mul(1000),
+        kind,
+        reason: reason.to_owned(),
+        workload: workload.map(ToString::to_string),
+        pod: None,
+        container: None,
+        message,
+    }
+}

@@ -1,0 +1,248 @@
+//! Turns what the loop knows into the [`Snapshot`] that everybody else reads, and steps into sentences.
+
+use std::collections::BTreeMap;
+
+use spec::budget::HeldRemoval;
+use spec::observed::{ContainerFacts, ContainerState, Exit, PodFacts};
+use spec::plan::{Action, Goals, Observed, Plan, PodPhase, Reason, Step, pod_phase, pod_ready_since};
+use spec::pod::ContainerSpec;
+use spec::time::Timestamp;
+use spec::workload::{Controller, Desired, WorkloadId};
+
+use crate::reconciler::Reading;
+use crate::status::{ContainerStatus, HeldStatus, PodStatus, Snapshot, StepStatus, WaitStatus, WorkloadStatus};
+
+/// What a snapshot is made from.
+pub struct Facts<'a> {
+    /// The desired state.
+    pub desired: &'a Desired,
+    /// Goals of the last pass.
+    pub goals: &'a Goals,
+    /// What was observed.
+    pub observed: &'a Observed,
+    /// The sources.
+    pub reading: &'a Reading,
+    /// A held removal.
+    pub removal: Option<&'a HeldRemoval>,
+    /// The last plan.
+    pub plan: &'a Plan,
+    /// Passes so far.
+    pub passes: u64,
+    /// The moment.
+    pub now: Timestamp,
+}
+
+/// The snapshot of a pass.
+#[must_use]
+pub fn build(facts: &Facts<'_>) -> Snapshot {
+    let mut pods: BTreeMap<&WorkloadId, Vec<&PodFacts>> = BTreeMap::new();
+    for pod in facts.observed.pods.values() {
+        pods.entry(&pod.record.workload).or_default().push(pod);
+    }
+    let mut workloads: Vec<WorkloadStatus> =
+        facts.goals.workloads.keys().map(|id| workload(facts, id, pods.get(id).map_or(&[], Vec::as_slice))).collect();
+    // What is wished no longer and still there.
+    for (id, members) in pods.iter().filter(|(id, _)| !facts.goals.workloads.contains_key(**id)) {
+        workloads.push(workload(facts, id, members));
+    }
+    let name = |target: &spec::observed::PortTarget| {
+        let pod = facts.observed.pods.get(&target.pod).map_or(target.pod.0.as_str(), |pod| pod.record.name.as_str());
+        format!("{pod}:{}", target.container_port)
+    };
+    Snapshot {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        passes: facts.passes,
+        converged: facts.plan.steps.is_empty() && facts.observed.in_flight.is_empty() && facts.plan.holds.is_empty(),
+        sources: facts.reading.sources.clone(),
+        workloads,
+        ports: facts.observed.published.iter().map(|(key, target)| (key.to_string(), name(target))).collect(),
+        plan: facts.plan.steps.iter().map(step).collect(),
+    }
+}
+
+fn workload(facts: &Facts<'_>, id: &WorkloadId, pods: &[&PodFacts]) -> WorkloadStatus {
+    let goal = facts.goals.workloads.get(id);
+    let desired = match goal.map(|goal| &goal.workload.controller) {
+        None => 0,
+        Some(Controller::Single | Controller::Cron(_)) => 1,
+        Some(Controller::Replicated { replicas, .. } | Controller::Ordered { replicas, .. }) => *replicas,
+        Some(Controller::Job(job)) => job.completions.unwrap_or(1),
+    };
+    let statuses: Vec<PodStatus> = pods.iter().map(|pod| pod_status(facts, pod)).collect();
+    let ready = statuses.iter().filter(|pod| pod.ready).count();
+    let updated = goal.map_or(0, |goal| statuses.iter().filter(|pod| pod.revision == goal.revision).count());
+    let held = match facts.removal {
+        Some(removal) if removal.workloads.contains(id) => Some(HeldStatus {
+            reason: "removal_budget".to_owned(),
+            message: format!("{}; release it with `mainstay approve {}`", removal.reason, removal.id),
+        }),
+        _ => facts.reading.held.get(id).cloned(),
+    };
+    let waiting = facts
+        .plan
+        .holds
+        .iter()
+        .filter(|(of, _)| of == id)
+        .map(|(_, hold)| WaitStatus { reason: hold.word().to_owned(), message: hold.to_string() })
+        .collect();
+    let source = goal
+        .map(|goal| goal.workload.source.file.clone())
+        .or_else(|| pods.first().map(|pod| pod.record.source.file.clone()))
+        .unwrap_or_default();
+    WorkloadStatus {
+        kind: id.kind.to_string(),
+        namespace: id.namespace.clone(),
+        name: id.name.clone(),
+        phase: phase(goal.is_some() || held.is_some(), desired, &statuses).to_owned(),
+        desired,
+        ready: u32::try_from(ready).unwrap_or(u32::MAX),
+        updated: u32::try_from(updated).unwrap_or(u32::MAX),
+        source,
+        held,
+        waiting,
+        pods: statuses,
+    }
+}
+
+/// A workload's phase from its pods': the least advanced counts.
+fn phase(wished: bool, desired: u32, pods: &[PodStatus]) -> &'static str {
+    if !wished {
+        return "Stopping";
+    }
+    let any = |phase: &str| pods.iter().any(|pod| pod.phase == phase);
+    if any("Failed") {
+        "Failed"
+    } else if pods.len() < desired as usize || any("Pending") {
+        "Pending"
+    } else if !pods.is_empty() && pods.iter().all(|pod| pod.phase == "Succeeded") {
+        "Succeeded"
+    } else {
+        "Running"
+    }
+}
+
+fn pod_status(facts: &Facts<'_>, pod: &PodFacts) -> PodStatus {
+    let record = &pod.record;
+    let phase = if facts.observed.stopping.contains_key(&record.uid) {
+        "Stopping"
+    } else {
+        match pod_phase(pod, facts.observed) {
+            PodPhase::Pending => "Pending",
+            PodPhase::Running => "Running",
+            PodPhase::Succeeded => "Succeeded",
+            PodPhase::Failed => "Failed",
+        }
+    };
+    let one = |container: &ContainerSpec, init: bool| container_status(facts, pod, container, init);
+    PodStatus {
+        uid: record.uid.0.clone(),
+        name: record.name.clone(),
+        phase: phase.to_owned(),
+        ready: pod_ready_since(pod, facts.observed).is_some(),
+        ip: pod.addresses.v4.map(|ip| ip.to_string()),
+        revision: record.revision.clone(),
+        created: record.created_unix,
+        containers: (record.spec.init_containers.iter().map(|c| one(c, true)))
+            .chain(record.spec.containers.iter().map(|c| one(c, false)))
+            .collect(),
+    }
+}
+
+fn container_status(facts: &Facts<'_>, pod: &PodFacts, container: &ContainerSpec, init: bool) -> ContainerStatus {
+    let known = pod.containers.get(&container.name);
+    let mut status = ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.as_ref().map(ToString::to_string).unwrap_or_default(),
+        digest: pod.record.images.get(&container.name).map(ToString::to_string),
+        state: "waiting".to_owned(),
+        init,
+        restarts: known.map_or(0, |facts: &ContainerFacts| facts.attempt),
+        ..ContainerStatus::default()
+    };
+    match known.map(|facts| &facts.state) {
+        None => {}
+        Some(ContainerState::Running { pid, started }) => {
+            "running".clone_into(&mut status.state);
+            status.pid = Some(*pid);
+            status.running_seconds = Some(facts.now.since(*started).0 / 1000);
+            status.ready = match facts.observed.health.get(&(pod.record.uid.clone(), container.name.clone())) {
+                Some(health) => health.started && health.ready,
+                None => container.readiness.is_none() && container.startup.is_none(),
+            };
+        }
+        Some(ContainerState::Exited(exit)) => {
+            "exited".clone_into(&mut status.state);
+            status.exit_code = Some(exit.code);
+            status.reason = Some(exit_reason(exit).to_owned());
+            status.message = exit.error.clone().or_else(|| exit.message.clone());
+        }
+    }
+    status
+}
+
+/// Kubernetes' word for how a container ended.
+fn exit_reason(exit: &Exit) -> &'static str {
+    if exit.oom {
+        "OOMKilled"
+    } else if exit.error.is_some() {
+        "CannotStart"
+    } else if exit.code == 0 {
+        "Completed"
+    } else {
+        "Error"
+    }
+}
+
+fn step(step: &Step) -> StepStatus {
+    StepStatus {
+        action: step.action.word().to_owned(),
+        workload: step.workload.as_ref().map(ToString::to_string),
+        reason: step.reason.word().to_owned(),
+        changes: match &step.reason {
+            Reason::SpecChanged { changes } => changes.iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        },
+    }
+}
+
+/// A step for people: what and why.
+#[must_use]
+pub fn sentence(step: &Step) -> String {
+    let what = match &step.action {
+        Action::Prepare { goal } => {
+            let spec = &goal.workload.template.spec;
+            let images: std::collections::BTreeSet<String> =
+                spec.all_containers().filter_map(|c| c.image.as_ref()).map(ToString::to_string).collect();
+            format!("pull {}", images.into_iter().collect::<Vec<_>>().join(", "))
+        }
+        Action::CreatePod { name, .. } => format!("create pod {name}"),
+        Action::RestorePod { pod } => format!("restore pod {}", pod.record.name),
+        Action::StartContainer { pod, container, attempt: 0, .. } => {
+            format!("start container {container} of pod {}", pod.record.name)
+        }
+        Action::StartContainer { pod, container, attempt, .. } => {
+            format!("start container {container} of pod {} again (restart {attempt})", pod.record.name)
+        }
+        Action::StopContainer { pod, container, .. } => {
+            format!("stop container {container} of pod {}", pod.record.name)
+        }
+        Action::StopPod { pod, .. } => format!("stop pod {}", pod.record.name),
+        Action::Publish { ports } => {
+            let ports: Vec<String> = ports.keys().map(ToString::to_string).collect();
+            if ports.is_empty() { "publish no ports".to_owned() } else { format!("publish {}", ports.join(", ")) }
+        }
+        Action::UpdateFiles { pod, .. } => format!("update files of pod {}", pod.record.name),
+    };
+    let why = match &step.reason {
+        Reason::SpecChanged { changes } => {
+            let shown: Vec<String> = changes.iter().take(3).map(ToString::to_string).collect();
+            let more = if changes.len() > 3 { format!(" and {} more", changes.len() - 3) } else { String::new() };
+            format!("changed {}{more}", shown.join("; "))
+        }
+        Reason::Exited { oom: true, .. } => "it was killed for want of memory".to_owned(),
+        Reason::Exited { code, .. } => format!("it ended with code {code}"),
+        other => other.word().replace('_', " "),
+    };
+    format!("{what}: {why}")
+}

@@ -1,0 +1,162 @@
+//! What the agent says about itself and its workloads: the shapes of `status -o json` and of the API.
+//!
+//! Keys are stable. The reconcile loop publishes a [`Snapshot`] after each pass; everybody else only reads it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything the loop publishes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// Version of the agent.
+    pub version: String,
+    /// Process id of the agent.
+    pub pid: u32,
+    /// Number of passes so far.
+    pub passes: u64,
+    /// Whether the last pass saw every source and left nothing to do.
+    pub converged: bool,
+    /// Sources and their findings.
+    pub sources: Vec<SourceStatus>,
+    /// Workloads, sorted.
+    pub workloads: Vec<WorkloadStatus>,
+    /// Published ports: `8080/tcp` -> pod name and port.
+    pub ports: BTreeMap<String, String>,
+    /// What the last plan wanted to do, and why.
+    pub plan: Vec<StepStatus>,
+}
+
+/// A source of manifests.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// The directory as given.
+    pub path: String,
+    /// `ok`, `degraded` (some files have errors: their last good version stays) or `failed` (it cannot be read:
+    /// everything of it stays).
+    pub state: String,
+    /// Manifest files in it.
+    pub files: usize,
+    /// Errors of its files, rendered for people, one each.
+    pub errors: Vec<String>,
+    /// Warnings, rendered for people.
+    pub warnings: Vec<String>,
+    /// When it was last read without an error, in seconds of Unix time.
+    pub last_success: Option<i64>,
+}
+
+/// One workload.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadStatus {
+    /// Kind as written.
+    pub kind: String,
+    /// Namespace or Compose project.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `Pending`, `Running`, `Succeeded`, `Failed`, `Stopping`.
+    pub phase: String,
+    /// Pods wished.
+    pub desired: u32,
+    /// Pods that can serve.
+    pub ready: u32,
+    /// Pods of the newest version.
+    pub updated: u32,
+    /// The file it comes from.
+    pub source: String,
+    /// Set while the file is broken or gone wrong: the last good version is kept.
+    pub held: Option<HeldStatus>,
+    /// Why it is not further on: word and sentence.
+    pub waiting: Vec<WaitStatus>,
+    /// Its pods.
+    pub pods: Vec<PodStatus>,
+}
+
+/// Why a workload is frozen at its last good version.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldStatus {
+    /// One word: `broken`, `unreadable`, `budget`, ...
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+}
+
+/// What a workload waits for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitStatus {
+    /// The word of the hold.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+}
+
+/// One pod.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    /// Unique id.
+    pub uid: String,
+    /// Name.
+    pub name: String,
+    /// `Pending`, `Running`, `Succeeded`, `Failed`, `Stopping`.
+    pub phase: String,
+    /// Whether it can serve.
+    pub ready: bool,
+    /// Its IPv4 address.
+    pub ip: Option<String>,
+    /// Label of its version.
+    pub revision: String,
+    /// When it was made, in seconds of Unix time.
+    pub created: i64,
+    /// Its containers, init containers first.
+    pub containers: Vec<ContainerStatus>,
+}
+
+/// One container.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerStatus {
+    /// Name.
+    pub name: String,
+    /// Image as written, normalised.
+    pub image: String,
+    /// Digest it stands for.
+    pub digest: Option<String>,
+    /// `waiting`, `running` or `exited`.
+    pub state: String,
+    /// Whether it can serve.
+    pub ready: bool,
+    /// An init container.
+    pub init: bool,
+    /// Process id on the host, while running.
+    pub pid: Option<u32>,
+    /// Starts after the first.
+    pub restarts: u32,
+    /// Seconds since it started, while running.
+    pub running_seconds: Option<u64>,
+    /// Exit code of the last attempt that ended.
+    pub exit_code: Option<i32>,
+    /// `Completed`, `Error`, `OOMKilled`, `CannotStart`, ...
+    pub reason: Option<String>,
+    /// Termination message or error.
+    pub message: Option<String>,
+}
+
+/// A step of the last plan.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepStatus {
+    /// The action's word.
+    pub action: String,
+    /// The workload, as `Kind/namespace/name`.
+    pub workload: Option<String>,
+    /// The reason's word.
+    pub reason: String,
+    /// Field-level changes.
+    pub changes: Vec<String>,
+}

@@ -1,0 +1,333 @@
+//! Metrics of the agent and readings of its containers, in Prometheus' text format.
+//!
+//! Owns a registry of its own (never the global one), so that several agents fit into one test. What the loop does is
+//! counted as it happens; what it publishes is taken from its snapshots; what the kernel knows about containers is
+//! read at the moment of a scrape and at no other time, so that an idle agent is idle.
+
+mod containers;
+mod logging;
+mod names;
+mod process;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::{
+    Counter, CounterVec, Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry,
+    TextEncoder,
+};
+use spec::workload::WorkloadId;
+
+use crate::status::Snapshot;
+
+pub use containers::{Readings, gather};
+pub use logging::init as init_logging;
+pub use names::{Kind, METRICS, Metric};
+
+/// The media type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Counters and gauges of one agent. Cheap to clone: all clones are the same counters.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    reconciles: CounterVec,
+    reconcile_seconds: Histogram,
+    last_reconcile: Gauge,
+    actions: CounterVec,
+    action_seconds: HistogramVec,
+    planned: Gauge,
+    workloads: GaugeVec,
+    held: GaugeVec,
+    waiting: GaugeVec,
+    pods: GaugeVec,
+    containers: GaugeVec,
+    ports: Gauge,
+    restarts: CounterVec,
+    ooms: CounterVec,
+    probes: CounterVec,
+    probe_seconds: HistogramVec,
+    pulls: CounterVec,
+    pull_bytes: Counter,
+    pull_seconds: Histogram,
+    manifests: GaugeVec,
+    findings: GaugeVec,
+    source_failed: GaugeVec,
+    source_success: GaugeVec,
+    events: CounterVec,
+    events_lost: Counter,
+    /// Label sets of restarts and OOMs in use, so that those of vanished workloads can be dropped. Held for a few
+    /// map operations only.
+    container_series: Mutex<BTreeSet<[String; 3]>>,
+}
+
+/// Series with the same labels.
+type Labels<'a> = &'a [&'a str];
+
+const PHASES: [&str; 5] = ["Pending", "Running", "Succeeded", "Failed", "Stopping"];
+const STATES: [&str; 3] = ["waiting", "running", "exited"];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// Fresh counters.
+    #[must_use]
+    pub fn new() -> Self {
+        const QUICK: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+        const SLOW: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0];
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        let build = make.gauges(names::BUILD_INFO);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH]).set(1.0);
+        let inner = Inner {
+            reconciles: make.counters(names::RECONCILES),
+            reconcile_seconds: make.histograms(names::RECONCILE_SECONDS, QUICK).with_label_values(NONE),
+            last_reconcile: make.gauges(names::LAST_RECONCILE).with_label_values(NONE),
+            actions: make.counters(names::ACTIONS),
+            action_seconds: make.histograms(names::ACTION_SECONDS, SLOW),
+            planned: make.gauges(names::PLANNED).with_label_values(NONE),
+            workloads: make.gauges(names::WORKLOADS),
+            held: make.gauges(names::HELD),
+            waiting: make.gauges(names::WAITING),
+            pods: make.gauges(names::PODS),
+            containers: make.gauges(names::CONTAINERS),
+            ports: make.gauges(names::PORTS).with_label_values(NONE),
+            restarts: make.counters(names::RESTARTS),
+            ooms: make.counters(names::OOMS),
+            probes: make.counters(names::PROBES),
+            probe_seconds: make.histograms(names::PROBE_SECONDS, QUICK),
+            pulls: make.counters(names::PULLS),
+            pull_bytes: make.counters(names::PULL_BYTES).with_label_values(NONE),
+            pull_seconds: make.histograms(names::PULL_SECONDS, SLOW).with_label_values(NONE),
+            manifests: make.gauges(names::MANIFESTS),
+            findings: make.gauges(names::FINDINGS),
+            source_failed: make.gauges(names::SOURCE_FAILED),
+            source_success: make.gauges(names::SOURCE_SUCCESS),
+            events: make.counters(names::EVENTS),
+            events_lost: make.counters(names::EVENTS_LOST).with_label_values(NONE),
+            container_series: Mutex::new(BTreeSet::new()),
+            registry: registry.clone(),
+        };
+        let metrics = Self(Arc::new(inner));
+        metrics.start_at_zero();
+        metrics
+    }
+
+    /// Series whose labels are known beforehand exist from the first scrape on, so that `rate()` sees their first
+    /// step.
+    fn start_at_zero(&self) {
+        let inner = &self.0;
+        for outcome in ["ok", "error"] {
+            inner.reconciles.with_label_values(&[outcome]);
+            inner.pulls.with_label_values(&[outcome]);
+        }
+        for kind in ["normal", "warning"] {
+            inner.events.with_label_values(&[kind]);
+        }
+        self.observe_snapshot(&Snapshot::default());
+    }
+
+    /// A pass of the loop has ended.
+    pub fn reconcile(&self, elapsed: Duration, ok: bool) {
+        self.0.reconciles.with_label_values(&[outcome(ok)]).inc();
+        self.0.reconcile_seconds.observe(elapsed.as_secs_f64());
+        if ok {
+            self.0.last_reconcile.set(unix_now());
+        }
+    }
+
+    /// An action has ended. `word` and `reason` are the words of the plan.
+    pub fn action(&self, word: &'static str, reason: &'static str, ok: bool, elapsed: Duration) {
+        self.0.actions.with_label_values(&[word, reason, outcome(ok)]).inc();
+        self.0.action_seconds.with_label_values(&[word]).observe(elapsed.as_secs_f64());
+    }
+
+    /// A container was started again.
+    pub fn container_restart(&self, workload: &WorkloadId, container: &str) {
+        self.container_series(workload, container, &self.0.restarts).inc();
+    }
+
+    /// A container was ended by the kernel for want of memory.
+    pub fn container_oom(&self, workload: &WorkloadId, container: &str) {
+        self.container_series(workload, container, &self.0.ooms).inc();
+    }
+
+    fn container_series(&self, workload: &WorkloadId, container: &str, of: &CounterVec) -> Counter {
+        let labels = [workload.namespace.clone(), workload.name.clone(), container.to_owned()];
+        let series = of.with_label_values(&[labels[0].as_str(), &labels[1], &labels[2]]);
+        self.0.container_series.lock().unwrap_or_else(PoisonError::into_inner).insert(labels);
+        series
+    }
+
+    /// A pull from a registry has ended. `bytes` are the compressed ones that were fetched.
+    pub fn image_pull(&self, ok: bool, bytes: u64, elapsed: Duration) {
+        self.0.pulls.with_label_values(&[outcome(ok)]).inc();
+        self.0.pull_bytes.inc_by(as_float(bytes));
+        if ok {
+            self.0.pull_seconds.observe(elapsed.as_secs_f64());
+        }
+    }
+
+    /// A source was read without an error at this Unix time.
+    pub fn source_success(&self, source: &str, unix: f64) {
+        self.0.source_success.with_label_values(&[source]).set(unix);
+    }
+
+    /// A probe has its answer. `probe` is `startup`, `readiness` or `liveness`.
+    pub fn probe(&self, probe: &'static str, ok: bool, elapsed: Duration) {
+        self.0.probes.with_label_values(&[probe, outcome(ok)]).inc();
+        self.0.probe_seconds.with_label_values(&[probe]).observe(elapsed.as_secs_f64());
+    }
+
+    /// An event was recorded; `stored` is false when the journal could not take it.
+    pub fn event(&self, kind: &'static str, stored: bool) {
+        self.0.events.with_label_values(&[kind]).inc();
+        if !stored {
+            self.0.events_lost.inc();
+        }
+    }
+
+    /// Sets every gauge that follows from what the loop has published.
+    pub fn observe_snapshot(&self, snapshot: &Snapshot) {
+        let inner = &self.0;
+        let pods = || snapshot.workloads.iter().flat_map(|workload| &workload.pods);
+        count(&inner.workloads, &PHASES, snapshot.workloads.iter().map(|workload| workload.phase.as_str()));
+        count(&inner.pods, &PHASES, pods().map(|pod| pod.phase.as_str()));
+        count(&inner.containers, &STATES, pods().flat_map(|pod| &pod.containers).map(|c| c.state.as_str()));
+        count(&inner.held, &[], snapshot.workloads.iter().filter_map(|w| Some(w.held.as_ref()?.reason.as_str())));
+        let waits = snapshot.workloads.iter().filter_map(|w| Some(w.waiting.first()?.reason.as_str()));
+        count(&inner.waiting, &[], waits);
+        inner.ports.set(as_float(snapshot.ports.len() as u64));
+        inner.planned.set(as_float(snapshot.plan.len() as u64));
+
+        let (mut ok, mut broken, mut errors, mut warnings) = (0, 0, 0, 0);
+        inner.source_failed.reset();
+        for source in &snapshot.sources {
+            let bad = source.errors.len().min(source.files);
+            ok += source.files - bad;
+            broken += bad;
+            errors += source.errors.len();
+            warnings += source.warnings.len();
+            let failed = if source.state == "failed" { 1.0 } else { 0.0 };
+            inner.source_failed.with_label_values(&[source.path.as_str()]).set(failed);
+        }
+        for (vector, label, value) in [
+            (&inner.manifests, "ok", ok),
+            (&inner.manifests, "broken", broken),
+            (&inner.findings, "error", errors),
+            (&inner.findings, "warning", warnings),
+        ] {
+            vector.with_label_values(&[label]).set(as_float(value as u64));
+        }
+        self.forget_gone(snapshot);
+    }
+
+    /// Drops series of workloads that are gone: cardinality is bounded by what the manifests name now.
+    fn forget_gone(&self, snapshot: &Snapshot) {
+        let mut series = self.0.container_series.lock().unwrap_or_else(PoisonError::into_inner);
+        series.retain(|[namespace, workload, container]| {
+            let stays = snapshot.workloads.iter().any(|w| w.namespace == *namespace && w.name == *workload);
+            if !stays {
+                for vector in [&self.0.restarts, &self.0.ooms] {
+                    // "Not there" is as good as removed.
+                    drop(vector.remove_label_values(&[namespace.as_str(), workload, container]));
+                }
+            }
+            stays
+        });
+    }
+
+    /// Everything that is counted, with the agent's own process, without readings of containers.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.text_with(&Readings::default())
+    }
+
+    /// Everything that is counted, and these readings of containers.
+    #[must_use]
+    pub fn text_with(&self, readings: &Readings) -> String {
+        let mut families = self.0.registry.gather();
+        let scraped = Registry::new();
+        readings.register(&Maker(&scraped));
+        process::register(&Maker(&scraped));
+        families.extend(scraped.gather());
+        let mut out = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&families, &mut out) {
+            tracing::error!(%error, "metrics could not be encoded");
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+/// No labels.
+const NONE: Labels<'static> = &[];
+
+/// Makes series from entries of the table and registers them.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn counters(&self, metric: Metric) -> CounterVec {
+        debug_assert_eq!(metric.kind, Kind::Counter);
+        self.register(CounterVec::new(Opts::new(metric.name, metric.help), metric.labels))
+    }
+
+    fn gauges(&self, metric: Metric) -> GaugeVec {
+        debug_assert_eq!(metric.kind, Kind::Gauge);
+        self.register(GaugeVec::new(Opts::new(metric.name, metric.help), metric.labels))
+    }
+
+    fn histograms(&self, metric: Metric, buckets: &[f64]) -> HistogramVec {
+        debug_assert_eq!(metric.kind, Kind::Histogram);
+        let opts = HistogramOpts::new(metric.name, metric.help).buckets(buckets.to_vec());
+        self.register(HistogramVec::new(opts, metric.labels))
+    }
+
+    fn register<T: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<T>) -> T {
+        let made = made.expect("names and labels of the table are valid, a test makes them all");
+        self.0.register(Box::new(made.clone())).expect("names of the table are unique, a test makes them all");
+        made
+    }
+}
+
+/// Sets a gauge for each label to the number of times that it occurs; known labels are there even at zero.
+fn count<'a>(vector: &GaugeVec, known: &[&str], seen: impl Iterator<Item = &'a str>) {
+    vector.reset();
+    for label in known {
+        vector.with_label_values(&[*label]).set(0.0);
+    }
+    for label in seen {
+        vector.with_label_values(&[label]).inc();
+    }
+}
+
+const fn outcome(ok: bool) -> &'static str {
+    if ok { "ok" } else { "error" }
+}
+
+/// Counters of bytes are floats in Prometheus: exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
+fn as_float(value: u64) -> f64 {
+    value as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact for the next 280 million years")]
+fn unix_now() -> f64 {
+    use crate::clock::Clock as _;
+    crate::clock::HostClock.unix() as f64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! Every metric: name, type, labels and help, in one place. `docs/metrics.md` repeats this list and a test compares
+//! list, document and what `/metrics` serves.
+//!
+//! Rules: base units (seconds, bytes), unit in the plural, counters end in `_total`, times of a last success in
+//! `_timestamp_seconds`, facts about the build in `_info`. Labels come from enums or from names in manifests, never
+//! from messages, digests or paths. Series of one container live only as long as the container.
+
+/// What kind of series it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations in buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// The word of the exposition format.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it counts or measures.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($ident:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(pub(super) const $ident: Metric =
+            Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
+        /// Every metric, in the order of the documentation.
+        pub const METRICS: &[Metric] = &[$($ident),*];
+    };
+}
+
+metrics! {
+    BUILD_INFO = Gauge "mainstay_build_info" ["version", "architecture"]
+        "Always 1; the labels say what was built.";
+
+    RECONCILES = Counter "mainstay_reconciles_total" ["outcome"]
+        "Passes of the reconcile loop.";
+    RECONCILE_SECONDS = Histogram "mainstay_reconcile_duration_seconds" []
+        "Time that a pass took, from reading the facts to handing out the actions.";
+    LAST_RECONCILE = Gauge "mainstay_last_reconcile_success_timestamp_seconds" []
+        "Unix time of the last pass without an error.";
+    ACTIONS = Counter "mainstay_actions_total" ["action", "reason", "outcome"]
+        "Actions that were carried out, with the reason that the plan gave.";
+    ACTION_SECONDS = Histogram "mainstay_action_duration_seconds" ["action"]
+        "Time that an action took.";
+    PLANNED = Gauge "mainstay_planned_actions" []
+        "Actions of the last plan.";
+
+    WORKLOADS = Gauge "mainstay_workloads" ["phase"]
+        "Workloads by phase.";
+    HELD = Gauge "mainstay_workloads_held" ["reason"]
+        "Workloads that are frozen at their last good version.";
+    WAITING = Gauge "mainstay_workloads_waiting" ["reason"]
+        "Workloads that wait for something before they go on.";
+    PODS = Gauge "mainstay_pods" ["phase"]
+        "Pods by phase.";
+    CONTAINERS = Gauge "mainstay_containers" ["state"]
+        "Containers of all pods by state.";
+    PORTS = Gauge "mainstay_published_ports" []
+        "Ports of the host that lead to a pod.";
+    RESTARTS = Counter "mainstay_container_restarts_total" ["namespace", "workload", "container"]
+        "Starts of a container after its first one.";
+    OOMS = Counter "mainstay_container_ooms_total" ["namespace", "workload", "container"]
+        "Ends of a container for want of memory.";
+    PROBES = Counter "mainstay_probes_total" ["probe", "outcome"]
+        "Probes that were carried out.";
+    PROBE_SECONDS = Histogram "mainstay_probe_duration_seconds" ["probe"]
+        "Time until a probe had its answer.";
+
+    PULLS = Counter "mainstay_image_pulls_total" ["outcome"]
+        "Images that were fetched from a registry, or were to be.";
+    PULL_BYTES = Counter "mainstay_image_pull_bytes_total" []
+        "Compressed bytes of fetched images.";
+    PULL_SECONDS = Histogram "mainstay_image_pull_duration_seconds" []
+        "Time from asking for an image until it was unpacked and verified.";
+
+    MANIFESTS = Gauge "mainstay_manifests" ["state"]
+        "Manifest files by state: ok, or broken (their last good version is kept).";
+    FINDINGS = Gauge "mainstay_manifest_findings" ["severity"]
+        "Errors and warnings about manifests that `mainstay status` shows.";
+    SOURCE_FAILED = Gauge "mainstay_source_failed" ["source"]
+        "1 while a source cannot be read as a whole; everything of it stays as it is.";
+    SOURCE_SUCCESS = Gauge "mainstay_source_last_success_timestamp_seconds" ["source"]
+        "Unix time at which a source was last read without an error.";
+
+    EVENTS = Counter "mainstay_events_total" ["type"]
+        "Events that were recorded.";
+    EVENTS_LOST = Counter "mainstay_events_lost_total" []
+        "Events that could not be written to the journal.";
+
+    CPU = Counter "mainstay_container_cpu_seconds_total" ["namespace", "workload", "pod", "container"]
+        "CPU time that a container used.";
+    THROTTLED = Counter "mainstay_container_cpu_throttled_seconds_total" ["namespace", "workload", "pod", "container"]
+        "Time for which a container was kept from the CPU by its limit.";
+    WORKING_SET = Gauge "mainstay_container_memory_working_set_bytes" ["namespace", "workload", "pod", "container"]
+        "Memory of a container without reclaimable page cache; the kernel ends it when this reaches the limit.";
+    MEMORY = Gauge "mainstay_container_memory_bytes" ["namespace", "workload", "pod", "container"]
+        "Memory of a container, page cache included.";
+    MEMORY_LIMIT = Gauge "mainstay_container_memory_limit_bytes" ["namespace", "workload", "pod", "container"]
+        "Memory limit of a container; absent without one.";
+    PIDS = Gauge "mainstay_container_pids" ["namespace", "workload", "pod", "container"]
+        "Processes and threads of a container.";
+    FS_READ = Counter "mainstay_container_fs_read_bytes_total" ["namespace", "workload", "pod", "container"]
+        "Bytes that a container read from block devices.";
+    FS_WRITE = Counter "mainstay_container_fs_write_bytes_total" ["namespace", "workload", "pod", "container"]
+        "Bytes that a container wrote to block devices.";
+    NET_RX_BYTES = Counter "mainstay_pod_network_receive_bytes_total" ["namespace", "workload", "pod"]
+        "Bytes that a pod received.";
+    NET_TX_BYTES = Counter "mainstay_pod_network_transmit_bytes_total" ["namespace", "workload", "pod"]
+        "Bytes that a pod sent.";
+    NET_RX_PACKETS = Counter "mainstay_pod_network_receive_packets_total" ["namespace", "workload", "pod"]
+        "Packets that a pod received.";
+    NET_TX_PACKETS = Counter "mainstay_pod_network_transmit_packets_total" ["namespace", "workload", "pod"]
+        "Packets that a pod sent.";
+    SCRAPE_FAILURES = Gauge "mainstay_scrape_failures" []
+        "Containers and pods whose readings could not be taken for this answer.";
+
+    PROCESS_CPU = Counter "process_cpu_seconds_total" []
+        "CPU time that the agent used.";
+    PROCESS_RSS = Gauge "process_resident_memory_bytes" []
+        "Resident memory of the agent.";
+    PROCESS_VIRTUAL = Gauge "process_virtual_memory_bytes" []
+        "Virtual memory of the agent.";
+    PROCESS_FDS = Gauge "process_open_fds" []
+        "Open file descriptors of the agent.";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" []
+        "File descriptors that the agent may open.";
+    PROCESS_THREADS = Gauge "process_threads" []
+        "Threads of the agent.";
+    PROCESS_START = Gauge "process_start_time_seconds" []
+        "Unix time at which the agent started.";
+}

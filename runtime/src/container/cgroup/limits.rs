@@ -1,0 +1,164 @@
+//! From resources to cgroup files.
+
+use std::path::Path;
+
+use spec::pod::Resources;
+
+use super::{CgroupError, Layout, Result, write};
+
+/// Length of a CPU period in microseconds.
+const PERIOD: u64 = 100_000;
+
+/// CPU shares (version 1 scale) of a container: those asked for, else by request (Kubernetes
+/// `MilliCPUToShares`); `None` when neither is there.
+fn shares(resources: &Resources) -> Option<u64> {
+    resources
+        .cpu_shares
+        .or_else(|| resources.cpu_request_milli.map(|milli| milli * 1024 / 1000))
+        .map(|s| s.clamp(2, 262_144))
+}
+
+/// Weight (version 2 scale) for shares (OCI and Kubernetes formula).
+fn weight(shares: u64) -> u64 {
+    1 + (shares.saturating_sub(2) * 9999) / 262_142
+}
+
+/// Quota in microseconds of [`PERIOD`]; the kernel takes no less than 1 ms.
+fn quota(milli: u64) -> u64 {
+    (milli * PERIOD / 1000).max(1000)
+}
+
+/// Bytes of memory and swap together: as asked, else no swap beyond the memory limit (Kubernetes NoSwap).
+fn memory_and_swap(resources: &Resources) -> Option<i64> {
+    resources.memory_swap_limit.or_else(|| resources.memory_limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)))
+}
+
+pub(super) fn apply(layout: &Layout, path: &str, resources: &Resources) -> Result<Vec<String>> {
+    match layout.v2_dir(path) {
+        Some(dir) => apply_v2(&dir, resources),
+        None => apply_v1(layout, path, resources),
+    }
+}
+
+/// Writes a limit whose file tells by its absence that the controller is missing.
+fn limit(dir: Option<&Path>, file: &str, value: &str, field: &'static str, controller: &'static str) -> Result<()> {
+    match dir {
+        Some(dir) if dir.join(file).exists() => write(&dir.join(file), value),
+        _ => Err(CgroupError::NoController { field, controller }),
+    }
+}
+
+/// Writes a preference; failing is only worth a warning.
+fn prefer(dir: Option<&Path>, files: &[&str], value: &str, field: &str, warnings: &mut Vec<String>) {
+    let done = dir.is_some_and(|dir| files.iter().any(|file| write(&dir.join(file), value).is_ok()));
+    if !done {
+        warnings.push(format!("{field} has no effect on this host"));
+    }
+}
+
+fn apply_v1(layout: &Layout, path: &str, r: &Resources) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let dir = |controller: &str| layout.v1_dir(controller, path);
+    if let Some(shares) = shares(r) {
+        prefer(dir("cpu").as_deref(), &["cpu.shares"], &shares.to_string(), "CPU request", &mut warnings);
+    }
+    if let Some(milli) = r.cpu_limit_milli {
+        let cpu = dir("cpu");
+        limit(cpu.as_deref(), "cpu.cfs_period_us", &PERIOD.to_string(), "CPU limit", "cpu")?;
+        limit(cpu.as_deref(), "cpu.cfs_quota_us", &quota(milli).to_string(), "CPU limit", "cpu")?;
+    }
+    let memory = dir("memory");
+    if let Some(bytes) = r.memory_limit {
+        let set = || limit(memory.as_deref(), "memory.limit_in_bytes", &bytes.to_string(), "memory limit", "memory");
+        if let Err(error) = set() {
+            // The kernel wants memory <= memory + swap at every moment: when both grow, the sum goes first.
+            let (Some(both), Some(dir)) = (memory_and_swap(r), &memory) else { return Err(error) };
+            write(&dir.join("memory.memsw.limit_in_bytes"), &both.to_string()).map_err(|_| error)?;
+            set()?;
+        }
+    }
+    if let Some(both) = memory_and_swap(r) {
+        // Without swap accounting there is no such file.
+        if memory.as_ref().is_some_and(|dir| dir.join("memory.memsw.limit_in_bytes").exists()) {
+            limit(memory.as_deref(), "memory.memsw.limit_in_bytes", &both.to_string(), "swap limit", "memory")?;
+        } else if r.memory_swap_limit.is_some() {
+            warnings.push("swap limit has no effect on this host".to_owned());
+        }
+    }
+    if r.oom_kill_disable {
+        limit(memory.as_deref(), "memory.oom_control", "1", "oom_kill_disable", "memory")?;
+    }
+    if let Some(max) = r.pids_limit {
+        let value = if max <= 0 { "max".to_owned() } else { max.to_string() };
+        limit(dir("pids").as_deref(), "pids.max", &value, "pids limit", "pids")?;
+    }
+    if let Some(cpus) = &r.cpuset {
+        limit(dir("cpuset").as_deref(), "cpuset.cpus", cpus, "cpuset", "cpuset")?;
+    }
+    if let Some(weight) = r.blkio_weight {
+        let files = ["blkio.weight", "blkio.bfq.weight"];
+        prefer(dir("blkio").as_deref(), &files, &weight.to_string(), "block I/O weight", &mut warnings);
+    }
+    for (size, bytes) in &r.hugepages {
+        let file = format!("hugetlb.{}.limit_in_bytes", page_size(size));
+        limit(dir("hugetlb").as_deref(), &file, &bytes.to_string(), "hugepages limit", "hugetlb")?;
+    }
+    Ok(warnings)
+}
+
+fn apply_v2(dir: &Path, r: &Resources) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let here = Some(dir);
+    if let Some(shares) = shares(r) {
+        prefer(here, &["cpu.weight"], &weight(shares).to_string(), "CPU request", &mut warnings);
+    }
+    if let Some(milli) = r.cpu_limit_milli {
+        limit(here, "cpu.max", &format!("{} {PERIOD}", quota(milli)), "CPU limit", "cpu")?;
+    }
+    if let Some(bytes) = r.memory_limit {
+        limit(here, "memory.max", &bytes.to_string(), "memory limit", "memory")?;
+        // The whole container goes, not one process of it (Kubernetes on version 2).
+        let _ = write(&dir.join("memory.oom.group"), "1");
+    }
+    if let Some(both) = memory_and_swap(r) {
+        let value = match (both, r.memory_limit) {
+            (i64::MIN..0, _) => "max".to_owned(),
+            (_, Some(limit)) => both.unsigned_abs().saturating_sub(limit).to_string(),
+            (_, None) => both.to_string(),
+        };
+        if dir.join("memory.swap.max").exists() {
+            limit(here, "memory.swap.max", &value, "swap limit", "memory")?;
+        } else if r.memory_swap_limit.is_some() {
+            warnings.push("swap limit has no effect on this host".to_owned());
+        }
+    }
+    if r.oom_kill_disable {
+        warnings.push("oom_kill_disable has no effect with cgroup version 2".to_owned());
+    }
+    if let Some(max) = r.pids_limit {
+        let value = if max <= 0 { "max".to_owned() } else { max.to_string() };
+        limit(here, "pids.max", &value, "pids limit", "pids")?;
+    }
+    if let Some(cpus) = &r.cpuset {
+        limit(here, "cpuset.cpus", cpus, "cpuset", "cpuset")?;
+    }
+    if let Some(weight) = r.blkio_weight {
+        // OCI: 10..1000 becomes 1..10000 for io.weight; bfq keeps the scale.
+        let io = 1 + u64::from(weight.saturating_sub(10)) * 9999 / 990;
+        let bfq = dir.join("io.bfq.weight").exists() && write(&dir.join("io.bfq.weight"), &weight.to_string()).is_ok();
+        if !bfq {
+            prefer(here, &["io.weight"], &format!("default {io}"), "block I/O weight", &mut warnings);
+        }
+    }
+    for (size, bytes) in &r.hugepages {
+        let file = format!("hugetlb.{}.max", page_size(size));
+        limit(here, &file, &bytes.to_string(), "hugepages limit", "hugetlb")?;
+    }
+    Ok(warnings)
+}
+
+/// `2Mi` (Kubernetes `hugepages-2Mi`) as cgroup files have it: `2MB`.
+fn page_size(name: &str) -> String {
+    let name = name.strip_prefix("hugepages-").unwrap_or(name);
+    name.strip_suffix('i').map_or_else(|| name.to_owned(), |short| format!("{short}B"))
+}

@@ -1,0 +1,267 @@
+//! What an attempt is started with: the container's spec over the image's configuration.
+//!
+//! Rules: Kubernetes API, Container.command and .args (a command without args drops the image's CMD); OCI image
+//! specification, config.md (Entrypoint, Cmd, Env, User, WorkingDir, StopSignal).
+
+use std::path::PathBuf;
+
+use spec::observed::PodRecord;
+use spec::pod::{ContainerSpec, PodSpec};
+
+use crate::api::ContainerStart;
+use crate::container::{ContainerConfig, Env, Mount, MountKind, Namespace, Namespaces, Rootfs, User};
+use crate::image::store::Image;
+
+use super::layout::{Attempt, Layout};
+
+/// What is wrong with a container for its image.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfigError {
+    /// Neither the manifest nor the image says what to run.
+    #[error("container `{0}` has nothing to run: the image has no ENTRYPOINT and no CMD, and the manifest no command")]
+    NothingToRun(String),
+    /// `runAsNonRoot` and user 0.
+    #[error("container `{0}` must not run as root (runAsNonRoot), but its user is 0")]
+    IsRoot(String),
+    /// A named user cannot be proved not to be root by name alone; its number says.
+    #[error("cannot resolve the user of container `{container}`")]
+    User {
+        /// The container.
+        container: String,
+        /// Why.
+        source: crate::container::users::UserError,
+    },
+    /// The pod has no name.
+    #[error("stop signal `{0}` does not exist")]
+    Signal(String),
+}
+
+/// Program and arguments.
+pub(super) fn argv(container: &ContainerSpec, image: &Image) -> Result<Vec<String>, ConfigError> {
+    let config = image.config.config().as_ref();
+    let from_image = |get: fn(&oci_spec::image::Config) -> &Option<Vec<String>>| {
+        config.and_then(|config| get(config).clone()).unwrap_or_default()
+    };
+    let mut argv = match &container.command {
+        Some(command) => command.clone(),
+        None => from_image(|config| config.entrypoint()),
+    };
+    match (&container.args, &container.command) {
+        (Some(args), _) => argv.extend(args.iter().cloned()),
+        (None, Some(_)) => {}
+        (None, None) => argv.extend(from_image(|config| config.cmd())),
+    }
+    if argv.is_empty() { Err(ConfigError::NothingToRun(container.name.clone())) } else { Ok(argv) }
+}
+
+/// Who it runs as.
+fn user(pod: &PodSpec, container: &ContainerSpec, image: &Image) -> Result<User, ConfigError> {
+    let security = &container.security;
+    let image_user = image.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
+    let text = match (security.run_as_user, &security.user) {
+        (Some(uid), _) => match security.run_as_group {
+            Some(gid) => format!("{uid}:{gid}"),
+            None => uid.to_string(),
+        },
+        (None, Some(user)) => user.clone(),
+        (None, None) => image_user,
+    };
+    let mut user = crate::container::users::resolve(&image.layers, &text, &security.group_add)
+        .map_err(|source| ConfigError::User { container: container.name.clone(), source })?;
+    if let (None, Some(gid)) = (security.run_as_user, security.run_as_group) {
+        user.gid = gid;
+    }
+    if user.uid == 0 && security.run_as_non_root == Some(true) {
+        return Err(ConfigError::IsRoot(container.name.clone()));
+    }
+    user.additional_gids.extend(pod.fs_group);
+    user.additional_gids.extend(&pod.supplemental_groups);
+    Ok(user)
+}
+
+/// The variables: the image's, then the manifest's over them, and the host name as Docker and Kubernetes set it.
+fn env(start: &ContainerStart, image: &Image, hostname: &str) -> Env {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut set = |name: &str, value: &str| match all.iter_mut().find(|(known, _)| known == name) {
+        Some((_, old)) => value.clone_into(old),
+        None => all.push((name.to_owned(), value.to_owned())),
+    };
+    set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    set("HOSTNAME", hostname);
+    if start.container.tty {
+        set("TERM", "xterm");
+    }
+    let from_image = image.config.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
+    for line in &from_image {
+        if let Some((name, value)) = line.split_once('=') {
+            set(name, value);
+        }
+    }
+    for (name, value) in &start.env {
+        set(name, value);
+    }
+    Env(all)
+}
+
+/// The signal that asks a container to stop: the manifest's, else the image's, else SIGTERM.
+pub(super) fn stop_signal(container: &ContainerSpec, image: Option<&Image>) -> Result<i32, ConfigError> {
+    let from_image =
+        image.and_then(|image| image.config.config().as_ref().and_then(|config| config.stop_signal().clone()));
+    let Some(text) = container.stop_signal.clone().or(from_image).filter(|text| !text.is_empty()) else {
+        return Ok(libc::SIGTERM);
+    };
+    parse_signal(&text).ok_or(ConfigError::Signal(text))
+}
+
+/// `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`.
+fn parse_signal(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = name.strip_prefix("RTMIN") {
+        let offset: i32 = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
+        return (0..=30).contains(&offset).then_some(34 + offset);
+    }
+    let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().ok()?;
+    Some(signal as i32)
+}
+
+/// The host name of a pod.
+#[must_use]
+pub(super) fn hostname(record: &PodRecord) -> String {
+    let name = record.spec.hostname.clone().unwrap_or_else(|| record.name.clone());
+    // The kernel takes 64 bytes; Kubernetes cuts at 63.
+    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+}
+
+/// What a container is started with.
+pub(super) struct Inputs<'a> {
+    pub start: &'a ContainerStart,
+    pub image: &'a Image,
+    pub layout: &'a Layout,
+    pub attempt: &'a Attempt,
+    pub volumes: Vec<Mount>,
+    pub log_max_size: u64,
+    pub log_max_files: u32,
+}
+
+/// Puts everything together.
+pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, ConfigError> {
+    let Inputs { start, image, layout, attempt, volumes, log_max_size, log_max_files } = inputs;
+    let (container, record) = (&start.container, &start.pod);
+    let spec = &record.spec;
+    let hostname = hostname(record);
+    let pod_run = layout.pod_run(&record.uid);
+    let pinned = layout.namespaces(&record.uid);
+    let image_dir = image.config.config().as_ref().and_then(|config| config.working_dir().clone());
+    let mut mounts = vec![];
+    for (file, target) in [("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")]
+    {
+        let taken = |mount: &Mount| mount.target == PathBuf::from(target);
+        if !volumes.iter().any(taken) {
+            mounts.push(bind(pod_run.join(file), target));
+        }
+    }
+    for (path, options) in &container.tmpfs {
+        mounts.push(tmpfs(path, options));
+    }
+    mounts.extend(volumes);
+    let log = container.log.clone().unwrap_or_default();
+    let own_network = !spec.host_network;
+    Ok(ContainerConfig {
+        id: attempt.id.clone(),
+        dir: attempt.run.clone(),
+        exit_file: attempt.exit_file(),
+        log_path: (!log.none).then(|| attempt.log()),
+        log_max_size: log.max_size.unwrap_or(log_max_size),
+        log_max_files: log.max_files.unwrap_or(log_max_files),
+        rootfs: Rootfs::Overlay {
+            lowers: image.layers.clone(),
+            upper: attempt.dir.join("upper"),
+            work: attempt.dir.join("work"),
+        },
+        args: argv(container, image)?,
+        env: env(start, image, &hostname),
+        cwd: container.working_dir.clone().or(image_dir).filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".into()),
+        user: user(spec, container, image)?,
+        hostname,
+        domainname: spec.domainname.clone(),
+        namespaces: Namespaces {
+            net: if own_network { Namespace::Path(pinned.join("net")) } else { Namespace::Host },
+            ipc: if spec.host_ipc { Namespace::Host } else { Namespace::Path(pinned.join("ipc")) },
+            uts: if own_network { Namespace::Path(pinned.join("uts")) } else { Namespace::Host },
+            pid: if spec.host_pid { Namespace::Host } else { Namespace::New },
+            user: None,
+        },
+        cgroup_path: attempt.cgroup.clone(),
+        shim_cgroup: layout.shim_cgroup(),
+        mounts,
+        resources: container.resources.clone(),
+        security: container.security.clone(),
+        devices: container.devices.clone(),
+        ulimits: container.ulimits.clone(),
+        // The namespaces exist already: their parameters were set when they were made.
+        sysctls: std::collections::BTreeMap::new(),
+        oom_score_adj: container.resources.oom_score_adj,
+        shm_size: spec.shm_size,
+        stdin: container.stdin,
+        stdin_once: container.stdin_once,
+        tty: container.tty,
+        init: container.init,
+        termination_message_path: Some(
+            container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".to_owned()),
+        ),
+        termination_message_from_log: container.termination_message_from_log,
+    })
+}
+
+fn bind(source: PathBuf, target: &str) -> Mount {
+    Mount {
+        source,
+        target: PathBuf::from(target),
+        kind: MountKind::Bind,
+        read_only: false,
+        recursive_read_only: false,
+        propagation: None,
+    }
+}
+
+/// A memory file system from `path` and comma-separated options (`size=64m,mode=1777`).
+fn tmpfs(path: &str, options: &str) -> Mount {
+    let mut size = None;
+    let mut rest = Vec::new();
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option.strip_prefix("size=").and_then(|text| text.parse().ok()) {
+            Some(bytes) => size = Some(bytes),
+            None => rest.push(option.to_owned()),
+        }
+    }
+    let read_only = rest.iter().any(|option| option == "ro");
+    Mount {
+        source: PathBuf::new(),
+        target: PathBuf::from(path),
+        kind: MountKind::Tmpfs { size, options: rest },
+        read_only,
+        recursive_read_only: false,
+        propagation: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, number) in
+            [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMIN", 34), ("SIGQUIT", 3)]
+        {
+            assert_eq!(parse_signal(text), Some(number), "{text}");
+        }
+        for text in ["", "0", "65", "SIGNOPE", "RTMIN+99", "-1"] {
+            assert_eq!(parse_signal(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Records on disk of pods and attempts: JSON with a schema version, written so that a power cut leaves the old one or
+//! the new one.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use spec::observed::{ContainerFacts, ContainerState, Exit, PodRecord, PodUid};
+use spec::time::Timestamp;
+
+use super::layout::{Attempt, Layout, attempts};
+use crate::container;
+
+/// The schema that is written. Readers accept it and everything before.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    schema: u32,
+    #[serde(flatten)]
+    record: T,
+}
+
+/// What is known of an attempt from the moment it is started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StartRecord {
+    /// Its place in the series of restarts.
+    pub series: u32,
+    /// The boot it was started in.
+    pub boot_id: String,
+    /// The digest it was started from.
+    pub image: spec::digest::Digest,
+    /// The signal that asks it to stop.
+    pub stop_signal: i32,
+    /// When it was started, on the boot-time clock.
+    pub started: Timestamp,
+}
+
+/// A record that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RecordError {
+    /// The disk refuses.
+    #[error("cannot {verb} {}", path.display())]
+    Io {
+        /// read or write.
+        verb: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is damaged.
+    #[error("record {} is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+pub(super) fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), RecordError> {
+    let failed = |source| RecordError::Io { verb: "write", path: path.to_owned(), source };
+    let bytes = serde_json::to_vec(&Versioned { schema: SCHEMA, record }).map_err(|error| failed(error.into()))?;
+    container::record::write_durable(path, &bytes).map_err(failed)
+}
+
+/// `None` when it is not there.
+pub(super) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, RecordError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(RecordError::Io { verb: "read", path: path.to_owned(), source }),
+    };
+    let versioned: Versioned<T> =
+        serde_json::from_slice(&bytes).map_err(|source| RecordError::Damaged { path: path.to_owned(), source })?;
+    Ok(Some(versioned.record))
+}
+
+/// Every pod there is a record of. A directory without a readable one is told apart, never removed here.
+pub(super) fn pods(layout: &Layout) -> (Vec<PodRecord>, Vec<(PodUid, Option<RecordError>)>) {
+    let mut found = Vec::new();
+    let mut damaged = Vec::new();
+    for entry in std::fs::read_dir(layout.pods()).into_iter().flatten().flatten() {
+        let uid = PodUid(entry.file_name().to_string_lossy().into_owned());
+        match read::<PodRecord>(&layout.pod(&uid).join("pod.json")) {
+            Ok(Some(record)) => found.push(record),
+            Ok(None) => damaged.push((uid, None)),
+            Err(error) => damaged.push((uid, Some(error))),
+        }
+    }
+    (found, damaged)
+}
+
+/// The newest attempt of a container; `None` when there never was one.
+pub(super) fn newest(
+    layout: &Layout,
+    uid: &PodUid,
+    name: &str,
+    boot_id: &str,
+) -> Result<Option<(Attempt, ContainerFacts)>, container::ContainerError> {
+    for number in attempts(&layout.container(uid, name)).into_iter().rev() {
+        let attempt = layout.attempt(uid, name, number);
+        let Ok(Some(start)) = read::<StartRecord>(&attempt.start_file()) else { continue };
+        let state = state(&attempt, &start, boot_id)?;
+        return Ok(Some((attempt, ContainerFacts { attempt: number, series: start.series, state })));
+    }
+    Ok(None)
+}
+
+/// How an attempt is. One that ran in an earlier boot and has no exit record ended with that boot.
+fn state(attempt: &Attempt, start: &StartRecord, boot_id: &str) -> Result<ContainerState, container::ContainerError> {
+    if let Some(record) = container::record::read_exit(&attempt.exit_file()) {
+        return Ok(ContainerState::Exited(record.exit));
+    }
+    if start.boot_id != boot_id {
+        // Also when only the run directory is of another boot: whatever may be left of it must not run on.
+        container::cleanup(&attempt.run, &attempt.cgroup)?;
+        return Ok(ContainerState::Exited(ended_with_boot(start)));
+    }
+    Ok(match container::inspect(&attempt.run, &attempt.exit_file(), &attempt.cgroup)? {
+        container::ContainerState::Running(shim) => ContainerState::Running { pid: shim.pid, started: shim.started },
+        container::ContainerState::Exited(exit) => ContainerState::Exited(exit),
+        container::ContainerState::Lost(exit) => ContainerState::Exited(Exit { started: Some(start.started), ..exit }),
+    })
+}
+
+fn ended_with_boot(start: &StartRecord) -> Exit {
+    Exit {
+        code: 137,
+        signal: Some(libc::SIGKILL),
+        oom: false,
+        started: Some(start.started),
+        finished: start.started,
+        finished_unix: 0,
+        boot_id: start.boot_id.clone(),
+        error: Some("the host was restarted".to_owned()),
+        message: None,
+    }
+}

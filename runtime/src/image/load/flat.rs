@@ -1,0 +1,204 @@
+//! `mainstay unpack`: all layers of an image in one plain directory, as a container would see them.
+//!
+//! Works in a directory of its own below the destination, so that nothing outside of it is touched, and moves the
+//! finished tree up. On failure everything that was made is removed.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, RenameFlags, Timespec, Timestamps, openat, renameat_with};
+use spec::digest::Digest;
+use spec::image_ref::ImageRef;
+
+use super::{Bundle, Planned, open_layer, plan};
+use crate::image::store::{Image, Store, StoreError, open_path};
+use crate::image::unpack::{
+    Limits, Merge, Take, UnpackError, Unpacked, copy_xattrs, describe, names, remove, remove_path, unpack,
+};
+
+/// The time of directories that no layer describes, so that an image is the same wherever it is unpacked.
+const EPOCH: Timestamps = Timestamps {
+    last_access: Timespec { tv_sec: 0, tv_nsec: 0 },
+    last_modification: Timespec { tv_sec: 0, tv_nsec: 0 },
+};
+
+/// What `unpack_to` reads.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// An image of the store.
+    Stored(&'a Store, &'a Image),
+    /// An OCI layout, OCI archive or Docker archive; with a reference when it holds several images.
+    Path(&'a Path, Option<&'a ImageRef>),
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flattened {
+    /// Manifest digest of the image.
+    pub digest: Digest,
+    /// Layers laid over each other.
+    pub layers: usize,
+}
+
+/// Unpacks all layers of an image into `destination`, which must be empty or absent.
+pub fn unpack_to(source: Source<'_>, destination: &Path, limits: &Limits) -> Result<Flattened, StoreError> {
+    let target = Target::prepare(destination)?;
+    let flattened = match source {
+        Source::Stored(store, image) => target.stored(store, image)?,
+        Source::Path(path, reference) => target.bundle(path, reference, limits)?,
+    };
+    target.finish()?;
+    Ok(flattened)
+}
+
+/// The destination while it is filled. Dropping it before the end empties it.
+struct Target {
+    path: PathBuf,
+    fd: OwnedFd,
+    made: bool,
+    staging: PathBuf,
+    root: OwnedFd,
+    finished: bool,
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        // The error that led here is the one to report.
+        if self.made {
+            let _ = remove_path(&self.path);
+        } else {
+            for name in names(&self.fd).unwrap_or_default() {
+                let _ = remove(self.fd.as_fd(), &name);
+            }
+        }
+    }
+}
+
+impl Target {
+    fn prepare(path: &Path) -> Result<Self, StoreError> {
+        let made = match std::fs::create_dir(path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(StoreError::file("create directory", path)(error)),
+        };
+        let fd = open_path(path)?;
+        if !made && !names(&fd).map_err(StoreError::errno("list", path))?.is_empty() {
+            return Err(StoreError::Load { path: path.to_owned(), reason: "it is not empty".to_owned() });
+        }
+        let staging = path.join(format!(".mainstay-unpack-{}", std::process::id()));
+        let build = || {
+            use std::os::unix::fs::DirBuilderExt as _;
+            std::fs::DirBuilder::new().mode(0o700).create(&staging)?;
+            std::fs::create_dir(staging.join("root"))
+        };
+        let built = build().map_err(StoreError::file("create directory", &staging));
+        match built.and_then(|()| open_path(&staging.join("root"))) {
+            Ok(root) => {
+                rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))
+                    .and_then(|()| rustix::fs::futimens(&root, &EPOCH))
+                    .map_err(StoreError::errno("set mode and time of", &staging))?;
+                Ok(Self { path: path.to_owned(), fd, made, staging, root, finished: false })
+            }
+            Err(error) => {
+                let _ = remove_path(if made { path } else { &staging });
+                Err(error)
+            }
+        }
+    }
+
+    fn bundle(&self, path: &Path, reference: Option<&ImageRef>, limits: &Limits) -> Result<Flattened, StoreError> {
+        let bundle = Bundle::open(path, &self.staging, limits)?;
+        let planned = pick(&bundle, plan(&bundle)?, reference)?;
+        for layer in &planned.layers {
+            let staged = self.staging.join("layer");
+            std::fs::create_dir(&staged).map_err(StoreError::file("create directory", &staged))?;
+            let fd = open_path(&staged)?;
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755))
+                .map_err(StoreError::errno("set the mode of", &staged))?;
+            let again = open_path(&staged)?;
+            let failed = |source| StoreError::Unpack { diff_id: layer.diff_id, source };
+            let mut reader = open_layer(&bundle, layer)?;
+            let list = self.list()?;
+            let (unpacked, found) = unpack(&mut reader, fd, list, limits, Some(self.root.as_fd())).map_err(failed)?;
+            if found != layer.diff_id {
+                return Err(failed(UnpackError::DiffId { expected: layer.diff_id, found }));
+            }
+            reader.finish(&bundle, layer)?;
+            self.lay_over(&again, Take::Move, &unpacked).map_err(failed)?;
+            remove_path(&staged).map_err(StoreError::file("remove", &staged))?;
+        }
+        Ok(Flattened { digest: Digest::of(&planned.manifest), layers: planned.layers.len() })
+    }
+
+    fn stored(&self, store: &Store, image: &Image) -> Result<Flattened, StoreError> {
+        let stack = store.stack(&image.diff_ids)?;
+        for layer in &stack {
+            let fd = open_path(&store.layer_path(&layer.diff_id).join("fs"))?;
+            let unpacked = Unpacked { whiteouts: 1, implied: layer.implied(), ..Unpacked::default() };
+            let failed = |source| StoreError::Unpack { diff_id: layer.diff_id, source };
+            self.lay_over(&fd, Take::Copy, &unpacked).map_err(failed)?;
+        }
+        Ok(Flattened { digest: image.digest, layers: stack.len() })
+    }
+
+    fn lay_over(&self, layer: &OwnedFd, take: Take, unpacked: &Unpacked) -> Result<(), UnpackError> {
+        if unpacked.root_opaque {
+            for name in names(&self.root).map_err(|e| UnpackError::entry("list", b"/", e))? {
+                remove(self.root.as_fd(), &name).map_err(|e| UnpackError::entry("remove", &name, e))?;
+            }
+            rustix::fs::futimens(&self.root, &EPOCH).map_err(|e| UnpackError::entry("set the time of", b"/", e))?;
+        }
+        let hides = unpacked.whiteouts + unpacked.opaques > 0;
+        Merge::new(take, &unpacked.implied, hides, self.root.as_fd()).run(layer)
+    }
+
+    /// A file without a name for the list of a layer.
+    fn list(&self) -> Result<File, StoreError> {
+        let path = self.staging.join("list");
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let fd = openat(rustix::fs::CWD, &path, flags, Mode::from_raw_mode(0o600))
+            .map_err(StoreError::errno("create", &path))?;
+        std::fs::remove_file(&path).map_err(StoreError::file("remove", &path))?;
+        Ok(fd.into())
+    }
+
+    /// Moves the tree up, and gives the destination the attributes of the image's root.
+    fn finish(mut self) -> Result<(), StoreError> {
+        let failed = |operation| StoreError::errno(operation, &self.path);
+        // Read now: moving files out changes the time.
+        let stat = rustix::fs::fstat(&self.root).map_err(failed("look at"))?;
+        for name in names(&self.root).map_err(failed("list"))? {
+            renameat_with(&self.root, name.as_slice(), &self.fd, name.as_slice(), RenameFlags::NOREPLACE)
+                .map_err(failed("move the finished tree into"))?;
+        }
+        copy_xattrs(self.root.as_fd(), self.fd.as_fd()).map_err(failed("set extended attributes of"))?;
+        remove_path(&self.staging).map_err(StoreError::file("remove", &self.staging))?;
+        describe(self.fd.as_fd(), &stat).map_err(failed("set owner, mode and time of"))?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+fn pick(bundle: &Bundle, images: Vec<Planned>, reference: Option<&ImageRef>) -> Result<Planned, StoreError> {
+    let names = |images: &[Planned]| {
+        let names: BTreeSet<String> = images.iter().flat_map(|i| &i.references).map(ToString::to_string).collect();
+        names.into_iter().collect::<Vec<_>>().join(", ")
+    };
+    match reference {
+        Some(reference) => {
+            let all = names(&images);
+            let found = images.into_iter().find(|image| image.references.contains(reference));
+            found.ok_or_else(|| bundle.fault(format!("it has no image `{reference}`, only {all}")))
+        }
+        None if images.len() > 1 => {
+            let (count, all) = (images.len(), names(&images));
+            Err(bundle.fault(format!("it holds {count} images; name one of them: {all}")))
+        }
+        None => images.into_iter().next().ok_or_else(|| bundle.fault("it holds no image".to_owned())),
+    }
+}

@@ -1,0 +1,486 @@
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::image::store::StoreOptions;
+use crate::image::unpack::Limits;
+use crate::image::unpack::testkit::{Item, dir, file, gzip, hardlink, isolated, item, pax, symlink, tar, tree};
+
+/// Files of a layout or archive by path.
+type Files = BTreeMap<String, Vec<u8>>;
+
+struct Layout {
+    files: Files,
+}
+
+fn config(layers: &[Vec<u8>], architecture: &str) -> Vec<u8> {
+    let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
+    json!({"architecture": architecture, "os": "linux", "config": {"Cmd": ["/x"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids}})
+    .to_string()
+    .into_bytes()
+}
+
+fn host() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+impl Layout {
+    fn new() -> Self {
+        let mut files = Files::new();
+        files.insert("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
+        Self { files }
+    }
+
+    fn blob(&mut self, bytes: &[u8]) -> Value {
+        let digest = Digest::of(bytes);
+        self.files.insert(format!("blobs/sha256/{}", digest.hex()), bytes.to_vec());
+        json!({"digest": digest, "size": bytes.len()})
+    }
+
+    /// A manifest with its blobs; its descriptor.
+    fn image(&mut self, layers: &[Vec<u8>], architecture: &str) -> Value {
+        let config = self.blob(&config(layers, architecture));
+        let layers: Vec<Value> = layers.iter().map(|layer| self.blob(&gzip(layer))).collect();
+        let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
+        let mut descriptor = self.blob(manifest.to_string().as_bytes());
+        descriptor["mediaType"] = "application/vnd.oci.image.manifest.v1+json".into();
+        descriptor
+    }
+
+    fn index(&mut self, manifests: &[Value]) -> Value {
+        let mut descriptor = self.blob(json!({"schemaVersion": 2, "manifests": manifests}).to_string().as_bytes());
+        descriptor["mediaType"] = "application/vnd.oci.image.index.v1+json".into();
+        descriptor
+    }
+
+    fn with_index(mut self, manifests: &[Value]) -> Files {
+        self.files.insert("index.json".into(), json!({"schemaVersion": 2, "manifests": manifests}).to_string().into());
+        self.files
+    }
+}
+
+fn named(mut descriptor: Value, name: &str) -> Value {
+    descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+    descriptor
+}
+
+fn on(mut descriptor: Value, architecture: &str) -> Value {
+    descriptor["platform"] = json!({"os": "linux", "architecture": architecture});
+    descriptor
+}
+
+fn archive(files: &Files) -> Vec<u8> {
+    let items = files.iter().map(|(path, bytes)| Item { data: bytes.clone(), ..file(path, "") });
+    tar(&items.collect::<Vec<_>>())
+}
+
+fn directory(files: &Files, at: &Path) {
+    for (path, bytes) in files {
+        let path = at.join(path);
+        std::fs::create_dir_all(path.parent().expect("has one")).expect("made");
+        std::fs::write(path, bytes).expect("written");
+    }
+}
+
+struct Setup {
+    work: tempfile::TempDir,
+    store: Store,
+}
+
+fn setup() -> Setup {
+    let work = tempfile::tempdir().expect("temporary directory");
+    let limits = Limits { reserve_bytes: Some(0), ..Limits::default() };
+    let options = StoreOptions { limits, boot_id: None };
+    let store = Store::open_with(&work.path().join("images"), options).expect("opened");
+    Setup { work, store }
+}
+
+impl Setup {
+    fn load(&self, name: &str, bytes: &[u8]) -> Result<Vec<(Option<ImageRef>, Image)>, StoreError> {
+        let path = self.work.path().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        load(&self.store, &path)
+    }
+
+    fn names(&self, name: &str, files: &Files) -> Vec<String> {
+        let loaded = self.load(name, &archive(files)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        loaded.iter().map(|(name, _)| name.as_ref().map_or("-".to_owned(), ToString::to_string)).collect()
+    }
+}
+
+fn two_layers() -> [Vec<u8>; 2] {
+    [tar(&[dir("d"), file("d/a", "1"), file("d/b", "2")]), tar(&[dir("d"), file("d/.wh.a", ""), file("c", "3")])]
+}
+
+#[test]
+fn the_same_image_is_loaded_from_every_container() {
+    isolated(|| {
+        let mut layout = Layout::new();
+        let image = layout.image(&two_layers(), host());
+        let files = layout.with_index(&[named(image, "web:1")]);
+        let bytes = archive(&files);
+        let mut digests = Vec::new();
+        for (name, bytes) in [
+            ("plain.tar", bytes.clone()),
+            ("packed.tar.gz", gzip(&bytes)),
+            ("packed.tar.zst", zstd::encode_all(bytes.as_slice(), 3).expect("memory")),
+        ] {
+            let setup = setup();
+            let loaded = setup.load(name, &bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
+            digests.push(loaded[0].1.digest);
+            let reference = ImageRef::parse("web:1").expect("reference");
+            let image = setup.store.image(&reference).expect("read").expect("there");
+            assert_eq!((image.layers.len(), image.origin), (2, Origin::Loaded), "{name}");
+            assert_eq!(std::fs::read_dir(setup.store.root().join("tmp")).expect("listed").count(), 0, "{name}");
+        }
+        let setup = setup();
+        let layout = setup.work.path().join("layout");
+        directory(&files, &layout);
+        digests.push(load(&setup.store, &layout).expect("loaded")[0].1.digest);
+        digests.dedup();
+        assert_eq!(digests.len(), 1, "one image, one digest");
+    });
+}
+
+#[test]
+fn names_and_platforms_are_chosen_as_the_index_says() {
+    isolated(|| {
+        let layers = two_layers();
+        let other = [layers[0].clone()];
+        let host_layer = std::slice::from_ref(&layers[1]);
+
+        let mut l = Layout::new();
+        let (a, b) = (l.image(&layers, host()), l.image(&other, "s390x"));
+        let index = l.index(&[on(b.clone(), "s390x"), on(a.clone(), host())]);
+        let nested = l.index(&[index]);
+        let files = l.with_index(&[named(nested, "ghcr.io/o/multi:2")]);
+        assert_eq!(setup().names("nested.tar", &files), ["ghcr.io/o/multi:2"]);
+
+        let mut l = Layout::new();
+        let (a, b) = (l.image(host_layer, host()), l.image(&other, "s390x"));
+        let files = l.with_index(&[on(b, "s390x"), on(a, host())]);
+        let s = setup();
+        assert_eq!(s.names("flat.tar", &files), ["-"]);
+        assert_eq!(s.store.images().expect("listed")[0].diff_ids, [Digest::of(&layers[1])]);
+
+        let mut l = Layout::new();
+        let (a, b) = (l.image(host_layer, host()), l.image(&other, host()));
+        let files = l.with_index(&[named(a, "one:1"), named(b, "v2")]);
+        let names = setup().names("several.oci.tar", &files);
+        assert_eq!(names, ["docker.io/library/one:1", "localhost/several:v2"]);
+
+        let mut l = Layout::new();
+        let b = l.image(&other, "s390x");
+        let files = l.with_index(&[on(b, "s390x")]);
+        let error = setup().load("foreign.tar", &archive(&files)).expect_err("refused").to_string();
+        assert!(error.contains("linux/s390x"), "{error}");
+
+        let mut l = Layout::new();
+        let a = l.image(host_layer, host());
+        let attestation = l.image(&other, "unknown");
+        let attestation = json!({"annotations": {"vnd.docker.reference.type": "attestation-manifest"},
+            "digest": attestation["digest"], "mediaType": attestation["mediaType"],
+            "platform": {"os": "unknown", "architecture": "unknown"}});
+        let index = l.index(&[on(a, host()), attestation]);
+        let index = json!({"digest": index["digest"], "mediaType": index["mediaType"],
+            "annotations": {"io.containerd.image.name": "docker.io/library/app:3", "org.opencontainers.image.ref.name": "3"}});
+        let files = l.with_index(&[index]);
+        assert_eq!(setup().names("buildkit.tar", &files), ["docker.io/library/app:3"]);
+    });
+}
+
+fn docker_files(layers: &[Vec<u8>], tags: &[&str]) -> Files {
+    let mut files = Files::new();
+    let config = config(layers, host());
+    let config_name = format!("{}.json", Digest::of(&config).hex());
+    let names: Vec<String> = (0..layers.len()).map(|n| format!("l{n}/layer.tar")).collect();
+    for (name, layer) in names.iter().zip(layers) {
+        files.insert(name.clone(), layer.clone());
+    }
+    files.insert(config_name.clone(), config);
+    let manifest = json!([{"Config": config_name, "RepoTags": tags, "Layers": names}]);
+    files.insert("manifest.json".into(), manifest.to_string().into_bytes());
+    files
+}
+
+#[test]
+fn docker_archives_are_loaded() {
+    isolated(|| {
+        let layers = two_layers();
+        let s = setup();
+        let names = s.names("docker.tar", &docker_files(&layers, &["app:1", "app:latest"]));
+        assert_eq!(names, ["docker.io/library/app:1", "docker.io/library/app:latest"]);
+        assert_eq!(s.store.images().expect("listed").len(), 1);
+        assert_eq!(setup().names("nameless.tar", &docker_files(&layers, &[])), ["-"]);
+        // Equal layers as links to each other, as docker did for years; and compressed layers.
+        let mut files = docker_files(&[layers[0].clone(), layers[0].clone()], &["twice:1"]);
+        files.remove("l1/layer.tar");
+        let mut items: Vec<Item> = files.iter().map(|(n, b)| Item { data: b.clone(), ..file(n, "") }).collect();
+        items.push(symlink("l1/layer.tar", "../l0/layer.tar"));
+        assert_eq!(setup().load("links.tar", &tar(&items)).expect("loaded")[0].1.layers.len(), 1);
+        let mut files = docker_files(&layers, &["packed:1"]);
+        files.insert("l0/layer.tar".into(), gzip(&layers[0]));
+        assert_eq!(setup().names("packed.tar", &files), ["docker.io/library/packed:1"]);
+    });
+}
+
+#[test]
+fn what_is_not_as_it_says_is_refused() {
+    isolated(|| {
+        let layers = two_layers();
+        let good = || {
+            let mut l = Layout::new();
+            let image = l.image(&layers, host());
+            (l, named(image, "web:1"))
+        };
+        let mut cases: Vec<(&str, Files, &str)> = Vec::new();
+        let (l, image) = good();
+        let mut files = l.with_index(&[image]);
+        for bytes in files.values_mut().filter(|bytes| bytes.starts_with(&[0x1f, 0x8b])) {
+            bytes[9] ^= 1;
+        }
+        cases.push(("another byte in a layer", files, "digest"));
+        for (name, digest) in [
+            ("a path for a digest", "sha256:../../../../etc/passwd".to_owned()),
+            ("an absolute path", "/etc/passwd".to_owned()),
+            ("another algorithm", format!("sha512:{}", "a".repeat(128))),
+            ("a digest that is not there", format!("sha256:{}", "a".repeat(64))),
+        ] {
+            let (l, mut image) = good();
+            image["digest"] = digest.into();
+            cases.push((name, l.with_index(&[image]), if name.starts_with("a digest") { "missing" } else { "digest" }));
+        }
+        let (l, image) = good();
+        let mut files = l.with_index(&[image]);
+        files.retain(|name, bytes| !name.contains("blobs") || !bytes.starts_with(&[0x1f, 0x8b]));
+        cases.push(("missing layers", files, "missing"));
+        let (l, image) = good();
+        cases.push(("a bad name", l.with_index(&[named(image, "../../x:1")]), "reference"));
+        cases.push(("no index", Layout::new().files, "neither"));
+        cases.push(("an empty index", Layout::new().with_index(&[]), "no image"));
+        let (mut l, image) = good();
+        l.files.insert("index.json".into(), b"{".to_vec());
+        cases.push(("half an index", l.files, "index"));
+        let mut l = Layout::new();
+        let mut nested = l.image(&layers, host());
+        for _ in 0..7 {
+            nested = l.index(&[nested]);
+        }
+        cases.push(("indexes without end", l.with_index(&[nested]), "nested too deep"));
+        let mut l = Layout::new();
+        let mut nested = l.image(&layers, host());
+        for _ in 0..4 {
+            nested = l.index(&vec![nested; 20]);
+        }
+        cases.push(("an index bomb", l.with_index(&[nested]), "too many"));
+        let mut files = docker_files(&layers, &["a:1"]);
+        let manifest = String::from_utf8(files["manifest.json"].clone()).expect("text");
+        files.insert("manifest.json".into(), manifest.replace("l0/layer.tar", "../../etc/passwd").into_bytes());
+        cases.push(("a path out of a docker archive", files, "outside"));
+        let mut files = docker_files(&layers, &["a:1"]);
+        files.insert("l0/layer.tar".into(), tar(&[file("other", "")]));
+        cases.push(("another docker layer", files, "unpack layer"));
+        let mut files = docker_files(&layers, &["a:1"]);
+        files.insert("manifest.json".into(), manifest.replace(",\"l1/layer.tar\"", "").into_bytes());
+        cases.push(("a layer too few", files, "layers"));
+        for (name, files, expected) in cases {
+            let s = setup();
+            let error = s.load("x.tar", &archive(&files)).map(|_| ()).expect_err(name);
+            assert!(error.to_string().contains(expected), "{name}: {error}");
+            let layout = s.work.path().join("layout");
+            directory(&files, &layout);
+            load(&s.store, &layout).map(|_| ()).expect_err(name);
+            assert!(s.store.images().expect("listed").is_empty(), "{name}");
+            assert_eq!(std::fs::read_dir(s.store.root().join("tmp")).expect("listed").count(), 0, "{name}");
+        }
+        let s = setup();
+        drop(image);
+        for (name, bytes) in [
+            ("text", b"no archive".repeat(99)),
+            ("cut", archive(&docker_files(&layers, &[]))[..3000].to_vec()),
+            ("empty", Vec::new()),
+            ("a path", tar(&[file("../index.json", "{}")])),
+            ("a link out", tar(&[symlink("index.json", "../../etc/passwd")])),
+            ("a hard link out", tar(&[hardlink("index.json", "../x")])),
+            ("links in a circle", tar(&[symlink("index.json", "a"), symlink("a", "index.json")])),
+            ("a fifo", tar(&[item(b'6', "index.json")])),
+        ] {
+            s.load("x.tar", &bytes).map(|_| ()).expect_err(name);
+        }
+        // In a directory: links lead nowhere outside, and a fifo does not hang the load.
+        let layout = s.work.path().join("links");
+        std::fs::create_dir(&layout).expect("made");
+        std::os::unix::fs::symlink("/etc/passwd", layout.join("index.json")).expect("linked");
+        assert!(load(&s.store, &layout).expect_err("refused").to_string().contains("neither"));
+        std::fs::remove_file(layout.join("index.json")).expect("removed");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, layout.join("index.json"), rustix::fs::FileType::Fifo, mode, 0)
+            .expect("made");
+        assert!(load(&s.store, &layout).expect_err("refused").to_string().contains("no regular file"));
+    });
+}
+
+/// Layers, and the lines of the tree they mean when laid over each other.
+fn check_flat(name: &str, layers: &[Vec<u8>], expected: &[&str]) {
+    let s = setup();
+    let short = |path: &Path| -> Vec<String> {
+        let lines = tree(path).into_iter().map(|line| line.replace(" 0:0 1000000.0", "").replace("file 1 ", "file "));
+        lines.filter(|line| line != "/ dir 755 0:0 0.0").collect()
+    };
+    let path = s.work.path().join("image.tar");
+    std::fs::write(&path, archive(&docker_files(layers, &["flat:1"]))).expect("written");
+    let direct = s.work.path().join("direct");
+    unpack_to(Source::Path(&path, None), &direct, s.store.limits()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert_eq!(short(&direct), expected, "{name}, from the archive");
+    // An empty directory is as good, and gets the image's attributes.
+    let image = load(&s.store, &path).unwrap_or_else(|e| panic!("{name}: {e}")).remove(0).1;
+    let stored = s.work.path().join("stored");
+    std::fs::create_dir(&stored).expect("made");
+    unpack_to(Source::Stored(&s.store, &image), &stored, s.store.limits()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert_eq!(short(&stored), expected, "{name}, from the store");
+}
+
+#[test]
+fn layers_are_laid_over_each_other_as_a_container_sees_them() {
+    isolated(|| {
+        let base = || tar(&[dir("d"), file("d/a", "1"), file("d/b", "2"), file("f", "3"), dir("e"), file("e/x", "4")]);
+        check_flat(
+            "one layer",
+            &[base()],
+            &["/d dir 755", "/d/a file 1 644", "/d/b file 2 644", "/e dir 755", "/e/x file 4 644", "/f file 3 644"],
+        );
+        check_flat("no layer", &[], &[]);
+        check_flat("an empty layer", &[tar(&[])], &[]);
+        check_flat(
+            "whiteouts",
+            &[
+                base(),
+                tar(&[file(".wh.e", ""), dir("d"), file("d/.wh.a", ""), file(".wh.f", ""), file(".wh.never", "")]),
+            ],
+            &["/d dir 755", "/d/b file 2 644"],
+        );
+        check_flat(
+            "opaque",
+            &[
+                base(),
+                tar(&[dir("d"), file("d/new", "5"), file("d/.wh..wh..opq", ""), file(".wh.e", ""), file(".wh.f", "")]),
+            ],
+            &["/d dir 755", "/d/new file 5 644"],
+        );
+        check_flat(
+            "everything hidden",
+            &[base(), tar(&[file(".wh..wh..opq", ""), file("new", "5")])],
+            &["/new file 5 644"],
+        );
+        check_flat(
+            "whiteouts in the lowest layer",
+            &[tar(&[file(".wh.a", ""), dir("d"), file("d/.wh..wh..opq", ""), file("d/.wh.x", ""), file("d/f", "1")])],
+            &["/d dir 755", "/d/f file 1 644"],
+        );
+        check_flat(
+            "removed and made again",
+            &[
+                base(),
+                tar(&[file(".wh.d", "")]),
+                tar(&[dir("d"), file("d/c", "5")]),
+                tar(&[file(".wh.e", ""), file(".wh.f", "")]),
+            ],
+            &["/d dir 755", "/d/c file 5 644"],
+        );
+        check_flat(
+            "replaced types",
+            &[base(), tar(&[file("d", "5"), dir("f"), symlink("e", "d")])],
+            &["/d file 5 644", "/e link -> d 777", "/f dir 755"],
+        );
+        check_flat(
+            "a directory over a link",
+            &[tar(&[dir("t"), symlink("l", "t")]), tar(&[dir("l"), file("l/f", "1")])],
+            &["/l dir 755", "/l/f file 1 644", "/t dir 755"],
+        );
+        check_flat(
+            "attributes of the upper layer",
+            &[
+                base(),
+                tar(&[
+                    Item { mode: 0o700, uid: 5, ..dir("d") },
+                    file(".wh.e", ""),
+                    file(".wh.f", ""),
+                    Item { mode: 0o750, ..dir("./") },
+                ]),
+            ],
+            &["/ dir 750", "/d dir 700 5:0 1000000.0", "/d/a file 1 644", "/d/b file 2 644"],
+        );
+        check_flat(
+            "a directory that the upper layer does not describe",
+            &[tar(&[Item { mode: 0o1777, ..dir("tmp") }]), tar(&[file("tmp/f", "1")])],
+            &["/tmp dir 1777", "/tmp/f file 1 644"],
+        );
+        check_flat(
+            "the same layer twice",
+            &[base(), tar(&[file(".wh.d", ""), file(".wh.e", "")]), base()],
+            &["/d dir 755", "/d/a file 1 644", "/d/b file 2 644", "/e dir 755", "/e/x file 4 644", "/f file 3 644"],
+        );
+        check_flat(
+            "hard links and others",
+            &[
+                tar(&[
+                    file("a", "1"),
+                    hardlink("b", "a"),
+                    Item { mode: 0o4755, ..file("s", "2") },
+                    item(b'6', "p"),
+                    Item { device: (1, 3), ..item(b'3', "n") },
+                    pax(&[("SCHILY.xattr.user.x", "y")], file("x", "3")),
+                ]),
+                tar(&[dir("z")]),
+            ],
+            &[
+                "/a file 2 1 644",
+                "/b file 2 1 644",
+                "/n device 103 644",
+                "/p fifo 644",
+                "/s file 2 4755",
+                "/x file 3 644",
+                "/z dir 755",
+            ],
+        );
+    });
+}
+
+#[test]
+fn a_hundred_layers_are_laid_over_each_other() {
+    isolated(|| {
+        let layers: Vec<Vec<u8>> = (0..120)
+            .map(|n| tar(&[file(&format!("f{}", n % 10), &n.to_string()), file(&format!(".wh.f{}", (n + 5) % 10), "")]))
+            .collect();
+        check_flat(
+            "120 layers",
+            &layers,
+            &["/f5 file 115 644", "/f6 file 116 644", "/f7 file 117 644", "/f8 file 118 644", "/f9 file 119 644"],
+        );
+    });
+}
+
+#[test]
+fn a_failed_unpack_leaves_nothing() {
+    isolated(|| {
+        let s = setup();
+        let path = s.work.path().join("image.tar");
+        let bad = [two_layers()[0].clone(), tar(&[file("x", ""), file("../../victim", "evil")])];
+        std::fs::write(&path, archive(&docker_files(&bad, &["flat:1"]))).expect("written");
+        let absent = s.work.path().join("absent");
+        unpack_to(Source::Path(&path, None), &absent, s.store.limits()).expect_err("refused");
+        assert!(!absent.exists());
+        let empty = s.work.path().join("empty");
+        std::fs::create_dir(&empty).expect("made");
+        unpack_to(Source::Path(&path, None), &empty, s.store.limits()).expect_err("refused");
+        assert_eq!(std::fs::read_dir(&empty).expect("still there").count(), 0);
+        let full = s.work.path().join("full");
+        std::fs::create_dir(&full).expect("made");
+        std::fs::write(full.join("mine"), "1").expect("written");
+        let error = unpack_to(Source::Path(&path, None), &full, s.store.limits()).expect_err("refused");
+        assert!(error.to_string().contains("not empty"), "{error}");
+        assert!(full.join("mine").exists());
+    });
+}

@@ -1,0 +1,408 @@
+//! Pulling: from a reference to an image in the store.
+//!
+//! One stream per layer: network, hash of the compressed bytes, decompression, hash of the tar, files. Nothing is
+//! visible before both hashes fit. Equal pulls that run at once are one; a layer is fetched once however many images
+//! want it.
+
+mod error;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use futures_util::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use spec::digest::Digest;
+use spec::image_ref::ImageRef;
+use spec::pod::PullPolicy;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
+
+pub use error::{PullError, PullFailure};
+
+use super::credentials;
+use super::pipe::{self, PipeReader, PipeWriter};
+use super::progress::{self, Progress};
+use super::registry::{
+    Client, Config, Descriptor, Document, Ended, Endpoint, ManifestError, Platform, RawManifest, RegistryConfig,
+    RegistryError, Session, Sink,
+};
+use super::store::{CompressedBlob, Image, PendingLayer, Store, StoreError};
+use super::unpack::Compression;
+use crate::api::{FailureClass, PullCredentials, PullProgress};
+
+/// An index may name another index, but not for ever.
+const MAX_NESTED: usize = 3;
+
+type Outcome = Result<Image, PullError>;
+type Flying = Shared<BoxFuture<'static, Outcome>>;
+
+/// What makes two pulls equal.
+#[derive(PartialEq, Eq, Hash)]
+struct PullKey {
+    reference: String,
+    platform: Platform,
+    secrets: [u8; 32],
+}
+
+/// A pull that runs. Held weakly: it ends when everyone who waited for it has gone.
+struct Flight {
+    future: WeakShared<BoxFuture<'static, Outcome>>,
+    progress: Arc<Progress>,
+}
+
+/// Pulls images into a store. Cheap to clone; all clones share connections, tokens, limits and running pulls.
+#[derive(Clone)]
+pub struct Puller(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    store: Store,
+    downloads: Semaphore,
+    /// One lock a layer while anyone wants it. The map is held only to look up or insert.
+    layers: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    /// Running pulls. Held only to look up or insert.
+    pulls: Mutex<HashMap<PullKey, Flight>>,
+    /// What tags stood for when they were last asked, by reference and platform: the digest of the manifest or index
+    /// that the tag named, and of the image's manifest. Saves fetching manifests, which registries count.
+    seen: Mutex<HashMap<(String, Platform), (Digest, Digest)>>,
+}
+
+impl Puller {
+    /// Pulls into this store.
+    #[must_use]
+    pub fn new(store: Store, config: RegistryConfig) -> Self {
+        let downloads = Semaphore::new(config.parallel_downloads.max(1));
+        Self(Arc::new(Inner {
+            client: Client::new(config),
+            store,
+            downloads,
+            layers: Mutex::default(),
+            pulls: Mutex::default(),
+            seen: Mutex::default(),
+        }))
+    }
+
+    /// Makes an image available by its policy (Kubernetes, Container.imagePullPolicy).
+    ///
+    /// `platform` is `os/architecture[/variant]`; this host's when `None`.
+    pub async fn pull(
+        &self,
+        reference: &ImageRef,
+        policy: PullPolicy,
+        platform: Option<&str>,
+        credentials: &PullCredentials,
+        progress: Option<UnboundedSender<PullProgress>>,
+    ) -> Result<Image, PullError> {
+        let platform = match platform {
+            Some(text) => Platform::parse(text).map_err(PullFailure::Platform)?,
+            None => Platform::of_host(),
+        };
+        let known = self.0.stored(reference).await?;
+        match (policy, known) {
+            (PullPolicy::IfNotPresent | PullPolicy::Never, Some(image)) => Ok(image),
+            (PullPolicy::Never, None) => Err(PullFailure::NotInStore(reference.to_string()).into()),
+            (PullPolicy::IfNotPresent | PullPolicy::Always, _) => {
+                self.join(reference, platform, credentials, progress).await
+            }
+        }
+    }
+
+    /// Waits for an equal pull that runs, or starts one.
+    fn join(
+        &self,
+        reference: &ImageRef,
+        platform: Platform,
+        secrets: &PullCredentials,
+        listener: Option<UnboundedSender<PullProgress>>,
+    ) -> Flying {
+        let key = PullKey {
+            reference: reference.to_string(),
+            platform: platform.clone(),
+            secrets: credentials::fingerprint(secrets),
+        };
+        let mut pulls = self.0.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = pulls.get(&key).and_then(|flight| {
+            let future = flight.future.upgrade().filter(|future| future.peek().is_none())?;
+            Some((future, Arc::clone(&flight.progress)))
+        });
+        let (future, progress) = running.unwrap_or_else(|| {
+            let progress = Arc::new(Progress::default());
+            let pull = Pull {
+                inner: Arc::clone(&self.0),
+                reference: reference.clone(),
+                platform,
+                secrets: Arc::new(secrets.clone()),
+                progress: Arc::clone(&progress),
+            };
+            let future = async move { pull.run().await.map_err(PullError::from) }.boxed().shared();
+            pulls.retain(|_, flight| flight.future.upgrade().is_some_and(|future| future.peek().is_none()));
+            if let Some(weak) = future.downgrade() {
+                pulls.insert(key, Flight { future: weak, progress: Arc::clone(&progress) });
+            }
+            (future, progress)
+        });
+        if let Some(listener) = listener {
+            progress.join(listener);
+        }
+        future
+    }
+}
+
+impl Inner {
+    async fn stored(&self, reference: &ImageRef) -> Result<Option<Image>, PullFailure> {
+        let (store, reference) = (self.store.clone(), reference.clone());
+        blocking("the image", move || store.image(&reference)).await
+    }
+
+    fn layer_lock(&self, diff_id: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = layers.get(&diff_id).and_then(Weak::upgrade) {
+            return lock;
+        }
+        layers.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        layers.insert(diff_id, Arc::downgrade(&lock));
+        lock
+    }
+}
+
+/// One running pull.
+struct Pull {
+    inner: Arc<Inner>,
+    reference: ImageRef,
+    platform: Platform,
+    secrets: Arc<PullCredentials>,
+    progress: Arc<Progress>,
+}
+
+impl Pull {
+    async fn run(self) -> Result<Image, PullFailure> {
+        match self.anywhere().await {
+            Err(source @ PullFailure::Registry { .. })
+                if source.class() == FailureClass::Transient && self.inner.stored(&self.reference).await?.is_some() =>
+            {
+                Err(PullFailure::Always { reference: self.reference.to_string(), source: Box::new(source) })
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// From the first place that has it.
+    async fn anywhere(&self) -> Result<Image, PullFailure> {
+        let endpoints =
+            self.inner.client.config().endpoints(&self.reference).map_err(|error| registry("the manifest", error))?;
+        let last = endpoints.len().saturating_sub(1);
+        let mut mirrors: Vec<String> = Vec::new();
+        for (index, endpoint) in endpoints.into_iter().enumerate() {
+            match self.from(endpoint).await {
+                Ok(image) => return Ok(image),
+                Err(source) if index == last && mirrors.is_empty() => return Err(source),
+                Err(source) if index == last => {
+                    return Err(PullFailure::Mirrors { mirrors: mirrors.join("; "), source: Box::new(source) });
+                }
+                Err(failure) if failure.elsewhere() => {
+                    let cause = std::error::Error::source(&failure).map_or_else(String::new, ToString::to_string);
+                    tracing::debug!(image = %self.reference, error = %cause, "mirror skipped");
+                    mirrors.push(cause);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(PullFailure::Platform("no registry to ask".to_owned()))
+    }
+
+    async fn from(&self, endpoint: Endpoint) -> Result<Image, PullFailure> {
+        let session = self.inner.client.session(endpoint, Arc::clone(&self.secrets));
+        if let Some(image) = self.unchanged(&session).await? {
+            return Ok(image);
+        }
+        let (top, raw, manifest, named) = self.resolve(&session).await?;
+        let known = self.inner.stored(&self.reference).await?;
+        if let Some(image) = known.filter(|image| image.digest == raw.digest) {
+            self.remember(top, raw.digest);
+            return Ok(image);
+        }
+        let config_bytes =
+            session.small_blob(&manifest.config, "config").await.map_err(|error| registry("the config", error))?;
+        let unnamed = Some(&self.platform).filter(|_| !named);
+        let config = Config::read(&config_bytes, &manifest, unnamed).map_err(|source| self.unusable(source))?;
+
+        let count = manifest.layers.len();
+        let layers = manifest.layers.iter().zip(&config.diff_ids).enumerate();
+        let layers: Vec<_> = layers
+            .map(|(index, ((descriptor, compression), diff_id))| Layer {
+                descriptor: descriptor.clone(),
+                compression: *compression,
+                diff_id: *diff_id,
+                name: format!("layer {} of {count}", index + 1),
+            })
+            .collect();
+        for layer in &layers {
+            let present = self.inner.store.has_layer(&layer.diff_id);
+            let Descriptor { digest, size } = layer.descriptor;
+            self.progress.tell(PullProgress::Layer { digest, size, present });
+        }
+        // Cancel-safe: a dropped layer leaves nothing visible.
+        let jobs: Vec<BoxFuture<'_, _>> = layers.iter().map(|layer| self.layer(&session, layer).boxed()).collect();
+        stream::iter(jobs)
+            .buffer_unordered(self.inner.client.config().parallel_layers.max(1))
+            .try_collect::<()>()
+            .await?;
+
+        let (store, reference, digest) = (self.inner.store.clone(), self.reference.clone(), raw.digest);
+        let image = blocking("the image", move || store.put_image(Some(&reference), &raw.bytes, &config_bytes)).await?;
+        self.remember(top, digest);
+        Ok(image)
+    }
+
+    fn seen_key(&self) -> (String, Platform) {
+        (self.reference.to_string(), self.platform.clone())
+    }
+
+    fn remember(&self, top: Digest, manifest: Digest) {
+        let mut seen = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() > 1000 {
+            seen.clear();
+        }
+        seen.insert(self.seen_key(), (top, manifest));
+    }
+
+    /// The stored image when a HEAD request shows that the tag still stands for it.
+    async fn unchanged(&self, session: &Session) -> Result<Option<Image>, PullFailure> {
+        let seen = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&self.seen_key()).copied();
+        let Some((top, manifest)) = seen else { return Ok(None) };
+        let Some(image) = self.inner.stored(&self.reference).await?.filter(|i| i.digest == manifest) else {
+            return Ok(None);
+        };
+        match session.head(&self.reference.manifest_reference()).await {
+            Ok(Some(now)) if now == top => Ok(Some(image)),
+            // Asking once more would only take as long again.
+            Err(error @ RegistryError::Stalled { .. }) => Err(registry("the manifest", error)),
+            // Any other trouble is left to the request that follows: it can tell what is wrong.
+            _ => Ok(None),
+        }
+    }
+
+    /// The manifest for the platform, the digest of what the reference names, and whether an index named the platform.
+    async fn resolve(
+        &self,
+        session: &Session,
+    ) -> Result<(Digest, RawManifest, super::registry::Manifest, bool), PullFailure> {
+        let fetch = |error| registry("the manifest", error);
+        let expected = self.reference.digest().map(|digest| (digest, None));
+        let mut raw = session.manifest(&self.reference.manifest_reference(), expected).await.map_err(fetch)?;
+        let top = raw.digest;
+        let mut named = false;
+        for _ in 0..=MAX_NESTED {
+            let document = Document::read(&raw.bytes, raw.content_type.as_deref(), &self.platform)
+                .map_err(|source| self.unusable(source))?;
+            match document {
+                Document::Manifest(manifest) => return Ok((top, raw, manifest, named)),
+                Document::Chosen(chosen, has_platform) => {
+                    named |= has_platform;
+                    let expected = Some((chosen.digest, Some(chosen.size)));
+                    raw = session.manifest(&chosen.digest.to_string(), expected).await.map_err(fetch)?;
+                }
+            }
+        }
+        let reason = format!("indexes are nested more than {MAX_NESTED} deep");
+        Err(self.unusable(ManifestError::Unreadable { what: "index", reason }))
+    }
+
+    fn unusable(&self, source: ManifestError) -> PullFailure {
+        PullFailure::Manifest { reference: self.reference.to_string(), source }
+    }
+
+    /// Makes sure that a layer is in the store.
+    async fn layer(&self, session: &Session, layer: &Layer) -> Result<(), PullFailure> {
+        let lock = self.inner.layer_lock(layer.diff_id);
+        let _one = lock.lock().await;
+        let digest = layer.descriptor.digest;
+        if self.inner.store.has_layer(&layer.diff_id) {
+            self.progress.done(digest);
+            return Ok(());
+        }
+        // Never closed, so this cannot fail; without a permit the layer would only be one too many.
+        let _permit = self.inner.downloads.acquire().await;
+        let (writer, reader) = pipe::pipe();
+        let (store, unpacked) = (self.inner.store.clone(), layer.clone());
+        let unpacking = tokio::task::spawn_blocking(move || unpack(&store, &unpacked, reader));
+        let mut sink = LayerSink { writer, progress: &self.progress, digest, received: 0, told: 0 };
+        let fetched = session.blob(&layer.descriptor, &layer.name, &mut sink).await;
+        if let Ok(Ended::Verified) = fetched {
+            self.progress.tell(PullProgress::Bytes { digest, received: sink.received });
+            sink.writer.finish();
+        } else {
+            // Without its end the layer is thrown away.
+            drop(sink);
+        }
+        let unpacked = unpacking.await.unwrap_or_else(|_| Err(PullFailure::Unfinished(layer.name.clone())));
+        let pending = match (fetched, unpacked) {
+            (Ok(Ended::Verified), Ok(pending)) => pending,
+            (Err(error), _) => return Err(registry(&layer.name, error)),
+            // When the unpacking stops the transfer, it says why.
+            (Ok(_), Err(failure)) => return Err(failure),
+            (Ok(Ended::Stopped), Ok(_)) => return Err(PullFailure::Unfinished(layer.name.clone())),
+        };
+        blocking(&layer.name, move || pending.commit()).await?;
+        self.progress.done(digest);
+        Ok(())
+    }
+}
+
+/// A layer to fetch.
+#[derive(Clone)]
+struct Layer {
+    descriptor: Descriptor,
+    compression: Compression,
+    diff_id: Digest,
+    name: String,
+}
+
+/// Hands the pieces of a layer to its unpacking, and tells how far it is.
+struct LayerSink<'a> {
+    writer: PipeWriter,
+    progress: &'a Progress,
+    digest: Digest,
+    received: u64,
+    told: u64,
+}
+
+impl Sink for LayerSink<'_> {
+    async fn take(&mut self, piece: bytes::Bytes) -> bool {
+        self.received += piece.len() as u64;
+        if self.received - self.told >= progress::STEP {
+            self.told = self.received;
+            self.progress.tell(PullProgress::Bytes { digest: self.digest, received: self.received });
+        }
+        self.writer.write(piece).await
+    }
+}
+
+fn registry(what: &str, source: RegistryError) -> PullFailure {
+    PullFailure::Registry { what: what.to_owned(), source: Box::new(source) }
+}
+
+/// Unpacks a layer from its download, and answers only when the download has ended well.
+fn unpack(store: &Store, layer: &Layer, mut reader: PipeReader) -> Result<PendingLayer, PullFailure> {
+    let failed = |source| PullFailure::Store { what: layer.name.clone(), source: Box::new(source) };
+    // The store looks at the first bytes itself: what they are counts for more than what the media type says, and
+    // both hashes are checked anyway.
+    let mut pending = store.unpack_layer(&layer.diff_id, layer.compression, &mut reader).map_err(failed)?;
+    // The reader's end is the word that the compressed bytes are verified.
+    io::copy(&mut reader, &mut io::sink()).map_err(|_| PullFailure::Unfinished(layer.name.clone()))?;
+    pending.set_compressed(CompressedBlob { digest: layer.descriptor.digest, size: layer.descriptor.size });
+    Ok(pending)
+}
+
+async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, PullFailure> {
+    let what = what.to_owned();
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|source| PullFailure::Store { what, source: Box::new(source) }),
+        Err(_) => Err(PullFailure::Unfinished(what)),
+    }
+}

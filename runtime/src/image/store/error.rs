@@ -1,0 +1,144 @@
+//! Why a store operation failed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use spec::digest::Digest;
+
+use crate::image::unpack::UnpackError;
+
+/// Why a store operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file or directory of the store.
+    #[error("cannot {operation} `{}`", path.display())]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A layer could not be unpacked.
+    #[error("cannot unpack layer {diff_id}")]
+    Unpack {
+        /// Digest of the uncompressed layer, as the image's configuration says.
+        diff_id: Digest,
+        /// Why.
+        #[source]
+        source: UnpackError,
+    },
+    /// A record on disk is no JSON of the expected shape.
+    #[error("cannot read record `{}`", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A record of a newer version of the program.
+    #[error("cannot read record `{}`: its schema {found} is newer than {known}", path.display())]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version this program writes.
+        known: u32,
+    },
+    /// Content that has another digest than its name.
+    #[error("cannot trust `{}`: its content has digest {found}, expected {expected}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        expected: Digest,
+        /// What it is.
+        found: Digest,
+    },
+    /// A manifest or configuration that makes no image.
+    #[error("invalid image: {reason}")]
+    Invalid {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A manifest or configuration that is no JSON of the expected shape.
+    #[error("invalid image: its {what} cannot be parsed")]
+    Json {
+        /// Manifest, configuration, index.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// An image is recorded only once all its layers are there.
+    #[error("cannot record the image: layer {diff_id} is not in the store")]
+    MissingLayer {
+        /// The layer.
+        diff_id: Digest,
+    },
+    /// No such image.
+    #[error("no image `{reference}` in the store")]
+    NotFound {
+        /// What was asked for.
+        reference: String,
+    },
+    /// It may not be removed now.
+    #[error("cannot remove image `{reference}`: {reason}")]
+    InUse {
+        /// What was to be removed.
+        reference: String,
+        /// What keeps it.
+        reason: &'static str,
+    },
+    /// An archive or layout that cannot be loaded.
+    #[error("cannot load `{}`: {reason}", path.display())]
+    Load {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The archive around the layers is broken.
+    #[error("cannot load `{}`", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: UnpackError,
+    },
+}
+
+impl StoreError {
+    /// Whether trying again may succeed with the same input: full disk, failed stream.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::File { .. } => true,
+            Self::Unpack { source, .. } | Self::Archive { source, .. } => source.is_transient(),
+            Self::Record { .. }
+            | Self::Schema { .. }
+            | Self::Damaged { .. }
+            | Self::Invalid { .. }
+            | Self::Json { .. }
+            | Self::MissingLayer { .. }
+            | Self::NotFound { .. }
+            | Self::InUse { .. }
+            | Self::Load { .. } => false,
+        }
+    }
+
+    pub(crate) fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { operation, path, source }
+    }
+
+    pub(crate) fn errno(operation: &'static str, path: &Path) -> impl FnOnce(rustix::io::Errno) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { operation, path, source: source.into() }
+    }
+}

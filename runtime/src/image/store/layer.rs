@@ -1,0 +1,221 @@
+//! Layers: unpacked into `tmp/`, made visible by one rename.
+//!
+//! A layer counts as there when its record is. Until its bytes are on disk for sure (one `syncfs` when its image is
+//! recorded, instead of one `fsync` a file), the record names the boot it was made in, and is believed in that boot
+//! only: a power cut leaves the whole layer or none.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, open, renameat_with, syncfs};
+use serde::{Deserialize, Serialize};
+use spec::digest::Digest;
+
+use super::records::SCHEMA;
+use super::{Store, StoreError};
+use crate::image::unpack::{self, Compression, UnpackError};
+
+/// A layer in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerInfo {
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Bytes of its files.
+    pub size: u64,
+    /// Entries in it.
+    pub entries: u64,
+    /// Directory with its content.
+    pub path: PathBuf,
+}
+
+/// The compressed layer as the registry has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompressedBlob {
+    /// Digest of the compressed bytes.
+    pub digest: Digest,
+    /// How many there are.
+    pub size: u64,
+}
+
+/// `layer.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LayerRecord {
+    pub(crate) schema: u32,
+    pub(crate) diff_id: Digest,
+    pub(crate) size: u64,
+    pub(crate) entries: u64,
+    #[serde(default)]
+    pub(crate) root_opaque: bool,
+    /// Directories that it uses but does not describe, escaped.
+    #[serde(default)]
+    implied: Vec<String>,
+    #[serde(default)]
+    pub(crate) compressed: Option<CompressedBlob>,
+    /// The boot in which it was made, while it may not be on disk.
+    #[serde(default)]
+    pub(crate) unsynced_boot: Option<String>,
+}
+
+impl LayerRecord {
+    /// Directories that it uses but does not describe; the empty path is the root.
+    pub(crate) fn implied(&self) -> BTreeSet<Vec<u8>> {
+        self.implied.iter().filter_map(|path| unpack::unescape(path)).collect()
+    }
+}
+
+/// A layer that is unpacked but not visible. Dropping it removes it.
+#[derive(Debug)]
+pub struct PendingLayer {
+    store: Store,
+    directory: TemporaryDirectory,
+    record: LayerRecord,
+}
+
+/// A directory in `tmp/` that is locked while somebody works in it.
+#[derive(Debug)]
+pub(crate) struct TemporaryDirectory {
+    pub(crate) path: PathBuf,
+    /// `None` once it has become something else.
+    lock: Option<OwnedFd>,
+}
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        if self.lock.is_some()
+            && let Err(error) = unpack::remove_path(&self.path)
+        {
+            // The next open tries again.
+            tracing::warn!(path = %self.path.display(), error = %error, "temporary directory not removed");
+        }
+    }
+}
+
+impl PendingLayer {
+    /// What was unpacked.
+    #[must_use]
+    pub fn diff_id(&self) -> Digest {
+        self.record.diff_id
+    }
+
+    /// Notes what it was compressed as.
+    pub fn set_compressed(&mut self, blob: CompressedBlob) {
+        self.record.compressed = Some(blob);
+    }
+
+    /// Makes the layer visible. When another one was faster, that one stays.
+    pub fn commit(mut self) -> Result<LayerInfo, StoreError> {
+        let store = &self.store;
+        let target = store.layer_path(&self.record.diff_id);
+        let record = self.directory.path.join("layer.json");
+        let bytes =
+            serde_json::to_vec(&self.record).map_err(|source| StoreError::Record { path: record.clone(), source })?;
+        std::fs::write(&record, bytes).map_err(StoreError::file("write", &record))?;
+        let _lock = store.lock()?;
+        if !store.has_layer(&self.record.diff_id) {
+            store.discard_layer(&target)?;
+            let cwd = rustix::fs::CWD;
+            renameat_with(cwd, &self.directory.path, cwd, &target, RenameFlags::NOREPLACE)
+                .map_err(StoreError::errno("create", &target))?;
+            self.directory.lock = None;
+        }
+        let LayerRecord { diff_id, size, entries, .. } = self.record;
+        Ok(LayerInfo { diff_id, size, entries, path: target.join("fs") })
+    }
+}
+
+impl Store {
+    /// Unpacks a layer from a compressed stream into a private directory, and checks that the uncompressed bytes have
+    /// `diff_id`. Reads `reader` to its end. Nothing is visible until [`PendingLayer::commit`]; dropping the value
+    /// removes what was unpacked.
+    ///
+    /// How it is compressed is seen in the bytes: mislabelled layers exist, and the diff id pins the result.
+    pub fn unpack_layer(
+        &self,
+        diff_id: &Digest,
+        _compression: Compression,
+        reader: &mut dyn Read,
+    ) -> Result<PendingLayer, StoreError> {
+        let directory = self.temporary_directory()?;
+        let content = directory.path.join("fs");
+        std::fs::create_dir(&content).map_err(StoreError::file("create directory", &content))?;
+        let list_path = directory.path.join("list.zst");
+        let list = std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(&list_path);
+        let list = list.map_err(StoreError::file("create", &list_path))?;
+        let root = open_path(&content)?;
+        rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))
+            .map_err(StoreError::errno("set the mode of", &content))?;
+        let failed = |source| StoreError::Unpack { diff_id: *diff_id, source };
+        let (unpacked, found) = unpack::unpack(reader, root, list, self.limits(), None).map_err(failed)?;
+        if found != *diff_id {
+            return Err(failed(UnpackError::DiffId { expected: *diff_id, found }));
+        }
+        let record = LayerRecord {
+            schema: SCHEMA,
+            diff_id: *diff_id,
+            size: unpacked.bytes,
+            entries: unpacked.entries,
+            root_opaque: unpacked.root_opaque,
+            implied: unpacked.implied.iter().map(|path| unpack::escape(path)).collect(),
+            compressed: None,
+            unsynced_boot: Some(self.inner.boot_id.clone()),
+        };
+        Ok(PendingLayer { store: self.clone(), directory, record })
+    }
+
+    /// The record of a layer that can be used; `None` when there is none.
+    pub(crate) fn layer_record(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
+        let path = self.layer_path(diff_id).join("layer.json");
+        let record: Option<LayerRecord> = self.read_json(&path)?;
+        Ok(record.filter(|record| {
+            record.diff_id == *diff_id && record.unsynced_boot.as_ref().is_none_or(|boot| *boot == self.inner.boot_id)
+        }))
+    }
+
+    /// Brings layers to the disk, once for all of them, and notes it. The caller holds the lock.
+    pub(super) fn sync_layers(&self, diff_ids: &[Digest]) -> Result<(), StoreError> {
+        let mut unsynced = Vec::new();
+        for diff_id in diff_ids {
+            let record = self.layer_record(diff_id)?.ok_or(StoreError::MissingLayer { diff_id: *diff_id })?;
+            if record.unsynced_boot.is_some() {
+                unsynced.push(record);
+            }
+        }
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        let root = open_path(&self.inner.root)?;
+        syncfs(&root).map_err(StoreError::errno("synchronise", &self.inner.root))?;
+        for mut record in unsynced {
+            record.unsynced_boot = None;
+            self.write_json(&self.layer_path(&record.diff_id).join("layer.json"), &record)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a layer so that a crash leaves it or nothing: first out of sight. The caller holds the lock.
+    pub(crate) fn discard_layer(&self, path: &Path) -> Result<(), StoreError> {
+        let away = self.temporary_path();
+        match std::fs::rename(path, &away) {
+            Ok(()) => unpack::remove_path(&away).map_err(StoreError::file("remove", &away)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(StoreError::file("remove", path)(error)),
+        }
+    }
+
+    pub(crate) fn temporary_directory(&self) -> Result<TemporaryDirectory, StoreError> {
+        // With the store's lock, so that nobody cleans up between the two steps.
+        let _lock = self.lock()?;
+        let path = self.temporary_path();
+        std::fs::create_dir(&path).map_err(StoreError::file("create directory", &path))?;
+        let fd = open_path(&path)?;
+        flock(&fd, FlockOperation::NonBlockingLockExclusive).map_err(StoreError::errno("lock", &path))?;
+        Ok(TemporaryDirectory { path, lock: Some(fd) })
+    }
+}
+
+pub(crate) fn open_path(path: &Path) -> Result<OwnedFd, StoreError> {
+    open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(StoreError::errno("open directory", path))
+}

@@ -1,0 +1,104 @@
+use super::*;
+use crate::image::unpack::Compression;
+use crate::image::unpack::testkit::{dir, file, gzip, root, tar};
+
+fn put(store: &Store, name: &str, layers: &[Vec<u8>]) -> Image {
+    let mut diff_ids = Vec::new();
+    let mut descriptors = Vec::new();
+    for layer in layers {
+        let diff_id = Digest::of(layer);
+        let blob = gzip(layer);
+        if !store.has_layer(&diff_id) {
+            let pending = store.unpack_layer(&diff_id, Compression::Gzip, &mut blob.as_slice()).expect("unpacked");
+            assert!(!store.has_layer(&diff_id), "not before the commit");
+            pending.commit().expect("committed");
+        }
+        diff_ids.push(diff_id.to_string());
+        descriptors.push(serde_json::json!({
+            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+            "digest": Digest::of(&blob).to_string(), "size": blob.len()
+        }));
+    }
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {"Cmd": [name], "Env": null},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids}
+    })
+    .to_string();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "config": {"digest": Digest::of(config.as_bytes()).to_string(), "size": config.len()},
+        "layers": descriptors
+    })
+    .to_string();
+    let reference = ImageRef::parse(name).expect("reference");
+    store.put_image(Some(&reference), manifest.as_bytes(), config.as_bytes()).expect("recorded")
+}
+
+#[test]
+fn images_share_layers_and_are_found_again() {
+    if !root() {
+        return;
+    }
+    let work = tempfile::tempdir().expect("temporary directory");
+    let store = Store::open(work.path()).expect("opened");
+    let base = tar(&[dir("bin/"), file("bin/a", "12345")]);
+    let one = put(&store, "one:1", &[base.clone(), tar(&[file("one", "1")])]);
+    let two = put(&store, "two:1", &[base.clone(), tar(&[file("two", "22")]), base.clone()]);
+    assert_eq!(std::fs::read_dir(work.path().join("layers")).expect("listed").count(), 3);
+    assert_eq!((one.size, two.size), (6, 7));
+    assert_eq!(two.diff_ids.len(), 3);
+    assert_eq!(two.layers.len(), 2, "the same layer is stacked once");
+    assert_eq!(two.layers.last(), one.layers.first(), "where it is uppermost");
+    let again = Store::open(work.path()).expect("opened again");
+    let found = again.image(&ImageRef::parse("one:1").expect("reference")).expect("read").expect("there");
+    assert_eq!(found.digest, one.digest);
+    assert!(again.image(&ImageRef::parse("one:2").expect("reference")).expect("read").is_none());
+    assert_eq!(again.images().expect("listed").len(), 2);
+}
+
+#[test]
+fn nothing_is_left_of_a_layer_that_was_not_committed() {
+    if !root() {
+        return;
+    }
+    let work = tempfile::tempdir().expect("temporary directory");
+    let store = Store::open(work.path()).expect("opened");
+    let layer = tar(&[dir("a/b/c/"), file("a/b/c/d", "x")]);
+    let diff_id = Digest::of(&layer);
+    let empty = |what: &str| {
+        for name in ["tmp", "layers"] {
+            assert_eq!(std::fs::read_dir(work.path().join(name)).expect("listed").count(), 0, "{what}: {name}");
+        }
+    };
+    drop(store.unpack_layer(&diff_id, Compression::None, &mut layer.as_slice()).expect("unpacked"));
+    empty("dropped");
+    let wrong = Digest::of(b"other");
+    assert!(store.unpack_layer(&wrong, Compression::None, &mut layer.as_slice()).is_err());
+    empty("wrong diff id");
+    let cut = &gzip(&layer)[..40];
+    assert!(store.unpack_layer(&diff_id, Compression::Gzip, &mut &*cut).is_err());
+    empty("cut off");
+}
+
+#[test]
+fn a_layer_that_may_not_be_on_disk_is_not_believed_after_a_power_cut() {
+    if !root() {
+        return;
+    }
+    let work = tempfile::tempdir().expect("temporary directory");
+    let boot = |id: &str| {
+        let options = StoreOptions { boot_id: Some(id.to_owned()), ..StoreOptions::default() };
+        Store::open_with(work.path(), options).expect("opened")
+    };
+    let store = boot("first");
+    let kept = tar(&[file("a", "1")]);
+    let lost = tar(&[file("b", "2")]);
+    put(&store, "kept:1", std::slice::from_ref(&kept));
+    let pending = store.unpack_layer(&Digest::of(&lost), Compression::None, &mut lost.as_slice()).expect("unpacked");
+    pending.commit().expect("committed");
+    assert!(boot("first").has_layer(&Digest::of(&lost)), "the agent's restart is no power cut");
+    let store = boot("second");
+    assert!(store.has_layer(&Digest::of(&kept)));
+    assert!(!store.has_layer(&Digest::of(&lost)));
+    assert_eq!(std::fs::read_dir(work.path().join("layers")).expect("listed").count(), 1);
+}

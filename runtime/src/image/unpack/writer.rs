@@ -1,0 +1,513 @@
+//! Turns the entries of one layer into files below one directory, with whiteouts as overlayfs wants them.
+//!
+//! Owns the order of things: a removal before what takes its place; owner, mode, extended attributes, times; times of
+//! directories at the very end. Never writes through a link and never outside of its tree (see `tree`).
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
+    fsetxattr, ftruncate, futimens, linkat, mknodat, openat, statat, symlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use super::archive::{Archive, Entry, Input, Kind};
+use super::error::UnpackError;
+use super::list::{Item, Line, ListReader, ListWriter};
+use super::tree::{Names, Notes, Place, Tree, beneath, make_directory, open_directory, remove};
+use super::{Limits, Unpacked};
+
+const WHITEOUT: &[u8] = b".wh.";
+const AUFS: &[u8] = b".wh..wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Free space is looked at again after this many bytes.
+const SPACE_STEP: u64 = 16 << 20;
+/// Implied directories that are remembered; a layer with more is odd beyond repair.
+const MAX_IMPLIED: usize = 4096;
+
+/// Writes entries into a tree.
+pub(super) struct Writer<'a> {
+    tree: Tree,
+    state: State,
+    limits: &'a Limits,
+    /// Where a hard link's target is looked up that the layer itself does not have.
+    below: Option<BorrowedFd<'a>>,
+    until_space_check: u64,
+}
+
+/// What is noted on the way.
+struct State {
+    list: ListWriter,
+    summary: Unpacked,
+    max_entries: u64,
+}
+
+impl State {
+    fn add(&mut self, line: &Line) -> Result<(), UnpackError> {
+        self.list.add(line).map_err(|source| list_error(source, "write the list of"))
+    }
+
+    fn count_entry(&mut self) -> Result<(), UnpackError> {
+        self.summary.entries += 1;
+        if self.summary.entries > self.max_entries {
+            return Err(UnpackError::Limit { what: "the number of entries", limit: self.max_entries });
+        }
+        Ok(())
+    }
+}
+
+fn list_error(source: std::io::Error, operation: &'static str) -> UnpackError {
+    match source.kind() {
+        std::io::ErrorKind::StorageFull => UnpackError::Full { path: "the list of entries".to_owned() },
+        _ => UnpackError::Entry { operation, path: "the layer".to_owned(), source },
+    }
+}
+
+impl Notes for State {
+    fn implied(&mut self, path: &[u8]) {
+        // Counted as entries: one path of an archive can make hundreds of directories.
+        self.summary.entries += 1;
+        if self.summary.implied.len() < MAX_IMPLIED {
+            self.summary.implied.insert(path.to_vec());
+        }
+    }
+
+    fn replaced_whiteout(&mut self, place: BorrowedFd<'_>, path: &[u8]) -> Result<(), UnpackError> {
+        set_opaque(place, path)?;
+        self.summary.opaques += 1;
+        self.add(&implied_line(path, true))
+    }
+}
+
+fn implied_line(path: &[u8], opaque: bool) -> Line {
+    Line { path: path.to_vec(), mode: 0o755, uid: 0, gid: 0, mtime: (0, 0), item: Item::Directory { opaque } }
+}
+
+fn set_opaque(place: BorrowedFd<'_>, path: &[u8]) -> Result<(), UnpackError> {
+    fsetxattr(place, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+        .map_err(|e| UnpackError::entry("mark as opaque", path, e))
+}
+
+fn times(mtime: (i64, u32)) -> Timestamps {
+    let time = Timespec { tv_sec: mtime.0, tv_nsec: mtime.1.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn name_of(name: &[u8]) -> &OsStr {
+    OsStr::from_bytes(name)
+}
+
+impl<'a> Writer<'a> {
+    /// Writes into `root`, an empty directory, and the list of it into `list`.
+    pub(super) fn new(
+        root: OwnedFd,
+        list: File,
+        limits: &'a Limits,
+        below: Option<BorrowedFd<'a>>,
+    ) -> Result<Self, UnpackError> {
+        let list = ListWriter::new(list).map_err(|e| list_error(e, "write the list of"))?;
+        // The root is one that the layer does not describe, until it does.
+        let summary = Unpacked { implied: [Vec::new()].into(), ..Unpacked::default() };
+        let state = State { list, summary, max_entries: limits.entries };
+        let writer = Self { tree: Tree::open(root, limits.depth), state, limits, below, until_space_check: SPACE_STEP };
+        writer.check_space()?;
+        Ok(writer)
+    }
+
+    /// Everything of an archive, to its end.
+    pub(super) fn write_all<R: Input>(mut self, archive: &mut Archive<R>) -> Result<Unpacked, UnpackError> {
+        while let Some(entry) = archive.next_entry()? {
+            self.write(&entry, archive)?;
+        }
+        self.finish()
+    }
+
+    fn write<R: Input>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), UnpackError> {
+        self.state.count_entry()?;
+        if self.state.summary.entries.is_multiple_of(4096) {
+            self.check_space()?;
+        }
+        let names = Names::parse(&entry.path, self.limits.depth)?;
+        let Some((name, parents)) = names.0.split_last() else {
+            if entry.kind != Kind::Directory {
+                return Err(UnpackError::refused(&entry.path, "it would replace the root directory"));
+            }
+            let root = Rc::clone(self.tree.root());
+            let opened = beneath(&root, b".", OFlags::RDONLY | OFlags::DIRECTORY)
+                .map_err(|e| UnpackError::entry("open directory", b"/", e))?;
+            self.state.summary.implied.remove(b"".as_slice());
+            return self.describe_directory(&opened, Vec::new(), entry, false);
+        };
+        // Below these is aufs' own book-keeping, never content.
+        if parents.iter().any(|parent| parent.starts_with(AUFS)) {
+            return Ok(());
+        }
+        if parents.iter().any(|parent| parent.starts_with(WHITEOUT)) {
+            return Err(UnpackError::refused(&entry.path, "names that start with `.wh.` are reserved"));
+        }
+        if *name == OPAQUE {
+            return self.write_opaque(parents);
+        }
+        if name.starts_with(AUFS) {
+            return Ok(());
+        }
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            if matches!(hidden, b"" | b"." | b"..") {
+                return Err(UnpackError::refused(&entry.path, "it is a whiteout of nothing"));
+            }
+            let place = self.tree.directory(parents, &mut self.state)?;
+            return self.write_whiteout(&place, hidden);
+        }
+        let place = self.tree.directory(parents, &mut self.state)?;
+        let path = if place.path.is_empty() { name.to_vec() } else { [&place.path, *name].join(&b'/') };
+        match entry.kind {
+            Kind::File => self.write_file(&place, name, path, entry, archive),
+            Kind::Directory => self.write_directory(&place, name, path, entry),
+            Kind::Symlink => self.write_symlink(&place, name, path, entry),
+            Kind::Hardlink => self.write_hardlink(&place, name, path, entry),
+            Kind::Fifo | Kind::Char | Kind::Block => self.write_special(&place, name, path, entry),
+        }
+    }
+
+    /// Makes something under a new name; what has the name goes first.
+    fn create<T>(
+        &mut self,
+        place: &Place,
+        name: &[u8],
+        path: &[u8],
+        operation: &'static str,
+        make: impl Fn() -> rustix::io::Result<T>,
+    ) -> Result<T, UnpackError> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.clear(place, name, path)?;
+                make()
+            }
+            other => other,
+        }
+        .map_err(|e| UnpackError::entry(operation, path, e))
+    }
+
+    fn clear(&mut self, place: &Place, name: &[u8], path: &[u8]) -> Result<(), UnpackError> {
+        self.tree.forget();
+        remove(place.as_fd(), name).map_err(|e| UnpackError::entry("replace", path, e))?;
+        self.state.summary.implied.retain(|implied| {
+            implied != path && !(implied.starts_with(path) && implied.get(path.len()) == Some(&b'/'))
+        });
+        self.state.add(&Line::removed(path.to_vec()))
+    }
+
+    fn write_file<R: Input>(
+        &mut self,
+        place: &Place,
+        name: &[u8],
+        path: Vec<u8>,
+        entry: &Entry,
+        archive: &mut Archive<R>,
+    ) -> Result<(), UnpackError> {
+        let total = self.state.summary.bytes.saturating_add(entry.size);
+        if total > self.limits.file_bytes {
+            return Err(UnpackError::Limit { what: "the size of all files", limit: self.limits.file_bytes });
+        }
+        self.state.summary.bytes = total;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = self.create(place, name, &path, "create file", || {
+            openat(place, name_of(name), flags, Mode::from_raw_mode(0o600))
+        })?;
+        let failed = |operation, error| UnpackError::entry(operation, &path, error);
+        let mut crc = flate2::Crc::new();
+        match &entry.sparse {
+            None => self.copy(&file, &path, entry.size, archive, &mut crc)?,
+            Some(parts) => {
+                ftruncate(&file, entry.size).map_err(|e| failed("set the size of", e))?;
+                for (offset, length) in parts {
+                    rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(*offset)).map_err(|e| failed("write", e))?;
+                    self.copy(&file, &path, *length, archive, &mut crc)?;
+                }
+            }
+        }
+        fchown(&file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
+            .map_err(|e| failed("set the owner of", e))?;
+        fchmod(&file, Mode::from_raw_mode(entry.mode)).map_err(|e| failed("set the mode of", e))?;
+        set_xattrs(file.as_fd(), &path, entry)?;
+        futimens(&file, &times(entry.mtime)).map_err(|e| failed("set the time of", e))?;
+        let item = Item::File { size: entry.size, crc: crc.sum(), parts: entry.sparse.clone() };
+        self.state.add(&line(path, entry, item))
+    }
+
+    fn copy<R: Input>(
+        &mut self,
+        file: &OwnedFd,
+        path: &[u8],
+        mut left: u64,
+        archive: &mut Archive<R>,
+        crc: &mut flate2::Crc,
+    ) -> Result<(), UnpackError> {
+        while left > 0 {
+            let bytes = archive.data()?;
+            let step = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if step == 0 {
+                return Err(UnpackError::Truncated("a file"));
+            }
+            let mut rest = &bytes[..step];
+            crc.update(rest);
+            while !rest.is_empty() {
+                match rustix::io::write(file, rest) {
+                    Ok(count) => rest = &rest[count..],
+                    Err(Errno::INTR) => {}
+                    Err(error) => return Err(UnpackError::entry("write", path, error)),
+                }
+            }
+            archive.used(step);
+            left -= step as u64;
+            self.until_space_check = self.until_space_check.saturating_sub(step as u64);
+            if self.until_space_check == 0 {
+                self.check_space()?;
+                self.until_space_check = SPACE_STEP;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_space(&self) -> Result<(), UnpackError> {
+        let root = beneath(self.tree.root(), b".", OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|e| UnpackError::entry("open directory", b"/", e))?;
+        self.limits.check_space(&root)
+    }
+
+    fn write_directory(&mut self, place: &Place, name: &[u8], path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
+        let mut opaque = false;
+        match statat(place, name_of(name), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
+            Ok(stat) => {
+                // A directory where the layer has also hidden the one below: it starts empty.
+                opaque = is_whiteout(&stat);
+                self.clear(place, name, &path)?;
+                make_directory(place.as_fd(), name).map_err(|e| UnpackError::entry("make directory", &path, e))?;
+            }
+            Err(Errno::NOENT) => {
+                make_directory(place.as_fd(), name).map_err(|e| UnpackError::entry("make directory", &path, e))?;
+            }
+            Err(error) => return Err(UnpackError::entry("look up", &path, error)),
+        }
+        let opened = open_directory(place.as_fd(), name).map_err(|e| UnpackError::entry("open directory", &path, e))?;
+        if opaque {
+            set_opaque(opened.as_fd(), &path)?;
+            self.state.summary.opaques += 1;
+        }
+        self.state.summary.implied.remove(&path);
+        self.describe_directory(&opened, path, entry, opaque)
+    }
+
+    fn describe_directory(
+        &mut self,
+        opened: &OwnedFd,
+        path: Vec<u8>,
+        entry: &Entry,
+        opaque: bool,
+    ) -> Result<(), UnpackError> {
+        let failed = |operation, error| UnpackError::entry(operation, &path, error);
+        fchown(opened, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
+            .map_err(|e| failed("set the owner of", e))?;
+        fchmod(opened, Mode::from_raw_mode(entry.mode)).map_err(|e| failed("set the mode of", e))?;
+        set_xattrs(opened.as_fd(), &path, entry)?;
+        self.state.add(&line(path, entry, Item::Directory { opaque }))
+    }
+
+    fn write_symlink(&mut self, place: &Place, name: &[u8], path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
+        if entry.link.is_empty() {
+            return Err(UnpackError::refused(&entry.path, "it is a symbolic link to nothing"));
+        }
+        self.create(place, name, &path, "create symbolic link", || {
+            symlinkat(name_of(&entry.link), place, name_of(name))
+        })?;
+        let failed = |operation, error| UnpackError::entry(operation, &path, error);
+        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+        chownat(place, name_of(name), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| failed("set the owner of", e))?;
+        utimensat(place, name_of(name), &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| failed("set the time of", e))?;
+        self.state.add(&line(path, entry, Item::Symlink(entry.link.clone())))
+    }
+
+    fn write_hardlink(&mut self, place: &Place, name: &[u8], path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
+        let target = Names::parse(&entry.link, self.limits.depth)?;
+        let Some((target_name, target_parents)) = target.0.split_last() else {
+            return Err(UnpackError::refused(&entry.path, "it is a hard link to the root directory"));
+        };
+        if target_name.starts_with(WHITEOUT) {
+            return Err(UnpackError::refused(&entry.path, "it is a hard link to a reserved name"));
+        }
+        let failed = |error| UnpackError::entry("create hard link", &path, error);
+        // The last name is not followed: a link to a symbolic link is another name of that link.
+        let here = self.tree.find(target_parents).ok().and_then(|from| {
+            statat(&from, name_of(target_name), AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| (from, stat))
+        });
+        let (from, target_stat) = match (here, self.below) {
+            (Some((_, stat)), _) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                return Err(UnpackError::refused(&entry.path, "it is a hard link to a directory"));
+            }
+            (Some((from, stat)), _) if !is_whiteout(&stat) => (from, stat),
+            (_, Some(below)) => {
+                let copy = rustix::io::fcntl_dupfd_cloexec(below, 0).map_err(failed)?;
+                let from = Tree::open(copy, self.limits.depth).find(target_parents)?;
+                let stat = statat(&from, name_of(target_name), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                (from, stat)
+            }
+            (_, None) => {
+                return Err(UnpackError::refused(&entry.path, "it is a hard link to a file that is not in the layer"));
+            }
+        };
+        if let Ok(existing) = statat(place, name_of(name), AtFlags::SYMLINK_NOFOLLOW)
+            && (existing.st_dev, existing.st_ino) == (target_stat.st_dev, target_stat.st_ino)
+        {
+            // Already another name of it, or the very same name.
+            return Ok(());
+        }
+        self.create(place, name, &path, "create hard link", || {
+            linkat(&from, name_of(target_name), place, name_of(name), AtFlags::empty())
+        })?;
+        let target_path =
+            if from.path.is_empty() { target_name.to_vec() } else { [&from.path, *target_name].join(&b'/') };
+        self.state.add(&line(path, entry, Item::Hardlink(target_path)))
+    }
+
+    fn write_special(&mut self, place: &Place, name: &[u8], path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
+        let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+        let kind = match entry.kind {
+            Kind::Char if device == 0 => return self.write_whiteout(place, name),
+            Kind::Char => FileType::CharacterDevice,
+            Kind::Block => FileType::BlockDevice,
+            Kind::Fifo | Kind::File | Kind::Directory | Kind::Symlink | Kind::Hardlink => FileType::Fifo,
+        };
+        self.create(place, name, &path, "create device or fifo", || {
+            mknodat(place, name_of(name), kind, Mode::from_raw_mode(0o600), device)
+        })?;
+        let failed = |operation, error| UnpackError::entry(operation, &path, error);
+        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+        chownat(place, name_of(name), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| failed("set the owner of", e))?;
+        // By name, and it would follow a link: but the name was made a moment ago, in a private tree, as no link.
+        chmodat(place, name_of(name), Mode::from_raw_mode(entry.mode), AtFlags::empty())
+            .map_err(|e| failed("set the mode of", e))?;
+        utimensat(place, name_of(name), &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| failed("set the time of", e))?;
+        let mode = kind.as_raw_mode() | entry.mode;
+        self.state.add(&line(path, entry, Item::Special { mode, device }))
+    }
+
+    /// Hides what layers below have under this name; what this layer has itself stays, in whatever order they come
+    /// (OCI image specification, layer.md, "Whiteouts").
+    fn write_whiteout(&mut self, place: &Place, name: &[u8]) -> Result<(), UnpackError> {
+        let path = if place.path.is_empty() { name.to_vec() } else { [&place.path, name].join(&b'/') };
+        self.state.summary.whiteouts += 1;
+        match statat(place, name_of(name), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                let opened =
+                    open_directory(place.as_fd(), name).map_err(|e| UnpackError::entry("open directory", &path, e))?;
+                self.make_opaque(&opened, path)
+            }
+            Ok(_) => Ok(()),
+            Err(Errno::NOENT) => {
+                mknodat(place, name_of(name), FileType::CharacterDevice, Mode::empty(), 0)
+                    .map_err(|e| UnpackError::entry("create whiteout", &path, e))?;
+                let item = Item::Special { mode: FileType::CharacterDevice.as_raw_mode(), device: 0 };
+                self.state.add(&Line { path, mode: 0, uid: 0, gid: 0, mtime: (0, 0), item })
+            }
+            Err(error) => Err(UnpackError::entry("look up", &path, error)),
+        }
+    }
+
+    fn write_opaque(&mut self, parents: &[&[u8]]) -> Result<(), UnpackError> {
+        let place = self.tree.directory(parents, &mut self.state)?;
+        if place.path.is_empty() {
+            // overlayfs does not look at the attribute on a layer's root: the caller leaves the layers below out.
+            self.state.summary.root_opaque = true;
+        }
+        let opened = beneath(&place, b".", OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|e| UnpackError::entry("open directory", &place.path, e))?;
+        self.make_opaque(&opened, place.path.clone())
+    }
+
+    fn make_opaque(&mut self, opened: &OwnedFd, path: Vec<u8>) -> Result<(), UnpackError> {
+        set_opaque(opened.as_fd(), &path)?;
+        self.state.summary.opaques += 1;
+        let stat = rustix::fs::fstat(opened).map_err(|e| UnpackError::entry("look up", &path, e))?;
+        let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        self.state.add(&Line {
+            path,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            // Its own entry, before or after, sets the time.
+            mtime: (i64::MIN, nanos),
+            item: Item::Directory { opaque: true },
+        })
+    }
+
+    /// Restores the times of directories and ends the list.
+    fn finish(mut self) -> Result<Unpacked, UnpackError> {
+        for path in std::mem::take(&mut self.state.summary.implied) {
+            // Their time is fixed, so that a layer is the same wherever it is unpacked.
+            self.state.add(&implied_line(&path, false))?;
+            self.state.summary.implied.insert(path);
+        }
+        let State { list, summary, .. } = self.state;
+        let read_error = |e| list_error(e, "read the list of");
+        let mut file = list.finish().map_err(|e| list_error(e, "write the list of"))?;
+        std::io::Seek::rewind(&mut file).map_err(read_error)?;
+        for line in ListReader::new(file).map_err(read_error)? {
+            let line = line.map_err(read_error)?;
+            if !matches!(line.item, Item::Directory { .. }) || line.mtime.0 == i64::MIN {
+                continue;
+            }
+            let path: &[u8] = if line.path.is_empty() { b"." } else { &line.path };
+            match beneath(self.tree.root(), path, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Ok(directory) => futimens(&directory, &times(line.mtime))
+                    .map_err(|e| UnpackError::entry("set the time of", path, e))?,
+                // It was replaced by something else later on.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(error) => return Err(UnpackError::entry("open directory", path, error)),
+            }
+        }
+        Ok(summary)
+    }
+}
+
+fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+fn line(path: Vec<u8>, entry: &Entry, item: Item) -> Line {
+    Line { path, mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, item }
+}
+
+/// Sets the attributes that a layer may bring: file capabilities and `user.*`. Labels, ACLs and above all `trusted.*`
+/// belong to the host. `user.overlay.*` is overlayfs' own language as well.
+fn set_xattrs(file: BorrowedFd<'_>, path: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+    for (name, value) in &entry.xattrs {
+        let capability = name == b"security.capability" && entry.kind == Kind::File;
+        let user = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+        if !capability && !user {
+            continue;
+        }
+        match fsetxattr(file, name_of(name), value, XattrFlags::empty()) {
+            Ok(()) => {}
+            // A file system without such attributes: losing a capability would break the program, the others are
+            // hints.
+            Err(Errno::NOTSUP) if user => {}
+            Err(error) => {
+                return Err(UnpackError::Entry {
+                    operation: "set an extended attribute of",
+                    path: super::error::escape(path),
+                    source: error.into(),
+                });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Clients of the control socket: requests by line, and attached streams.
+//!
+//! An attached connection carries frames both ways: one byte of kind, length as u32 little-endian, payload.
+//! To the client: 1 stdout, 2 stderr. From the client: 0 stdin, 3 end of stdin, 4 terminal size (rows and columns as
+//! u16 little-endian).
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use crate::container::handle::Response;
+
+/// Longest request or frame from a client.
+const MAX_INPUT: usize = 1 << 20;
+
+/// Most output that waits for an attached client. One that falls further behind is cut off: the log goes on.
+const MAX_BEHIND: usize = 1 << 20;
+
+/// Frame kinds.
+pub(super) const STDIN: u8 = 0;
+pub(super) const STDOUT: u8 = 1;
+pub(super) const STDERR: u8 = 2;
+pub(super) const STDIN_END: u8 = 3;
+pub(super) const SIZE: u8 = 4;
+
+/// One connection.
+pub(super) struct Client {
+    pub(super) stream: UnixStream,
+    /// `Some` once attached: whether it writes to stdin.
+    pub(super) attached: Option<bool>,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    pub(super) closed: bool,
+}
+
+/// What a client sent.
+pub(super) enum Input {
+    /// A request line.
+    Line(Vec<u8>),
+    /// A frame.
+    Frame(u8, Vec<u8>),
+}
+
+impl Client {
+    pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, attached: None, input: Vec::new(), output: Vec::new(), closed: false })
+    }
+
+    /// Whether output waits to be written.
+    pub(super) fn wants_write(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// Whether input waits to be taken.
+    pub(super) fn has_input(&self) -> bool {
+        self.input.len() >= 5
+    }
+
+    /// Reads what is there.
+    pub(super) fn fill(&mut self) {
+        let mut chunk = [0; 4096];
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => {
+                    self.closed = true;
+                    return;
+                }
+                Ok(count) => self.input.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.closed = true;
+                    return;
+                }
+            }
+            if self.input.len() > MAX_INPUT {
+                // Frames are taken before more is read; a line of that length is no request.
+                self.closed = self.attached.is_none();
+                return;
+            }
+        }
+    }
+
+    /// The next whole request or frame.
+    pub(super) fn take(&mut self) -> Option<Input> {
+        if self.attached.is_none() {
+            let end = self.input.iter().position(|byte| *byte == b'\n')?;
+            return Some(Input::Line(self.input.drain(..=end).collect()));
+        }
+        let (&[kind, a, b, c, d], rest) = self.input.split_first_chunk::<5>()?;
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        if length > MAX_INPUT {
+            self.closed = true;
+            return None;
+        }
+        let payload = rest.get(..length)?.to_vec();
+        self.input.drain(..5 + length);
+        Some(Input::Frame(kind, payload))
+    }
+
+    /// Puts a frame back that could not be dealt with yet.
+    pub(super) fn put_back(&mut self, kind: u8, payload: &[u8]) {
+        let mut frame = frame_head(kind, payload.len()).to_vec();
+        frame.extend_from_slice(payload);
+        frame.append(&mut self.input);
+        self.input = frame;
+    }
+
+    pub(super) fn answer(&mut self, response: &Response) {
+        if let Ok(mut bytes) = serde_json::to_vec(response) {
+            bytes.push(b'\n');
+            self.output.append(&mut bytes);
+        }
+        self.flush();
+    }
+
+    /// Sends output of the program to an attached client.
+    pub(super) fn send(&mut self, kind: u8, payload: &[u8]) {
+        self.output.extend_from_slice(&frame_head(kind, payload.len()));
+        self.output.extend_from_slice(payload);
+        self.flush();
+        if self.output.len() > MAX_BEHIND {
+            self.closed = true;
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(count) => drop(self.output.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.closed = true;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn frame_head(kind: u8, length: usize) -> [u8; 5] {
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
+    [kind, a, b, c, d]
+}
+
+/// Writes as much of `bytes` as fits without blocking; how many were.
+pub(super) fn write_some(fd: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+    match rustix::io::write(fd, bytes) {
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(0),
+        other => Ok(other?),
+    }
+}

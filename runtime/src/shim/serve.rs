@@ -1,0 +1,376 @@
+//! The shim's life after the start: one poll loop over the container's output, its end, and the control socket.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use rustix::event::{PollFd, PollFlags};
+use rustix::time::Timespec;
+use spec::observed::Exit;
+
+use super::chain;
+use super::control::{self, Client, Input, write_some};
+use super::create::{self, Created};
+use super::log::{Log, Stream};
+use crate::container::cgroup::{self, Layout};
+use crate::container::lifecycle::Running;
+use crate::container::{ContainerConfig, ExitRecord, Request, Response, ShimState, handle, record};
+use crate::sys;
+
+/// How long output is still read once everything that could write it has been killed.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Longest termination message in bytes (Kubernetes: 4096).
+const MAX_MESSAGE: u64 = 4096;
+
+/// Longest part of the log that becomes the termination message (Kubernetes: 2048 bytes or 80 lines).
+const MAX_LOG_MESSAGE: u64 = 2048;
+
+/// What the shim serves.
+pub(super) struct Server {
+    config: ContainerConfig,
+    running: Running,
+    pidfd: OwnedFd,
+    /// Output pipes; the terminal's master stands in for stdout.
+    outputs: Vec<(Stream, OwnedFd)>,
+    stdin: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+    log: Option<Log>,
+    listener: UnixListener,
+    clients: Vec<Client>,
+}
+
+/// What became ready.
+#[derive(Default)]
+struct Ready {
+    ended: bool,
+    outputs: Vec<usize>,
+    accept: bool,
+    clients: Vec<usize>,
+}
+
+impl Server {
+    pub(super) fn new(config: &ContainerConfig, created: Created) -> io::Result<Self> {
+        let mut outputs = Vec::new();
+        for (stream, fd) in [(Stream::Stdout, created.stdout), (Stream::Stderr, created.stderr)] {
+            outputs.extend(fd.map(|fd| (stream, fd)));
+        }
+        if let Some(master) = &created.terminal {
+            outputs.push((Stream::Stdout, master.try_clone()?));
+        }
+        for fd in outputs.iter().map(|(_, fd)| fd).chain(&created.stdin) {
+            rustix::io::ioctl_fionbio(fd, true)?;
+        }
+        Ok(Self {
+            running: created.running,
+            pidfd: created.pidfd,
+            outputs,
+            stdin: created.stdin,
+            terminal: created.terminal,
+            log: config.log_path.as_ref().map(|path| Log::new(path, config.log_max_size, config.log_max_files)),
+            listener: handle::listen(&config.dir)?,
+            clients: Vec::new(),
+            config: ContainerConfig { env: Default::default(), ..config.clone() },
+        })
+    }
+
+    /// Serves until the container has ended, records that, and removes what it had.
+    pub(super) fn run(&mut self) {
+        let status = loop {
+            let ready = self.wait(None);
+            self.serve(&ready);
+            if ready.ended
+                && let Some(status) = self.reap()
+            {
+                break status;
+            }
+        };
+        let finished = (record::now(), record::now_unix());
+        self.kill_rest();
+        self.drain();
+        self.finish(status, finished);
+    }
+
+    fn wait(&self, limit: Option<Duration>) -> Ready {
+        let stuck_input = self.stdin_is_stuck();
+        let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+        fds.extend(self.outputs.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::IN)));
+        fds.extend(self.clients.iter().map(|client| {
+            let mut wanted =
+                if client.attached == Some(true) && stuck_input { PollFlags::empty() } else { PollFlags::IN };
+            wanted.set(PollFlags::OUT, client.wants_write());
+            PollFd::new(&client.stream, wanted)
+        }));
+        if stuck_input {
+            fds.extend(self.input().map(|fd| PollFd::new(fd, PollFlags::OUT)));
+        }
+        let timeout =
+            limit.map(|limit| Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() });
+        if rustix::event::poll(&mut fds, timeout.as_ref()).is_err() {
+            return Ready::default();
+        }
+        let events: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let at = |index: usize| events.get(index).copied().unwrap_or(false);
+        let outputs = self.outputs.len();
+        let input_ready = at(2 + outputs + self.clients.len());
+        Ready {
+            ended: at(0),
+            accept: at(1),
+            outputs: (0..outputs).filter(|index| at(2 + index)).collect(),
+            clients: (0..self.clients.len()).filter(|index| at(2 + outputs + index) || input_ready).collect(),
+        }
+    }
+
+    fn input(&self) -> Option<&OwnedFd> {
+        self.terminal.as_ref().or(self.stdin.as_ref())
+    }
+
+    /// Whether an attached client has sent more than the program has read.
+    fn stdin_is_stuck(&self) -> bool {
+        self.clients.iter().any(|client| client.attached == Some(true) && client.has_input())
+    }
+
+    fn serve(&mut self, ready: &Ready) {
+        let mut gone = Vec::new();
+        for &index in &ready.outputs {
+            if !self.read_output(index) {
+                gone.push(index);
+            }
+        }
+        for index in gone.into_iter().rev() {
+            self.outputs.remove(index);
+        }
+        for &index in &ready.clients {
+            self.serve_client(index);
+        }
+        if ready.accept {
+            while let Ok((stream, _)) = self.listener.accept() {
+                self.clients.extend(Client::new(stream).ok());
+            }
+        }
+        let detached = self.clients.iter().any(|client| client.closed && client.attached == Some(true));
+        self.clients.retain(|client| !client.closed);
+        if detached && self.config.stdin_once {
+            self.stdin = None;
+        }
+    }
+
+    /// Reads once from an output; `false` at its end.
+    fn read_output(&mut self, index: usize) -> bool {
+        let mut chunk = [0; 16 << 10];
+        let Some((stream, fd)) = self.outputs.get(index) else { return true };
+        let stream = *stream;
+        let count = match rustix::io::read(fd, &mut chunk) {
+            Ok(0) => return false,
+            Ok(count) => count,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return true,
+            // A terminal whose last user closed it: EIO. Another may open it again, so it ends with the container.
+            Err(_) => return false,
+        };
+        let bytes = chunk.get(..count).unwrap_or_default();
+        if let Some(log) = &mut self.log {
+            log.write(stream, bytes);
+        }
+        let kind = if stream == Stream::Stderr { control::STDERR } else { control::STDOUT };
+        for client in self.clients.iter_mut().filter(|client| client.attached.is_some()) {
+            client.send(kind, bytes);
+        }
+        true
+    }
+
+    fn serve_client(&mut self, index: usize) {
+        let Some(mut client) = (index < self.clients.len()).then(|| self.clients.swap_remove(index)) else { return };
+        client.flush();
+        if !(client.attached == Some(true) && client.has_input()) {
+            client.fill();
+        }
+        while let Some(input) = client.take() {
+            match input {
+                Input::Line(line) => self.request(&mut client, &line),
+                Input::Frame(kind, payload) => {
+                    if !self.frame(&mut client, kind, &payload) {
+                        break;
+                    }
+                }
+            }
+        }
+        // Back to its place, so that the indexes of the others stay right.
+        self.clients.push(client);
+        let last = self.clients.len() - 1;
+        self.clients.swap(index, last);
+    }
+
+    fn request(&mut self, client: &mut Client, line: &[u8]) {
+        let response = match serde_json::from_slice::<Request>(line) {
+            Ok(Request::Attach { stdin }) => {
+                client.answer(&Response::default());
+                client.attached = Some(stdin && self.config.stdin && self.input().is_some());
+                return;
+            }
+            Ok(request) => match self.act(&request) {
+                Ok(state) => Response { error: None, state },
+                Err(error) => Response { error: Some(error), state: None },
+            },
+            Err(error) => Response { error: Some(format!("unknown request: {error}")), state: None },
+        };
+        client.answer(&response);
+    }
+
+    fn act(&self, request: &Request) -> Result<Option<ShimState>, String> {
+        match request {
+            Request::State => Ok(Some(ShimState {
+                id: self.config.id.clone(),
+                pid: self.running.pid,
+                start_time: self.running.start_time,
+                started: self.running.started,
+                shim_pid: self.running.shim_pid,
+                shim_start_time: self.running.shim_start_time,
+            })),
+            Request::Signal { signal } => {
+                sys::pidfd_signal(self.pidfd.as_fd(), *signal).map_err(|error| error.to_string())?;
+                Ok(None)
+            }
+            Request::Resize { rows, cols } => {
+                let terminal = self.terminal.as_ref().ok_or("the container has no terminal")?;
+                sys::set_window_size(terminal.as_fd(), *rows, *cols).map_err(|error| error.to_string())?;
+                Ok(None)
+            }
+            Request::Update { resources } => Layout::detect()
+                .and_then(|layout| cgroup::create(&layout, &self.config.cgroup_path, resources, None))
+                .map(|_| None)
+                .map_err(|error| chain(&error)),
+            Request::Attach { .. } => Err("attach is a stream".to_owned()),
+        }
+    }
+
+    /// Deals with a frame of an attached client; `false` when the program has to read first.
+    fn frame(&mut self, client: &mut Client, kind: u8, payload: &[u8]) -> bool {
+        match (kind, payload) {
+            (control::STDIN, bytes) if client.attached == Some(true) => {
+                let Some(fd) = self.input() else { return true };
+                match write_some(fd, bytes) {
+                    Ok(count) if count < bytes.len() => {
+                        client.put_back(kind, bytes.get(count..).unwrap_or_default());
+                        return false;
+                    }
+                    Ok(_) => {}
+                    // The program has closed its end.
+                    Err(_) => self.stdin = None,
+                }
+            }
+            (control::STDIN_END, _) if client.attached == Some(true) => self.stdin = None,
+            (control::SIZE, &[a, b, c, d]) => {
+                if let Some(terminal) = &self.terminal {
+                    let (rows, cols) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+                    let _ = sys::set_window_size(terminal.as_fd(), rows, cols);
+                }
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Waits for children without blocking; the status of the container's first process once it has ended.
+    fn reap(&self) -> Option<(i32, Option<i32>)> {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) if pid.as_raw().cast_unsigned() == self.running.pid => {
+                    return Some((code, None));
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw().cast_unsigned() == self.running.pid => {
+                    return Some((128 + signal as i32, Some(signal as i32)));
+                }
+                Ok(WaitStatus::StillAlive) => return None,
+                Ok(_) => {}
+                // Not our child any more: it can only be known that it is gone.
+                Err(_) => return Some((255, None)),
+            }
+        }
+    }
+
+    /// Ends processes that outlived the first one (only without a process namespace of their own).
+    fn kill_rest(&self) {
+        let killed = Layout::detect()
+            .and_then(|layout| cgroup::kill_all(&layout, &self.config.cgroup_path, Duration::from_secs(10)));
+        if let Err(error) = killed {
+            eprintln!("mainstay shim: {}", chain(&error));
+        }
+    }
+
+    /// Reads output that is still in the pipes.
+    fn drain(&mut self) {
+        let deadline = Instant::now() + DRAIN;
+        while !self.outputs.is_empty() && Instant::now() < deadline {
+            let ready = self.wait(Some(Duration::from_millis(50)));
+            if ready.outputs.is_empty() {
+                // Someone outside holds the pipe open but writes nothing.
+                break;
+            }
+            self.serve(&ready);
+        }
+        if let Some(log) = &mut self.log {
+            log.finish();
+        }
+    }
+
+    fn finish(&mut self, (code, signal): (i32, Option<i32>), finished: (spec::time::Timestamp, i64)) {
+        let oom = Layout::detect().is_ok_and(|layout| cgroup::oom_kills(&layout, &self.config.cgroup_path) > 0);
+        let exit = Exit {
+            code,
+            signal,
+            oom: oom && code != 0,
+            started: Some(self.running.started),
+            finished: finished.0,
+            finished_unix: finished.1,
+            boot_id: record::boot_id(),
+            error: None,
+            message: self.message(code),
+        };
+        let record = ExitRecord { version: 1, id: self.config.id.clone(), exit };
+        // A full disk: try again for a while, since without a record the end counts as a loss.
+        for _ in 0..50 {
+            match record::write_exit(&self.config.exit_file, &record) {
+                Ok(()) => break,
+                Err(error) => eprintln!("mainstay shim: cannot write {}: {error}", self.config.exit_file.display()),
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        // Told at once: whoever waits for the end of a connection need not wait for mounts and cgroups to go.
+        handle::unlink(&self.config.dir);
+        self.clients.clear();
+        create::undo(&self.config);
+    }
+
+    /// The termination message (Kubernetes `terminationMessagePath`, `terminationMessagePolicy`).
+    fn message(&self, code: i32) -> Option<String> {
+        self.config.termination_message_path.as_ref()?;
+        let mut bytes = Vec::new();
+        // On the host it is our own file in our own directory, whatever the container made of its view of it.
+        if let Ok(file) = fs::File::open(create::termination_file(&self.config.dir)) {
+            let _ = file.take(MAX_MESSAGE).read_to_end(&mut bytes);
+        }
+        if bytes.is_empty() && code != 0 && self.config.termination_message_from_log {
+            bytes = self.config.log_path.as_ref().and_then(|path| log_tail(path).ok()).unwrap_or_default();
+        }
+        (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// The end of a log, without what CRI puts before each line.
+fn log_tail(path: &std::path::Path) -> io::Result<Vec<u8>> {
+    use std::io::{Seek as _, SeekFrom};
+    let mut file = fs::File::open(path)?;
+    let size = file.metadata()?.len();
+    // Each line has about 40 bytes of head: twice the size holds enough text in most cases.
+    file.seek(SeekFrom::Start(size.saturating_sub(2 * MAX_LOG_MESSAGE + 80 * 42)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    let joined = lines.get(lines.len().saturating_sub(80)..).unwrap_or_default().join("\n");
+    let from = joined.len().saturating_sub(usize::try_from(MAX_LOG_MESSAGE).unwrap_or(usize::MAX));
+    Ok(joined.as_bytes().get(from..).unwrap_or_default().to_vec())
+}

@@ -1,0 +1,344 @@
+//! System calls that no safe wrapper in the tree offers, each behind a safe function.
+//!
+//! The only module of this crate with `unsafe` in it. It decides nothing.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Which side of a fork this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// The caller, with the pid of its new child.
+    Parent(u32),
+    /// The new process.
+    Child,
+}
+
+/// Whether this process was seen to have one thread. Those that fork never start another.
+static SINGLE_THREAD: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Forks. Fails when the process has more than one thread, since the child could then only call
+/// async-signal-safe functions. That is looked up once, since /proc may be another one later (in a container).
+///
+/// # Errors
+/// More than one thread, or the kernel refuses.
+pub fn fork() -> io::Result<Fork> {
+    use std::sync::atomic::Ordering::Relaxed;
+    if !SINGLE_THREAD.load(Relaxed) {
+        assert_single_thread()?;
+    }
+    // SAFETY: there is one thread, so no lock can be held by a thread that is missing in the child.
+    match check(unsafe { libc::fork() }.into())? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(u32::try_from(pid).map_err(io::Error::other)?)),
+    }
+}
+
+/// Makes sure that [`fork`] is sound, while /proc is still that of this process.
+///
+/// # Errors
+/// More than one thread.
+pub fn assert_single_thread() -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("the process has more than one thread"));
+    }
+    SINGLE_THREAD.store(true, std::sync::atomic::Ordering::Relaxed);
+    Ok(())
+}
+
+/// Closes every descriptor from `first` on.
+///
+/// # Errors
+/// The kernel has no `close_range` (before 5.9).
+pub fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: only called at the start of single-purpose processes, before any descriptor from `first` on is owned.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+///
+/// # Errors
+/// The kernel cannot do that (before 5.11).
+pub fn cloexec_from(first: u32) -> io::Result<()> {
+    // SAFETY: changes flags of descriptors only, closes none.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Makes descriptor `target` refer to what `fd` does; open across exec.
+///
+/// # Errors
+/// Bad descriptors.
+pub fn dup_onto(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
+    // SAFETY: only used for descriptors 0 to 2, which nothing in these processes owns.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into()).map(drop)
+}
+
+/// Closes descriptors 0 to 2, for a process that will never read or write anything.
+pub fn close_standard() {
+    for fd in 0..3 {
+        // SAFETY: nothing in the process uses its standard streams any more.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Takes over a descriptor that was handed down by number.
+///
+/// # Errors
+/// There is no such descriptor.
+pub fn take_fd(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD reads a flag.
+    check(unsafe { libc::fcntl(fd, libc::F_GETFD) }.into())?;
+    // SAFETY: it exists, and by contract of the caller nobody else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Writes to a descriptor by number, for a process that only knows the number.
+///
+/// # Errors
+/// The write fails.
+pub fn write_raw(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and length are those of a live slice.
+    let written = check(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as libc::c_long)?;
+    usize::try_from(written).map_err(io::Error::other)
+}
+
+/// Sets every signal to its default action and unblocks all.
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL needs no handler; SIGKILL, SIGSTOP and glibc's own signals fail, which is fine.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: plain initialisation of a signal set on the stack.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+    // glibc's wrappers refuse to touch 32 and 33, which an exec'ed program may see ignored.
+    for signal in [32, 33] {
+        let default = [0u64; 4];
+        // SAFETY: a zeroed kernel_sigaction is SIG_DFL without flags; 8 is the size of the kernel's signal set.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u8>(), 8) };
+    }
+}
+
+/// Calls prctl(2) with up to two arguments.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn prctl(option: i32, arg2: u64, arg3: u64) -> io::Result<i64> {
+    // SAFETY: every option used in this crate takes integers, never pointers.
+    check(unsafe { libc::prctl(option, arg2, arg3, 0u64, 0u64) }.into())
+}
+
+/// The permitted, effective and inheritable sets of this thread, as bit masks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CapMasks {
+    /// Used for checks.
+    pub effective: u64,
+    /// What effective may become.
+    pub permitted: u64,
+    /// Kept over exec by files that say so.
+    pub inheritable: u64,
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// Reads the capability sets of this thread.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn capget() -> io::Result<CapMasks> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [[0u32; 3]; 2];
+    // SAFETY: header and data have the layout of version 3 and live over the call.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    let join = |index: usize| u64::from(data[0][index]) | u64::from(data[1][index]) << 32;
+    Ok(CapMasks { effective: join(0), permitted: join(1), inheritable: join(2) })
+}
+
+/// Writes the capability sets of this thread.
+///
+/// # Errors
+/// A set grows beyond what is permitted.
+pub fn capset(masks: CapMasks) -> io::Result<()> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let low = |mask: u64| (mask & 0xffff_ffff) as u32;
+    let high = |mask: u64| (mask >> 32) as u32;
+    let data = [
+        [low(masks.effective), low(masks.permitted), low(masks.inheritable)],
+        [high(masks.effective), high(masks.permitted), high(masks.inheritable)],
+    ];
+    // SAFETY: header and data have the layout of version 3 and live over the call.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) }).map(drop)
+}
+
+/// One instruction of classic BPF.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BpfInsn {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip when the comparison holds.
+    pub jt: u8,
+    /// Instructions to skip when it does not.
+    pub jf: u8,
+    /// Constant.
+    pub k: u32,
+}
+
+/// Installs a system call filter for this process by the raw call, which leaves `no_new_privs` as it is
+/// (CAP_SYS_ADMIN is needed when that is off).
+///
+/// # Errors
+/// The filter is invalid or the capability is missing.
+pub fn seccomp_install(program: &[BpfInsn], flags: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Program {
+        len: u16,
+        filter: *const BpfInsn,
+    }
+    let program = Program { len: u16::try_from(program.len()).map_err(io::Error::other)?, filter: program.as_ptr() };
+    // SAFETY: the program struct and the instructions it points to live over the call; the kernel copies both.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, 1u64, flags, &raw const program) }).map(drop)
+}
+
+/// Replaces this process by a program. Returns only when that failed.
+pub fn execve(program: &CStr, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|item| item.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    };
+    let (argv, envp) = (pointers(args), pointers(env));
+    // SAFETY: both lists end with null and their strings live until the call returns.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Sets real, effective and saved user and group, and the supplementary groups, of this process.
+///
+/// # Errors
+/// Not permitted, or an id that is not mapped in the user namespace.
+pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // SAFETY: pointer and length are those of a live slice.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    // SAFETY: plain integers. The process has one thread, so the raw calls change all of it.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: see above.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Sends a signal by number, realtime ones included, to the process of a pidfd.
+///
+/// # Errors
+/// The process is gone, or there is no such signal.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: takes a descriptor and integers; a null siginfo makes the kernel fill it in as kill(2) does.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) }).map(drop)
+}
+
+/// Reads and sets a limit of another process.
+///
+/// # Errors
+/// No such process, or the hard limit would be raised without CAP_SYS_RESOURCE.
+pub fn prlimit(pid: u32, resource: u32, new: Option<(u64, u64)>) -> io::Result<(u64, u64)> {
+    let new = new.map(|(soft, hard)| libc::rlimit64 { rlim_cur: soft, rlim_max: hard });
+    let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let new_ptr = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: both structures live over the call; a null `new` only reads.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new_ptr, &raw mut old) })?;
+    Ok((old.rlim_cur, old.rlim_max))
+}
+
+/// Moves this process into namespaces: `fd` is a pidfd with several `flags`, or a namespace file.
+///
+/// # Errors
+/// Not permitted.
+pub fn setns(fd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
+    // SAFETY: takes a descriptor and flags only.
+    check(unsafe { libc::setns(fd.as_raw_fd(), flags) }.into()).map(drop)
+}
+
+/// Sets the size of a terminal.
+///
+/// # Errors
+/// Not a terminal.
+pub fn set_window_size(fd: BorrowedFd<'_>, rows: u16, cols: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one winsize.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into()).map(drop)
+}
+
+/// The size of a terminal: rows and columns.
+///
+/// # Errors
+/// Not a terminal.
+pub fn window_size(fd: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one winsize.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }.into())?;
+    Ok((size.ws_row, size.ws_col))
+}
+
+/// Makes a terminal the controlling one of this session.
+///
+/// # Errors
+/// This process leads no session or has a terminal.
+pub fn set_controlling_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }.into()).map(drop)
+}
+
+/// Makes a mount and all below it read-only.
+///
+/// # Errors
+/// It is no mount, or the kernel is older than 5.12.
+pub fn mount_read_only(path: &CStr) -> io::Result<()> {
+    const READ_ONLY: u64 = 1;
+    const RECURSIVE: u32 = 0x8000;
+    // attr_set, attr_clr, propagation, userns_fd
+    let attributes = [READ_ONLY, 0, 0, 0];
+    // SAFETY: the path ends with NUL and the attributes have the layout and size of `struct mount_attr`.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            RECURSIVE,
+            attributes.as_ptr(),
+            std::mem::size_of_val(&attributes),
+        )
+    })
+    .map(drop)
+}
+
+/// Calls bpf(2) with an attribute block.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn bpf(command: u32, attributes: &mut [u64]) -> io::Result<i64> {
+    // SAFETY: the kernel reads at most the given size; every pointer in the block points to memory that the caller
+    // keeps alive over the call.
+    check(unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), std::mem::size_of_val(attributes)) })
+}
+
+/// Returns the free memory of this process' heap to the kernel and stops it from growing more arenas.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: both only tune the allocator.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::malloc_trim(0);
+    }
+}

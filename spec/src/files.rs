@@ -1,0 +1,146 @@
+//! Content of generated volumes: configMap, secret and downwardAPI files of a pod, as pure functions.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::digest::Digest;
+use crate::pod::{EnvSource, FileItem, FilesSource, FilesVolume, VolumeSource};
+use crate::secret::SecretBytes;
+use crate::workload::{Desired, Workload};
+
+/// A generated file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GeneratedFile {
+    /// Content.
+    pub bytes: SecretBytes,
+    /// Mode bits.
+    pub mode: u32,
+}
+
+/// Why the files of a volume cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FilesError {
+    /// A ConfigMap or Secret that is not optional is missing.
+    #[error("{kind} `{name}` of volume `{volume}` does not exist")]
+    MissingObject {
+        /// `ConfigMap` or `Secret`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The volume.
+        volume: String,
+    },
+    /// A chosen key is missing in an object that is not optional.
+    #[error("{kind} `{name}` of volume `{volume}` has no key `{key}`")]
+    MissingKey {
+        /// `ConfigMap` or `Secret`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The volume.
+        volume: String,
+        /// The key.
+        key: String,
+    },
+}
+
+/// The files of one volume, by relative path. `fact` answers what a downwardAPI item contains.
+pub fn render(
+    desired: &Desired,
+    namespace: &str,
+    volume: &str,
+    files: &FilesVolume,
+    fact: &dyn Fn(&EnvSource) -> Option<String>,
+) -> Result<BTreeMap<String, GeneratedFile>, FilesError> {
+    let default_mode = files.default_mode.unwrap_or(0o644);
+    let mut out = BTreeMap::new();
+    for source in &files.sources {
+        let (kind, name, optional, items, data) = match source {
+            FilesSource::ConfigMap { name, optional, items } => {
+                let data = desired.configs.get(&(namespace.to_owned(), name.clone())).map(|config| {
+                    config.0.iter().map(|(k, v)| (k.clone(), SecretBytes::new(v.clone()))).collect::<BTreeMap<_, _>>()
+                });
+                ("ConfigMap", name, *optional, items, data)
+            }
+            FilesSource::Secret { name, optional, items } => {
+                let data = desired.secrets.get(&(namespace.to_owned(), name.clone())).map(|secret| secret.data.clone());
+                ("Secret", name, *optional, items, data)
+            }
+            FilesSource::DownwardApi { items } => {
+                for item in items {
+                    if let Some(text) = fact(&item.source) {
+                        let file = GeneratedFile {
+                            bytes: SecretBytes::new(text.into_bytes()),
+                            mode: item.mode.unwrap_or(default_mode),
+                        };
+                        out.insert(item.path.clone(), file);
+                    }
+                }
+                continue;
+            }
+        };
+        let Some(data) = data else {
+            if optional {
+                continue;
+            }
+            return Err(FilesError::MissingObject { kind, name: name.clone(), volume: volume.to_owned() });
+        };
+        let all: Vec<FileItem>;
+        let chosen = if items.is_empty() {
+            all = data.keys().map(|key| FileItem { key: key.clone(), path: key.clone(), mode: None }).collect();
+            &all
+        } else {
+            items
+        };
+        for item in chosen {
+            match data.get(&item.key) {
+                Some(bytes) => {
+                    let file = GeneratedFile { bytes: bytes.clone(), mode: item.mode.unwrap_or(default_mode) };
+                    out.insert(item.path.clone(), file);
+                }
+                None if optional => {}
+                None => {
+                    return Err(FilesError::MissingKey {
+                        kind,
+                        name: name.clone(),
+                        volume: volume.to_owned(),
+                        key: item.key.clone(),
+                    });
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Whether a volume's content must stay in memory.
+#[must_use]
+pub fn holds_secrets(files: &FilesVolume) -> bool {
+    files.sources.iter().any(|source| matches!(source, FilesSource::Secret { .. }))
+}
+
+/// A label of the content of a workload's generated volumes: another content has another label. It never leaves
+/// memory, since it depends on secrets.
+#[must_use]
+pub fn content_label(desired: &Desired, workload: &Workload) -> String {
+    let mut hash = Sha256::new();
+    let mut any = false;
+    for volume in &workload.template.spec.volumes {
+        let VolumeSource::Files(files) = &volume.source else { continue };
+        any = true;
+        match render(desired, &workload.id.namespace, &volume.name, files, &|source| Some(format!("{source:?}"))) {
+            Ok(rendered) => {
+                for (path, file) in rendered {
+                    for part in [volume.name.as_bytes(), path.as_bytes(), file.bytes.expose()] {
+                        hash.update((part.len() as u64).to_le_bytes());
+                        hash.update(part);
+                    }
+                    hash.update(file.mode.to_le_bytes());
+                }
+            }
+            Err(error) => hash.update(error.to_string().as_bytes()),
+        }
+    }
+    if any { Digest::from_bytes(hash.finalize().into()).short() } else { String::new() }
+}

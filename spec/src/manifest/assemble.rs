@@ -1,0 +1,407 @@
+//! Objects of all files together: duplicates, references between objects, ports of the host; then the desired state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::codes;
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::pod::{EnvSource, EnvVar, PodSpec, Protocol, VolumeSource};
+use crate::schema::check::{quoted, suggest};
+use crate::secret::MacKey;
+use crate::workload::{ConfigData, Desired, ObjectId, SecretData, Workload};
+
+use super::env::RawEnv;
+use super::storage::{Claim, Storage};
+use super::{At, FileObjects, Object, ObjectValue, RawWorkload};
+
+/// How much a missing object matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Missing {
+    /// An error: the sources are all there is.
+    #[default]
+    Error,
+    /// A warning: the object may be in a file that is not looked at. It is an error all the same when there is an
+    /// object with nearly the same name, which is a slip of the pen.
+    Warning,
+}
+
+/// How objects are put together.
+#[derive(Debug, Clone, Copy)]
+pub struct AssembleOptions<'a> {
+    /// Key of this install's secret hashes.
+    pub mac_key: &'a MacKey,
+    /// Labels of the node; `None` when they are not known, as on a laptop.
+    pub node_labels: Option<&'a BTreeMap<String, String>>,
+    /// What a missing ConfigMap, Secret or claim is.
+    pub missing: Missing,
+}
+
+/// What a set of files wishes for.
+#[derive(Debug, Clone, Default)]
+pub struct Assembly {
+    /// The desired state, without what is broken.
+    pub desired: Desired,
+    /// What is wrong between the files; what is wrong inside them is in each [`FileObjects`].
+    pub diagnostics: Vec<Diagnostic>,
+    /// Objects left out, those of the files included: what was applied of them before stays.
+    pub broken: Vec<ObjectId>,
+}
+
+type Name = (String, String);
+
+/// Puts the objects of several files together.
+#[must_use]
+pub fn assemble(files: &[FileObjects], options: &AssembleOptions<'_>) -> Assembly {
+    let mut out = Assembly::default();
+    let mut world = World::default();
+    let mut seen: BTreeMap<&ObjectId, (&str, &Object)> = BTreeMap::new();
+    let mut workloads: Vec<(&str, &Object, &RawWorkload)> = Vec::new();
+    for file in files {
+        out.broken.extend(file.broken.iter().cloned());
+        for id in &file.broken {
+            world.broken.insert((id.kind.as_str(), &id.namespace, &id.name));
+        }
+        for object in &file.objects {
+            if let Some((first_file, first)) = seen.get(&object.id) {
+                let id = &object.id;
+                let message = format!("{} {} is defined twice", id.kind, quoted(&id.name));
+                out.diagnostics.push(
+                    Diagnostic::error(codes::DUPLICATE_OBJECT, &file.name, Some(object.name_at), message)
+                        .hint("rename one of the two, or put it into another namespace")
+                        .note(first_file, Some(first.name_at), "first defined here"),
+                );
+                out.broken.push(id.clone());
+                continue;
+            }
+            seen.insert(&object.id, (&file.name, object));
+            let name = (object.id.namespace.clone(), object.id.name.clone());
+            match &object.value {
+                ObjectValue::Workload(workload) => workloads.push((&file.name, object, workload)),
+                ObjectValue::Config(data) => drop(world.configs.insert(name, Arc::new(data.clone()))),
+                ObjectValue::Secret(data) => drop(world.secrets.insert(name, Arc::new(data.clone()))),
+                ObjectValue::Service(service) => drop(out.desired.services.insert(name, Arc::new(service.clone()))),
+                ObjectValue::Claim(claim) => drop(world.claims.insert(name, claim)),
+                ObjectValue::Storage(storage) => world.storages.push(storage),
+                ObjectValue::Namespace => {}
+            }
+        }
+    }
+    // A second definition leaves the first one in doubt too: which of them was meant?
+    let doubtful: BTreeSet<ObjectId> = out.broken.iter().cloned().collect();
+    world.bind();
+    let mut ports: Vec<Published<'_>> = Vec::new();
+    for (file, object, raw) in &workloads {
+        let mut context =
+            Context { file, options, world: &world, namespace: &object.id.namespace, diagnostics: Vec::new() };
+        let workload = context.resolve(raw);
+        context.node_selector(raw);
+        context.host_ports(raw, &mut ports);
+        let mut failed = context.diagnostics.iter().any(Diagnostic::is_error);
+        out.diagnostics.append(&mut context.diagnostics);
+        failed |= doubtful.contains(&object.id);
+        // The image of an example to be filled in: that is said in a warning, and there is nothing to run.
+        failed |= workload.template.spec.all_containers().any(|container| container.image.is_none());
+        if failed {
+            if !doubtful.contains(&object.id) {
+                out.broken.push(object.id.clone());
+            }
+        } else {
+            out.desired.workloads.insert(workload.id.clone(), Arc::new(workload));
+        }
+    }
+    selectors(files, &workloads, &mut out);
+    out.desired.configs = world.configs;
+    out.desired.secrets = world.secrets;
+    out
+}
+
+#[derive(Default)]
+struct World<'a> {
+    configs: BTreeMap<Name, Arc<ConfigData>>,
+    secrets: BTreeMap<Name, Arc<SecretData>>,
+    claims: BTreeMap<Name, &'a Claim>,
+    storages: Vec<&'a Storage>,
+    bound: BTreeMap<Name, &'a Storage>,
+    broken: BTreeSet<(&'a str, &'a str, &'a str)>,
+}
+
+impl World<'_> {
+    /// Gives claims their PersistentVolumes: the one they name or that names them, else the smallest that fits and
+    /// is free, in the order of names (controller `persistentvolume`, findBestMatchForClaim).
+    fn bind(&mut self) {
+        let mut taken: BTreeSet<&str> = BTreeSet::new();
+        self.storages.sort_by(|a, b| (a.bytes, &a.name).cmp(&(b.bytes, &b.name)));
+        for exact in [true, false] {
+            for (name, claim) in &self.claims {
+                if self.bound.contains_key(name) {
+                    continue;
+                }
+                let found = self.storages.iter().find(|storage| {
+                    let reserved = storage.claim.as_ref();
+                    let named = claim.volume.as_ref() == Some(&storage.name) || reserved == Some(name);
+                    let free = !taken.contains(storage.name.as_str()) && reserved.is_none_or(|r| r == name);
+                    free && if exact { named } else { claim.volume.is_none() && fits(claim, storage) }
+                });
+                if let Some(storage) = found {
+                    taken.insert(&storage.name);
+                    self.bound.insert(name.clone(), storage);
+                }
+            }
+        }
+    }
+}
+
+fn fits(claim: &Claim, storage: &Storage) -> bool {
+    let class = |class: &Option<String>| class.clone().unwrap_or_default();
+    !claim.expressions
+        && class(&claim.class) == class(&storage.class)
+        && storage.bytes >= claim.bytes
+        && claim.access_modes.iter().all(|mode| storage.access_modes.contains(mode))
+        && claim.labels.iter().all(|(key, value)| storage.labels.get(key) == Some(value))
+}
+
+/// A port of the host and who publishes it.
+struct Published<'a> {
+    port: u16,
+    protocol: Protocol,
+    ip: Option<IpAddr>,
+    owner: &'a RawWorkload,
+    file: &'a str,
+    at: &'a At,
+}
+
+struct Context<'a> {
+    file: &'a str,
+    options: &'a AssembleOptions<'a>,
+    world: &'a World<'a>,
+    namespace: &'a str,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl<'a> Context<'a> {
+    fn resolve(&mut self, raw: &RawWorkload) -> Workload {
+        let mut workload = raw.workload.clone();
+        let mut spec: PodSpec = (*workload.template.spec).clone();
+        for (container, entries) in spec.init_containers.iter_mut().chain(&mut spec.containers).zip(&raw.refs.env) {
+            if entries.iter().any(|entry| !matches!(entry, RawEnv::Var(_))) {
+                container.env = entries.iter().flat_map(|entry| self.variables(entry)).collect();
+            }
+            container.env = last_ones(std::mem::take(&mut container.env));
+        }
+        for claim in &raw.refs.claims {
+            let source = self.claim(&claim.claim, &claim.at);
+            for volume in spec.volumes.iter_mut().filter(|volume| volume.name == claim.volume) {
+                volume.source = source.clone();
+            }
+        }
+        for reference in &raw.refs.objects {
+            let Some(keys) =
+                self.find(reference.secret, &reference.name, reference.optional, reference.lenient, &reference.at)
+            else {
+                continue;
+            };
+            for (key, at) in &reference.keys {
+                if !keys.contains(key) && !reference.optional {
+                    self.no_key(reference.secret, &reference.name, key, &keys, at);
+                }
+            }
+        }
+        workload.template.spec = Arc::new(spec);
+        workload
+    }
+
+    /// The keys of a ConfigMap or Secret; reports when it is missing and that matters.
+    fn find(&mut self, secret: bool, name: &str, optional: bool, lenient: bool, at: &At) -> Option<Vec<String>> {
+        let id = (self.namespace.to_owned(), name.to_owned());
+        let keys: Option<Vec<String>> = if secret {
+            self.world.secrets.get(&id).map(|data| data.data.keys().cloned().collect())
+        } else {
+            self.world.configs.get(&id).map(|data| data.0.keys().cloned().collect())
+        };
+        if keys.is_none() && !optional {
+            let kind = if secret { "Secret" } else { "ConfigMap" };
+            let names: Vec<&str> = if secret {
+                names_in(self.namespace, self.world.secrets.keys())
+            } else {
+                names_in(self.namespace, self.world.configs.keys())
+            };
+            self.missing(kind, name, &names, lenient, at);
+        }
+        keys
+    }
+
+    fn missing(&mut self, kind: &str, name: &str, names: &[&str], lenient: bool, at: &At) {
+        let near = suggest(name, names.iter().copied());
+        let broken = self.world.broken.contains(&(kind, self.namespace, name));
+        let message = if broken {
+            format!("the {kind} {} has errors", quoted(name))
+        } else {
+            format!("there is no {kind} {} in namespace {}", quoted(name), quoted(self.namespace))
+        };
+        let severity = match self.options.missing {
+            _ if lenient => Severity::Warning,
+            Missing::Warning if near.is_none() && !broken => Severity::Warning,
+            _ => Severity::Error,
+        };
+        let mut diagnostic =
+            Diagnostic::error(codes::MISSING_REFERENCE, self.file, Some(at.span), message).at(&at.path);
+        diagnostic.severity = severity;
+        diagnostic.hint = Some(match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if broken => "solve its errors first".to_owned(),
+            None => format!("add a {kind} of this name, or say `optional: true` where that is allowed"),
+        });
+        self.diagnostics.push(diagnostic);
+    }
+
+    fn no_key(&mut self, secret: bool, name: &str, key: &str, keys: &[String], at: &At) {
+        let kind = if secret { "Secret" } else { "ConfigMap" };
+        let message = format!("the {kind} {} has no key {}", quoted(name), quoted(key));
+        let mut diagnostic = Diagnostic::error(codes::MISSING_KEY, self.file, Some(at.span), message).at(&at.path);
+        diagnostic.hint = suggest(key, keys.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
+        self.diagnostics.push(diagnostic);
+    }
+
+    fn variables(&mut self, entry: &RawEnv) -> Vec<EnvVar> {
+        match entry {
+            RawEnv::Var(variable) => vec![variable.clone()],
+            RawEnv::Key { variable, secret, object, key, optional, at } => {
+                let found = self.find(*secret, object, *optional, false, at);
+                if let Some(keys) = &found
+                    && !keys.contains(key)
+                    && !optional
+                {
+                    self.no_key(*secret, object, key, keys, at);
+                }
+                self.value(*secret, object, key)
+                    .map(|source| EnvVar { name: variable.clone(), source })
+                    .into_iter()
+                    .collect()
+            }
+            RawEnv::All { prefix, secret, object, optional, at } => {
+                let keys = self.find(*secret, object, *optional, false, at).unwrap_or_default();
+                keys.iter()
+                    .filter_map(|key| {
+                        Some(EnvVar { name: format!("{prefix}{key}"), source: self.value(*secret, object, key)? })
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// The value of a key as a variable; none when it is missing or, in a ConfigMap, not text.
+    fn value(&self, secret: bool, object: &str, key: &str) -> Option<EnvSource> {
+        let id = (self.namespace.to_owned(), object.to_owned());
+        if secret {
+            let mac = self.world.secrets.get(&id).and_then(|data| data.data.get(key));
+            let mac = mac.map(|value| self.options.mac_key.mac(value.expose()))?;
+            return Some(EnvSource::Secret { name: object.to_owned(), key: key.to_owned(), mac: Some(mac) });
+        }
+        let bytes = self.world.configs.get(&id)?.0.get(key)?;
+        Some(EnvSource::Literal(std::str::from_utf8(bytes).ok()?.to_owned()))
+    }
+
+    /// Where the data of a claim is.
+    fn claim(&mut self, name: &str, at: &At) -> VolumeSource {
+        let id = (self.namespace.to_owned(), name.to_owned());
+        if let Some(storage) = self.world.bound.get(&id) {
+            return storage.place.0.clone();
+        }
+        match self.world.claims.get(&id) {
+            Some(claim) => {
+                if let Some(volume) = &claim.volume {
+                    self.missing("PersistentVolume", volume, &[], true, at);
+                }
+            }
+            None => {
+                let names = names_in(self.namespace, self.world.claims.keys());
+                self.missing("PersistentVolumeClaim", name, &names, false, at);
+            }
+        }
+        VolumeSource::Named { name: format!("{}/{name}", self.namespace) }
+    }
+
+    fn node_selector(&mut self, raw: &RawWorkload) {
+        let (Some(labels), Some(at)) = (self.options.node_labels, &raw.refs.node_selector) else { return };
+        for (key, value) in &raw.workload.template.spec.node_selector {
+            if labels.get(key) != Some(value) {
+                let message =
+                    format!("this node does not have the label `{key}: {value}`, so the pod does not run here");
+                let diagnostic = Diagnostic::warning(codes::NODE_SELECTOR, self.file, Some(at.span), message);
+                self.diagnostics.push(diagnostic.at(&at.path).hint("set it in the configuration, `node.labels`"));
+            }
+        }
+    }
+
+    /// Ports that another workload publishes already. A pod's own are checked with the pod.
+    fn host_ports(&mut self, raw: &'a RawWorkload, ports: &mut Vec<Published<'a>>) {
+        let containers: Vec<_> = raw.workload.template.spec.all_containers().collect();
+        for (container, index, at) in &raw.refs.host_ports {
+            let Some(port) = containers.get(*container).and_then(|c| c.ports.get(*index)) else { continue };
+            let Some(number) = port.host_port else { continue };
+            let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
+            let clash = ports.iter().find(|other| {
+                other.port == number
+                    && other.protocol == port.protocol
+                    && !std::ptr::eq(other.owner, raw)
+                    && (any(other.ip) || any(port.host_ip) || other.ip == port.host_ip)
+            });
+            if let Some(other) = clash {
+                let message = format!("port {number}/{} of the host is taken", port.protocol);
+                let owner = format!("{} has it", other.owner.workload.id);
+                let diagnostic = Diagnostic::error(codes::PORT_CLASH, self.file, Some(at.span), message);
+                self.diagnostics.push(diagnostic.at(&at.path).note(other.file, Some(other.at.span), owner));
+            }
+            let file = self.file;
+            ports.push(Published { port: number, protocol: port.protocol, ip: port.host_ip, owner: raw, file, at });
+        }
+    }
+}
+
+fn names_in<'n>(namespace: &str, names: impl Iterator<Item = &'n Name>) -> Vec<&'n str> {
+    names.filter(|(ns, _)| ns == namespace).map(|(_, name)| name.as_str()).collect()
+}
+
+/// Of variables with the same name the last one counts. An earlier one stays only where a value between them may
+/// refer to it.
+fn last_ones(variables: Vec<EnvVar>) -> Vec<EnvVar> {
+    let keep: Vec<bool> = variables
+        .iter()
+        .enumerate()
+        .map(|(i, variable)| {
+            let later = variables.iter().enumerate().skip(i + 1);
+            let Some(last) = variables.iter().rposition(|other| other.name == variable.name).filter(|last| *last > i)
+            else {
+                return true;
+            };
+            let reference = format!("$({})", variable.name);
+            later.take(last - i).any(
+                |(_, other)| matches!(&other.source, EnvSource::Template(template) if template.contains(&reference)),
+            )
+        })
+        .collect();
+    variables.into_iter().zip(keep).filter_map(|(variable, keep)| keep.then_some(variable)).collect()
+}
+
+/// Services whose selector matches no pod.
+fn selectors(files: &[FileObjects], workloads: &[(&str, &Object, &RawWorkload)], out: &mut Assembly) {
+    if workloads.is_empty() {
+        return;
+    }
+    for file in files {
+        for object in &file.objects {
+            let ObjectValue::Service(service) = &object.value else { continue };
+            let matches = |(_, other, raw): &&(&str, &Object, &RawWorkload)| {
+                other.id.namespace == service.namespace
+                    && service.selector.iter().all(|(k, v)| raw.workload.template.labels.get(k) == Some(v))
+            };
+            if !service.selector.is_empty() && !workloads.iter().any(|entry| matches(&entry)) {
+                let message = format!("no pod has the labels that the Service {} selects", quoted(&service.name));
+                let at = Some(object.name_at);
+                let diagnostic = Diagnostic::warning(codes::SELECTS_NOTHING, &file.name, at, message);
+                out.diagnostics.push(diagnostic.at("spec.selector").hint("compare it with the labels of the template"));
+            }
+        }
+    }
+}

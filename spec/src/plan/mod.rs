@@ -1,0 +1,403 @@
+//! The one place where decisions are made: what there should be, what there is and the time go in; what may be done
+//! *now* comes out, each action with its reason, with the moment to look again and everything that is waited for.
+//!
+//! Next steps only: after each outcome the world is observed and planned again, so there is no graph and no undo.
+//! What is in flight is part of [`Observed`], so planning twice is harmless. Removal comes before an addition that
+//! needs it. Doing is the executor's, which decides nothing.
+
+mod pod;
+mod ports;
+mod reason;
+mod replicated;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::digest::Digest;
+use crate::observed::{PodFacts, PodUid, PortKey, PortTarget};
+use crate::pod::ResolvedImages;
+use crate::time::{Millis, Timestamp};
+use crate::workload::{Controller, Desired, UpdateStrategy, Workload, WorkloadId};
+
+pub use pod::{PodPhase, pod_phase, pod_ready_since};
+pub use ports::port_map;
+pub use reason::{Hold, Reason};
+
+/// A workload with what planning derives from it once.
+#[derive(Debug, Clone)]
+pub struct Goal {
+    /// What is wished.
+    pub workload: Arc<Workload>,
+    /// Label of its template.
+    pub revision: String,
+    /// Label of the content of its generated volumes.
+    pub files: String,
+}
+
+/// Everything that is wished, ready for planning. Made once for each change of the desired state.
+#[derive(Debug, Clone, Default)]
+pub struct Goals {
+    /// By identity.
+    pub workloads: BTreeMap<WorkloadId, Goal>,
+    /// Workloads that are wished no longer but whose removal is held: their pods are kept going as they are.
+    pub held: BTreeSet<WorkloadId>,
+}
+
+impl Goals {
+    /// Derives labels from the desired state.
+    #[must_use]
+    pub fn new(desired: &Desired) -> Self {
+        let workloads = desired
+            .workloads
+            .iter()
+            .map(|(id, workload)| {
+                let goal = Goal {
+                    workload: Arc::clone(workload),
+                    revision: revision(workload),
+                    files: crate::files::content_label(desired, workload),
+                };
+                (id.clone(), goal)
+            })
+            .collect();
+        Self { workloads, held: BTreeSet::new() }
+    }
+}
+
+/// A short label of a workload's template: equal templates have equal labels.
+#[must_use]
+pub fn revision(workload: &Workload) -> String {
+    let bytes = serde_json::to_vec(&workload.template).unwrap_or_default();
+    Digest::of(&bytes).hex().chars().take(8).collect()
+}
+
+/// What there is, and what the agent remembers of its own doing.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// This boot.
+    pub boot_id: String,
+    /// Every pod there is a record of.
+    pub pods: BTreeMap<PodUid, Arc<PodFacts>>,
+    /// Images that were made available for a version of a workload.
+    pub prepared: BTreeMap<(WorkloadId, String), ResolvedImages>,
+    /// Ports as they are published now.
+    pub published: BTreeMap<PortKey, PortTarget>,
+    /// What is being done.
+    pub in_flight: BTreeSet<ActionKey>,
+    /// What failed and was not done since.
+    pub failures: BTreeMap<ActionKey, Failure>,
+    /// Probe results, by pod and container.
+    pub health: BTreeMap<(PodUid, String), Health>,
+    /// Label of the generated files that each pod has.
+    pub files: BTreeMap<PodUid, String>,
+    /// Pods whose end was ordered: that is never taken back.
+    pub stopping: BTreeMap<PodUid, Reason>,
+    /// Pods whose waits people asked to cut short.
+    pub retry: BTreeSet<PodUid>,
+}
+
+/// A failure that is not mended yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// How many times in a row.
+    pub count: u32,
+    /// When the last one was.
+    pub at: Timestamp,
+    /// What it said.
+    pub message: String,
+    /// Trying again without a change of inputs is pointless for a long while.
+    pub permanent: bool,
+}
+
+/// Result of a container's probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    /// The attempt that was probed.
+    pub attempt: u32,
+    /// The startup probe has passed, or there is none.
+    pub started: bool,
+    /// Ready by the readiness probe.
+    pub ready: bool,
+    /// Since when.
+    pub since: Timestamp,
+    /// The liveness or startup probe has failed for good: the container must go.
+    pub failed: bool,
+}
+
+/// What an action is about; at most one action of a key is in flight.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum ActionKey {
+    /// Images of a version of a workload.
+    Prepare(WorkloadId, String),
+    /// A pod that is being made: workload, ordinal, revision.
+    Create(WorkloadId, u32, String),
+    /// A pod as a whole.
+    Pod(PodUid),
+    /// A container of a pod.
+    Container(PodUid, String),
+    /// The generated files of a pod.
+    Files(PodUid),
+    /// The published ports.
+    Publish,
+}
+
+/// Something to do.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Make the images of a workload's version available, each by its pull policy.
+    Prepare {
+        /// The version.
+        goal: Goal,
+    },
+    /// Make a new pod: record, namespaces, addresses, volumes.
+    CreatePod {
+        /// The version.
+        goal: Goal,
+        /// Which pod of the workload.
+        ordinal: u32,
+        /// Its name.
+        name: String,
+        /// What its images stand for.
+        images: ResolvedImages,
+    },
+    /// Make namespaces and volumes of a recorded pod again.
+    RestorePod {
+        /// The pod.
+        pod: Arc<PodFacts>,
+    },
+    /// Start an attempt of a container.
+    StartContainer {
+        /// The pod.
+        pod: Arc<PodFacts>,
+        /// The container.
+        container: String,
+        /// Number of the attempt.
+        attempt: u32,
+        /// Its place in the series of restarts.
+        series: u32,
+    },
+    /// Stop one container: hook, signal, grace period, kill.
+    StopContainer {
+        /// The pod.
+        pod: Arc<PodFacts>,
+        /// The container.
+        container: String,
+        /// Time before the kill.
+        grace: Millis,
+    },
+    /// Stop all containers of a pod, then remove it.
+    StopPod {
+        /// The pod.
+        pod: Arc<PodFacts>,
+        /// Time before the kill.
+        grace: Millis,
+    },
+    /// Replace the published ports.
+    Publish {
+        /// All of them.
+        ports: BTreeMap<PortKey, PortTarget>,
+    },
+    /// Swap the content of a pod's generated volumes.
+    UpdateFiles {
+        /// The pod.
+        pod: Arc<PodFacts>,
+        /// Label of the content.
+        label: String,
+    },
+}
+
+impl Action {
+    /// What it is about.
+    #[must_use]
+    pub fn key(&self) -> ActionKey {
+        match self {
+            Self::Prepare { goal } => ActionKey::Prepare(goal.workload.id.clone(), goal.revision.clone()),
+            Self::CreatePod { goal, ordinal, .. } => {
+                ActionKey::Create(goal.workload.id.clone(), *ordinal, goal.revision.clone())
+            }
+            Self::RestorePod { pod } | Self::StopPod { pod, .. } => ActionKey::Pod(pod.record.uid.clone()),
+            Self::StartContainer { pod, container, .. } | Self::StopContainer { pod, container, .. } => {
+                ActionKey::Container(pod.record.uid.clone(), container.clone())
+            }
+            Self::Publish { .. } => ActionKey::Publish,
+            Self::UpdateFiles { pod, .. } => ActionKey::Files(pod.record.uid.clone()),
+        }
+    }
+
+    /// Its name in logs, metrics and plans.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Prepare { .. } => "pull",
+            Self::CreatePod { .. } => "create_pod",
+            Self::RestorePod { .. } => "restore_pod",
+            Self::StartContainer { .. } => "start_container",
+            Self::StopContainer { .. } => "stop_container",
+            Self::StopPod { .. } => "stop_pod",
+            Self::Publish { .. } => "publish_ports",
+            Self::UpdateFiles { .. } => "update_files",
+        }
+    }
+}
+
+/// An action and why.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What to do.
+    pub action: Action,
+    /// The workload it is for; none for the ports.
+    pub workload: Option<WorkloadId>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What may be done now.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// In order of importance; all may run at once.
+    pub steps: Vec<Step>,
+    /// When to plan again although nothing happens.
+    pub wake: Option<Timestamp>,
+    /// What is waited for, by workload.
+    pub holds: Vec<(WorkloadId, Hold)>,
+}
+
+impl Plan {
+    fn push(&mut self, workload: &WorkloadId, action: Action, reason: Reason) {
+        self.steps.push(Step { action, workload: Some(workload.clone()), reason });
+    }
+
+    fn wake_at(&mut self, at: Timestamp) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// Whether this plan ends a pod.
+    fn stops(&self, uid: &PodUid) -> bool {
+        self.steps
+            .iter()
+            .rev()
+            .any(|step| matches!(&step.action, Action::StopPod { pod, .. } if pod.record.uid == *uid))
+    }
+
+    fn hold(&mut self, workload: &WorkloadId, hold: Hold) {
+        self.holds.push((workload.clone(), hold));
+    }
+}
+
+/// What one pass sees.
+struct View<'a> {
+    goals: &'a Goals,
+    observed: &'a Observed,
+    pods: BTreeMap<&'a WorkloadId, Vec<&'a Arc<PodFacts>>>,
+    /// The port map that should be.
+    ports: &'a BTreeMap<PortKey, PortTarget>,
+    now: Timestamp,
+}
+
+impl<'a> View<'a> {
+    fn pods_of(&self, id: &WorkloadId) -> &[&'a Arc<PodFacts>] {
+        self.pods.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    fn busy(&self, key: &ActionKey) -> bool {
+        self.observed.in_flight.contains(key)
+    }
+
+    /// Whether anything about a pod is in flight.
+    fn pod_busy(&self, pod: &PodFacts) -> bool {
+        let uid = &pod.record.uid;
+        self.busy(&ActionKey::Pod(uid.clone()))
+            || self.busy(&ActionKey::Files(uid.clone()))
+            || pod.record.spec.all_containers().any(|c| self.busy(&ActionKey::Container(uid.clone(), c.name.clone())))
+    }
+
+    /// When a failed action may be tried again, when that is later than now.
+    fn blocked_until(&self, key: &ActionKey) -> Option<(Timestamp, &'a Failure)> {
+        let failure = self.observed.failures.get(key)?;
+        let due = failure.at.plus(retry_wait(failure));
+        (due > self.now).then_some((due, failure))
+    }
+}
+
+/// Wait after a failure: 1 s doubling to 5 minutes; where trying again is pointless it starts at 10 s, Kubernetes'
+/// first wait for a pull.
+fn retry_wait(failure: &Failure) -> Millis {
+    let initial = if failure.permanent { crate::restart::INITIAL } else { Millis::from_secs(1) };
+    crate::restart::doubled(initial, failure.count.saturating_sub(1), crate::restart::MAX)
+}
+
+/// Decides what may be done now.
+#[must_use]
+pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
+    let mut pods: BTreeMap<&WorkloadId, Vec<&Arc<PodFacts>>> = BTreeMap::new();
+    for facts in observed.pods.values() {
+        pods.entry(&facts.record.workload).or_default().push(facts);
+    }
+    let ports = ports::port_map(goals, observed);
+    let view = View { goals, observed, pods, ports: &ports, now };
+    let mut plan = Plan::default();
+
+    for (id, pods) in &view.pods {
+        let held = goals.held.contains(*id);
+        if !goals.workloads.contains_key(*id) {
+            for pod in pods {
+                if held {
+                    pod::keep(&view, pod, None, &mut plan);
+                } else {
+                    pod::stop(&view, pod, Reason::Removed, &mut plan);
+                }
+            }
+        }
+    }
+    for goal in goals.workloads.values() {
+        plan_workload(&view, goal, &mut plan);
+    }
+    if ports != observed.published && !view.busy(&ActionKey::Publish) {
+        match view.blocked_until(&ActionKey::Publish) {
+            Some((due, failure)) => {
+                plan.wake_at(due);
+                let missing = ports.iter().filter(|(key, target)| observed.published.get(*key) != Some(*target));
+                let owners: BTreeSet<&WorkloadId> =
+                    missing.filter_map(|(_, target)| Some(&observed.pods.get(&target.pod)?.record.workload)).collect();
+                for owner in owners {
+                    plan.hold(owner, Hold::Failed { message: failure.message.clone(), due });
+                }
+            }
+            None => plan.steps.push(Step {
+                action: Action::Publish { ports: ports.clone() },
+                workload: None,
+                reason: Reason::PortsChanged,
+            }),
+        }
+    }
+    plan
+}
+
+fn plan_workload(view: &View<'_>, goal: &Goal, plan: &mut Plan) {
+    let spec = &goal.workload.template.spec;
+    match &goal.workload.controller {
+        Controller::Single => {
+            // A bare pod keeps its identity: the old one ends before the new one starts.
+            let strategy = UpdateStrategy { max_surge: 0, max_unavailable: 1, ..UpdateStrategy::default() };
+            replicated::plan(view, goal, 1, &strategy, plan);
+        }
+        Controller::Replicated { replicas, strategy } => {
+            let mut strategy = strategy.clone();
+            if spec.host_network {
+                // Two pods on the host's network want the same ports.
+                strategy.max_surge = 0;
+                strategy.max_unavailable = strategy.max_unavailable.max(1);
+            }
+            // Two versions that write to the same directory lose data: all old pods end first.
+            strategy.recreate |= view
+                .pods_of(&goal.workload.id)
+                .iter()
+                .any(|pod| pod.record.spec != *spec && pod.record.spec.shares_writable_data(spec));
+            replicated::plan(view, goal, *replicas, &strategy, plan);
+        }
+        Controller::Ordered { .. } | Controller::Job(_) | Controller::Cron(_) => {
+            plan.hold(&goal.workload.id, Hold::Unsupported { kind: goal.workload.id.kind });
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Steps within one pod: namespaces, init containers in order, containers, restarts, end.
+
+use std::sync::Arc;
+
+use super::{Action, ActionKey, Hold, Observed, Plan, Reason, View};
+use crate::observed::{ContainerFacts, ContainerState, Exit, PodFacts};
+use crate::pod::{ContainerSpec, PodSpec, RestartPolicy};
+use crate::restart::{self, Restart};
+use crate::time::Timestamp;
+
+/// Where a pod is in its life (Kubernetes PodPhase).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub enum PodPhase {
+    /// Not all containers have started yet.
+    Pending,
+    /// At least one container runs, or is about to run again.
+    Running,
+    /// All containers ended with code 0 and stay ended.
+    Succeeded,
+    /// All containers ended, at least one with another code, and stay ended.
+    Failed,
+}
+
+/// The restart policy of one container of a pod.
+fn policy_of(spec: &PodSpec, container: &ContainerSpec) -> RestartPolicy {
+    container.restart_policy.unwrap_or_else(|| spec.restart_policy())
+}
+
+fn stays(spec: &PodSpec, container: &ContainerSpec, facts: &ContainerFacts, boot_id: &str) -> Option<Exit> {
+    let exit = facts.exit()?;
+    let policy = policy_of(spec, container);
+    match restart::after_exit(policy, spec.restart_backoff.as_ref(), exit, facts.series, boot_id) {
+        Restart::Stay | Restart::GiveUp => Some(exit.clone()),
+        Restart::At { .. } => None,
+    }
+}
+
+/// Whether an init container has done its work: it ended with 0 in this boot, or a later container has run since.
+fn init_done(pod: &PodFacts, container: &ContainerSpec, observed: &Observed) -> bool {
+    pod.containers
+        .get(&container.name)
+        .and_then(ContainerFacts::exit)
+        .is_some_and(|exit| exit.code == 0 && (exit.boot_id == observed.boot_id || pod_finished(pod, observed)))
+}
+
+/// Whether every main container ended and stays so.
+fn pod_finished(pod: &PodFacts, observed: &Observed) -> bool {
+    let spec = &pod.record.spec;
+    spec.containers
+        .iter()
+        .all(|c| pod.containers.get(&c.name).is_some_and(|facts| stays(spec, c, facts, &observed.boot_id).is_some()))
+}
+
+/// Where a pod is in its life.
+#[must_use]
+pub fn pod_phase(pod: &PodFacts, observed: &Observed) -> PodPhase {
+    let spec = &pod.record.spec;
+    if let Some(exit) = failed_init(pod, observed)
+        && exit.code != 0
+    {
+        return PodPhase::Failed;
+    }
+    if pod_finished(pod, observed) {
+        let all_zero = spec
+            .containers
+            .iter()
+            .all(|c| pod.containers.get(&c.name).and_then(ContainerFacts::exit).is_some_and(|e| e.code == 0));
+        return if all_zero { PodPhase::Succeeded } else { PodPhase::Failed };
+    }
+    if spec.containers.iter().all(|c| pod.containers.contains_key(&c.name)) {
+        PodPhase::Running
+    } else {
+        PodPhase::Pending
+    }
+}
+
+/// The exit of an init container that ended badly and is not run again.
+fn failed_init(pod: &PodFacts, observed: &Observed) -> Option<Exit> {
+    let spec = &pod.record.spec;
+    spec.init_containers.iter().filter(|c| !c.is_sidecar()).find_map(|c| {
+        let facts = pod.containers.get(&c.name)?;
+        // `Always` stands for `OnFailure` where init containers are concerned.
+        let policy = match policy_of(spec, c) {
+            RestartPolicy::Always => RestartPolicy::OnFailure,
+            other => other,
+        };
+        let exit = facts.exit().filter(|exit| exit.code != 0)?;
+        let next = restart::after_exit(policy, spec.restart_backoff.as_ref(), exit, facts.series, &observed.boot_id);
+        matches!(next, Restart::Stay | Restart::GiveUp).then(|| exit.clone())
+    })
+}
+
+/// Whether a container can serve, and since when.
+fn container_ready_since(pod: &PodFacts, container: &ContainerSpec, observed: &Observed) -> Option<Timestamp> {
+    let facts = pod.containers.get(&container.name)?;
+    let ContainerState::Running { started, .. } = facts.state else { return None };
+    if container.readiness.is_none() && container.startup.is_none() {
+        return Some(started);
+    }
+    let health = observed.health.get(&(pod.record.uid.clone(), container.name.clone()))?;
+    (health.attempt == facts.attempt && health.started && health.ready).then_some(health.since)
+}
+
+/// Since when all containers of a pod can serve; `None` when one cannot.
+#[must_use]
+pub fn pod_ready_since(pod: &PodFacts, observed: &Observed) -> Option<Timestamp> {
+    let mut since = Timestamp(0);
+    for container in &pod.record.spec.containers {
+        since = since.max(container_ready_since(pod, container, observed)?);
+    }
+    Some(since)
+}
+
+/// Orders the end of a pod.
+pub(super) fn stop(view: &View<'_>, pod: &Arc<PodFacts>, reason: Reason, plan: &mut Plan) {
+    let key = ActionKey::Pod(pod.record.uid.clone());
+    if view.pod_busy(pod) {
+        return;
+    }
+    if let Some((due, failure)) = view.blocked_until(&key) {
+        plan.hold(&pod.record.workload, Hold::Failed { message: failure.message.clone(), due });
+        plan.wake_at(due);
+        return;
+    }
+    let grace = pod.record.spec.termination_grace();
+    plan.push(&pod.record.workload, Action::StopPod { pod: Arc::clone(pod), grace }, reason);
+}
+
+/// The next steps that keep a pod going as it was made.
+pub(super) fn keep(view: &View<'_>, pod: &Arc<PodFacts>, files: Option<&str>, plan: &mut Plan) {
+    let observed = view.observed;
+    let record = &pod.record;
+    if let Some(reason) = observed.stopping.get(&record.uid) {
+        stop(view, pod, reason.clone(), plan);
+        return;
+    }
+    if pod_finished(pod, observed) || failed_init(pod, observed).is_some() {
+        finish(view, pod, plan);
+        return;
+    }
+    let pod_key = ActionKey::Pod(record.uid.clone());
+    if view.busy(&pod_key) {
+        return;
+    }
+    if let Some((due, failure)) = view.blocked_until(&pod_key) {
+        plan.hold(&record.workload, Hold::Failed { message: failure.message.clone(), due });
+        plan.wake_at(due);
+        return;
+    }
+    if !pod.sandbox {
+        plan.push(&record.workload, Action::RestorePod { pod: Arc::clone(pod) }, Reason::SandboxLost);
+        return;
+    }
+    if let Some(deadline) = record.spec.active_deadline
+        && record.boot_id == observed.boot_id
+    {
+        let due = record.created.plus(deadline);
+        if view.now >= due {
+            stop(view, pod, Reason::DeadlineExceeded, plan);
+            return;
+        }
+        plan.wake_at(due);
+    }
+    if let Some(label) = files
+        && observed.files.get(&record.uid).is_some_and(|has| has != label)
+        && !view.pod_busy(pod)
+    {
+        let action = Action::UpdateFiles { pod: Arc::clone(pod), label: label.to_owned() };
+        plan.push(&record.workload, action, Reason::FilesChanged);
+    }
+    if !keep_init(view, pod, plan) {
+        return;
+    }
+    for container in &record.spec.containers {
+        keep_container(view, pod, container, policy_of(&record.spec, container), plan);
+    }
+}
+
+/// Steps of the init containers; whether the main containers may run.
+fn keep_init(view: &View<'_>, pod: &Arc<PodFacts>, plan: &mut Plan) -> bool {
+    let spec = &pod.record.spec;
+    // Once a main container has run in this boot, init containers are over.
+    let over = spec.containers.iter().any(|c| {
+        pod.containers.get(&c.name).is_some_and(|facts| match facts.exit() {
+            None => true,
+            Some(exit) => exit.boot_id == view.observed.boot_id,
+        })
+    });
+    for container in &spec.init_containers {
+        if container.is_sidecar() {
+            keep_container(view, pod, container, RestartPolicy::Always, plan);
+            let up = container_started(pod, container, view.observed);
+            if !over && !up {
+                return false;
+            }
+        } else if !over && !init_done(pod, container, view.observed) {
+            let policy = match policy_of(spec, container) {
+                RestartPolicy::Never => RestartPolicy::Never,
+                RestartPolicy::Always | RestartPolicy::OnFailure => RestartPolicy::OnFailure,
+            };
+            keep_container(view, pod, container, policy, plan);
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether a sidecar has started and passed its startup probe.
+fn container_started(pod: &PodFacts, container: &ContainerSpec, observed: &Observed) -> bool {
+    let Some(facts) = pod.containers.get(&container.name) else { return false };
+    facts.is_running()
+        && (container.startup.is_none()
+            || observed
+                .health
+                .get(&(pod.record.uid.clone(), container.name.clone()))
+                .is_some_and(|health| health.attempt == facts.attempt && health.started))
+}
+
+fn keep_container(
+    view: &View<'_>,
+    pod: &Arc<PodFacts>,
+    container: &ContainerSpec,
+    policy: RestartPolicy,
+    plan: &mut Plan,
+) {
+    let record = &pod.record;
+    let key = ActionKey::Container(record.uid.clone(), container.name.clone());
+    if view.busy(&key) {
+        return;
+    }
+    if let Some((due, failure)) = view.blocked_until(&key) {
+        plan.hold(&record.workload, Hold::Failed { message: failure.message.clone(), due });
+        plan.wake_at(due);
+        return;
+    }
+    let start = |attempt, series| Action::StartContainer {
+        pod: Arc::clone(pod),
+        container: container.name.clone(),
+        attempt,
+        series,
+    };
+    let Some(facts) = pod.containers.get(&container.name) else {
+        plan.push(&record.workload, start(0, 0), Reason::NotStarted);
+        return;
+    };
+    let exit = match &facts.state {
+        ContainerState::Running { .. } => {
+            let health = view.observed.health.get(&(record.uid.clone(), container.name.clone()));
+            if health.is_some_and(|health| health.attempt == facts.attempt && health.failed) {
+                let grace = [&container.liveness, &container.startup]
+                    .into_iter()
+                    .flatten()
+                    .find_map(|probe| probe.termination_grace)
+                    .unwrap_or_else(|| record.spec.termination_grace());
+                let action = Action::StopContainer { pod: Arc::clone(pod), container: container.name.clone(), grace };
+                plan.push(&record.workload, action, Reason::Unhealthy);
+            }
+            return;
+        }
+        ContainerState::Exited(exit) => exit,
+    };
+    // An init container that ended with 0 before a reboot runs again, like the rest of the pod.
+    let rerun = exit.code == 0 && exit.boot_id != view.observed.boot_id && policy == RestartPolicy::OnFailure;
+    let rerun = rerun && record.spec.init_containers.iter().any(|c| c.name == container.name);
+    match restart::after_exit(policy, record.spec.restart_backoff.as_ref(), exit, facts.series, &view.observed.boot_id)
+    {
+        Restart::Stay if rerun => {
+            plan.push(&record.workload, start(facts.attempt.saturating_add(1), 0), Reason::NotStarted);
+        }
+        Restart::Stay => {}
+        Restart::GiveUp => plan.hold(&record.workload, Hold::GaveUp { container: container.name.clone() }),
+        Restart::At { due, .. } if due > view.now && !view.observed.retry.contains(&record.uid) => {
+            plan.hold(&record.workload, Hold::BackingOff { container: container.name.clone(), due });
+            plan.wake_at(due);
+        }
+        Restart::At { series, .. } => {
+            let reason = Reason::Exited { code: exit.code, oom: exit.oom };
+            plan.push(&record.workload, start(facts.attempt.saturating_add(1), series), reason);
+        }
+    }
+}
+
+/// A finished pod keeps its record and logs; sidecars that still run are stopped.
+fn finish(view: &View<'_>, pod: &Arc<PodFacts>, plan: &mut Plan) {
+    let record = &pod.record;
+    for container in record.spec.init_containers.iter().filter(|c| c.is_sidecar()) {
+        let key = ActionKey::Container(record.uid.clone(), container.name.clone());
+        if pod.containers.get(&container.name).is_some_and(ContainerFacts::is_running) && !view.busy(&key) {
+            let action = Action::StopContainer {
+                pod: Arc::clone(pod),
+                container: container.name.clone(),
+                grace: record.spec.termination_grace(),
+            };
+            plan.push(&record.workload, action, Reason::Replaced);
+        }
+    }
+}

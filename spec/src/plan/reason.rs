@@ -1,0 +1,147 @@
+//! Why something is done, and why something is not done yet: one typed word everywhere.
+
+use serde::Serialize;
+
+use crate::diff::Change;
+use crate::time::Timestamp;
+use crate::workload::{WorkloadId, WorkloadKind};
+
+/// Why an action is taken. [`Reason::word`] is the same in plan, log, metric, event and status.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Reason {
+    /// Fewer pods than wished.
+    Missing,
+    /// The workload's template is another one now.
+    SpecChanged {
+        /// In what.
+        changes: Vec<Change>,
+    },
+    /// The container has not run in this pod yet.
+    NotStarted,
+    /// The container ended and its policy runs it again.
+    Exited {
+        /// With this code.
+        code: i32,
+        /// Killed for want of memory.
+        oom: bool,
+    },
+    /// The pod's namespaces are gone: a reboot, or a lost run directory.
+    SandboxLost,
+    /// More pods than wished.
+    ScaledDown,
+    /// Its manifest is gone.
+    Removed,
+    /// A probe failed for good.
+    Unhealthy,
+    /// A new version has taken over.
+    Replaced,
+    /// The pod ran for longer than `activeDeadlineSeconds`.
+    DeadlineExceeded,
+    /// The content of generated volumes is another one now.
+    FilesChanged,
+    /// Ports are to lead elsewhere.
+    PortsChanged,
+    /// Its images are needed.
+    ImagesNeeded,
+    /// The whole node is to be emptied.
+    Down,
+}
+
+impl Reason {
+    /// The word for logs, metric labels and status.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::SpecChanged { .. } => "spec_changed",
+            Self::NotStarted => "not_started",
+            Self::Exited { .. } => "exited",
+            Self::SandboxLost => "sandbox_lost",
+            Self::ScaledDown => "scaled_down",
+            Self::Removed => "removed",
+            Self::Unhealthy => "unhealthy",
+            Self::Replaced => "replaced",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::FilesChanged => "files_changed",
+            Self::PortsChanged => "ports_changed",
+            Self::ImagesNeeded => "images_needed",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// Why a workload is not further on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "hold", rename_all = "snake_case")]
+pub enum Hold {
+    /// Its images are being made available.
+    Pulling,
+    /// Something failed and is tried again.
+    Failed {
+        /// What it said.
+        message: String,
+        /// When it is tried again.
+        due: Timestamp,
+    },
+    /// A container ended and waits for its next start.
+    BackingOff {
+        /// Which.
+        container: String,
+        /// When it starts again.
+        due: Timestamp,
+    },
+    /// A container ended too often.
+    GaveUp {
+        /// Which.
+        container: String,
+    },
+    /// Another workload is not up yet.
+    Dependency {
+        /// Which.
+        on: WorkloadId,
+    },
+    /// The new version is not ready yet; the old one keeps running.
+    NotReady,
+    /// The new version made no progress for too long; the old one keeps running.
+    ProgressDeadline,
+    /// No pod works on this kind yet.
+    Unsupported {
+        /// The kind.
+        kind: WorkloadKind,
+    },
+}
+
+impl Hold {
+    /// The word for logs, metric labels and status.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Pulling => "pulling",
+            Self::Failed { .. } => "failed",
+            Self::BackingOff { .. } => "backing_off",
+            Self::GaveUp { .. } => "gave_up",
+            Self::Dependency { .. } => "dependency",
+            Self::NotReady => "not_ready",
+            Self::ProgressDeadline => "progress_deadline",
+            Self::Unsupported { .. } => "unsupported",
+        }
+    }
+}
+
+impl std::fmt::Display for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pulling => f.write_str("pulling images"),
+            Self::Failed { message, .. } => write!(f, "{message}"),
+            Self::BackingOff { container, .. } => write!(f, "container `{container}` waits before its next start"),
+            Self::GaveUp { container } => write!(f, "container `{container}` ended too often"),
+            Self::Dependency { on } => write!(f, "waiting for {on}"),
+            Self::NotReady => f.write_str("the new version is not ready yet, the old one keeps running"),
+            Self::ProgressDeadline => {
+                f.write_str("the new version made no progress in time, the old one keeps running")
+            }
+            Self::Unsupported { kind } => write!(f, "{kind} workloads do not run yet"),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Equal pods in a number: how many there are, and how a new version takes over.
+//!
+//! Everything that can fail early is done before anything old is touched: images of the new version are made
+//! available first. With a surge the new pod is ready before an old one ends; without one the old one ends first.
+
+use std::sync::Arc;
+
+use super::pod::{self, PodPhase};
+use super::{Action, ActionKey, Goal, Hold, Plan, Reason, View};
+use crate::diff;
+use crate::observed::PodFacts;
+use crate::time::Timestamp;
+use crate::workload::{Controller, DependencyCondition, UpdateStrategy, WorkloadId, WorkloadKind};
+
+/// A pod of the workload and what this pass makes of it.
+struct Member<'a> {
+    pod: &'a Arc<PodFacts>,
+    /// It is as the manifest wishes.
+    current: bool,
+    /// Its end is ordered or under way.
+    ending: bool,
+    /// Ready for long enough.
+    available: bool,
+}
+
+pub(super) fn plan(view: &View<'_>, goal: &Goal, replicas: u32, strategy: &UpdateStrategy, plan: &mut Plan) {
+    let id = &goal.workload.id;
+    let members: Vec<Member<'_>> =
+        view.pods_of(id).iter().copied().map(|pod| member(view, goal, strategy, pod, plan)).collect();
+    let wished = replicas as usize;
+    let current: Vec<&Member<'_>> = members.iter().filter(|m| m.current && !m.ending).collect();
+    let old: Vec<&Member<'_>> = members.iter().filter(|m| !m.current && !m.ending).collect();
+    let making =
+        view.observed.in_flight.iter().filter(|key| matches!(key, ActionKey::Create(w, ..) if w == id)).count();
+
+    let needed = wished.saturating_sub(current.len() + making);
+    let prepared = if needed > 0 || !old.is_empty() { prepare(view, goal, plan) } else { true };
+    let up = prepared && dependencies_up(view, goal, plan);
+    // Nothing old is touched while the new version cannot start.
+    let changed =
+        |pod: &PodFacts| Reason::SpecChanged { changes: diff::changes(&pod.record.spec, &goal.workload.template.spec) };
+    if wished == 0 {
+        for member in &old {
+            pod::stop(view, member.pod, Reason::ScaledDown, plan);
+        }
+    } else if up {
+        retire(view, &members, wished, making, strategy, changed, plan);
+    }
+    for member in surplus(&current, wished) {
+        pod::stop(view, member.pod, Reason::ScaledDown, plan);
+    }
+    if needed > 0 && up {
+        let room = room(&members, making, wished, strategy);
+        create(view, goal, needed.min(room), plan);
+        if room == 0 && old.iter().any(|m| m.available) {
+            plan.hold(id, Hold::NotReady);
+        }
+    }
+    // Last, since a pod that is stopped in this pass needs no care any more.
+    for member in &members {
+        let files = member.current.then_some(goal.files.as_str());
+        if !plan.stops(&member.pod.record.uid) {
+            pod::keep(view, member.pod, files, plan);
+        }
+    }
+}
+
+fn member<'a>(
+    view: &View<'_>,
+    goal: &Goal,
+    strategy: &UpdateStrategy,
+    pod: &'a Arc<PodFacts>,
+    plan: &mut Plan,
+) -> Member<'a> {
+    let uid = &pod.record.uid;
+    let ready = pod::pod_ready_since(pod, view.observed);
+    let available = ready.is_some_and(|since| {
+        let due: Timestamp = since.plus(strategy.min_ready);
+        if due > view.now {
+            plan.wake_at(due);
+        }
+        due <= view.now
+    });
+    Member {
+        pod,
+        current: is_current(goal, pod),
+        ending: view.observed.stopping.contains_key(uid) || view.busy_stopping(uid),
+        available,
+    }
+}
+
+/// Whether a pod is as its manifest wishes. The specs are compared field by field; labels count where a new set of
+/// pods is made for them (everything but a bare pod).
+fn is_current(goal: &Goal, pod: &PodFacts) -> bool {
+    let template = &goal.workload.template;
+    let same = Arc::ptr_eq(&pod.record.spec, &template.spec) || pod.record.spec == template.spec;
+    let labels = goal.workload.id.kind == WorkloadKind::Pod
+        || (pod.record.labels == template.labels && pod.record.annotations == template.annotations);
+    same && labels
+}
+
+/// Makes images available; whether they are.
+fn prepare(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
+    let id = &goal.workload.id;
+    if view.observed.prepared.contains_key(&(id.clone(), goal.revision.clone())) {
+        return true;
+    }
+    let action = Action::Prepare { goal: goal.clone() };
+    let key = action.key();
+    if view.busy(&key) {
+        plan.hold(id, Hold::Pulling);
+    } else if let Some((due, failure)) = view.blocked_until(&key) {
+        plan.hold(id, Hold::Failed { message: failure.message.clone(), due });
+        plan.wake_at(due);
+    } else {
+        plan.push(id, action, Reason::ImagesNeeded);
+    }
+    false
+}
+
+/// Whether everything the workload depends on is up.
+fn dependencies_up(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
+    for dependency in &goal.workload.depends_on {
+        if !view.goals.workloads.contains_key(&dependency.workload) && !dependency.required {
+            continue;
+        }
+        let pods = view.pods_of(&dependency.workload);
+        let met = !pods.is_empty()
+            && pods.iter().all(|pod| match dependency.condition {
+                DependencyCondition::Started => {
+                    matches!(pod::pod_phase(pod, view.observed), PodPhase::Running | PodPhase::Succeeded)
+                }
+                DependencyCondition::Healthy => pod::pod_ready_since(pod, view.observed).is_some(),
+                DependencyCondition::CompletedSuccessfully => pod::pod_phase(pod, view.observed) == PodPhase::Succeeded,
+            });
+        if !met {
+            plan.hold(&goal.workload.id, Hold::Dependency { on: dependency.workload.clone() });
+            return false;
+        }
+    }
+    true
+}
+
+/// Ends old pods as far as the strategy lets it.
+fn retire(
+    view: &View<'_>,
+    members: &[Member<'_>],
+    wished: usize,
+    making: usize,
+    strategy: &UpdateStrategy,
+    changed: impl Fn(&PodFacts) -> Reason,
+    plan: &mut Plan,
+) {
+    let mut old: Vec<&Member<'_>> = members.iter().filter(|m| !m.current && !m.ending).collect();
+    if strategy.recreate {
+        for member in old {
+            pod::stop(view, member.pod, changed(member.pod), plan);
+        }
+        return;
+    }
+    // Pods that do not serve cost nothing to lose: they go first.
+    old.sort_by_key(|m| (m.available, std::cmp::Reverse(m.pod.record.ordinal)));
+    let available = members.iter().filter(|m| m.available && !m.ending).count();
+    let floor = wished.saturating_sub(strategy.max_unavailable as usize);
+    let mut spare = available.saturating_sub(floor);
+    // With a surge, broken old pods wait too until the new version has proved itself to be no worse.
+    let total = members.iter().filter(|m| !m.ending).count() + making;
+    let mut over = (total + usize::from(strategy.max_surge == 0)).saturating_sub(wished);
+    if strategy.max_surge == 0 {
+        over = over.max(strategy.max_unavailable as usize);
+    }
+    for member in old {
+        if over == 0 {
+            return;
+        }
+        if member.available {
+            if spare == 0 {
+                return;
+            }
+            // Its ports lead to it still: they are moved first, unless nothing is there to take them.
+            if view.still_published(&member.pod.record.uid) {
+                continue;
+            }
+            spare -= 1;
+        }
+        over -= 1;
+        pod::stop(view, member.pod, changed(member.pod), plan);
+    }
+}
+
+/// Current pods above the wished number, those that do not serve and the highest ordinals first.
+fn surplus<'a>(current: &[&'a Member<'a>], wished: usize) -> Vec<&'a Member<'a>> {
+    let mut current = current.to_vec();
+    current.sort_by_key(|m| (m.available, std::cmp::Reverse(m.pod.record.ordinal)));
+    let count = current.len().saturating_sub(wished);
+    current.into_iter().take(count).collect()
+}
+
+/// How many new pods the strategy has room for. Pods that are ending count where no surge is allowed: what they hold
+/// (volumes, ports) is free only when they are gone.
+fn room(members: &[Member<'_>], making: usize, wished: usize, strategy: &UpdateStrategy) -> usize {
+    let ending = members.iter().filter(|m| m.ending).count();
+    let live = members.len() - ending + making;
+    if strategy.recreate && members.iter().any(|m| !m.current) {
+        return 0;
+    }
+    if strategy.max_surge == 0 {
+        return wished.saturating_sub(live + ending);
+    }
+    (wished + strategy.max_surge as usize).saturating_sub(live)
+}
+
+fn create(view: &View<'_>, goal: &Goal, count: usize, plan: &mut Plan) {
+    let id = &goal.workload.id;
+    let Some(images) = view.observed.prepared.get(&(id.clone(), goal.revision.clone())) else { return };
+    let taken = |ordinal: u32| {
+        view.pods_of(id).iter().any(|pod| pod.record.ordinal == ordinal && pod.record.revision == goal.revision)
+            || view.busy(&ActionKey::Create(id.clone(), ordinal, goal.revision.clone()))
+    };
+    for ordinal in (0..).filter(|ordinal| !taken(*ordinal)).take(count) {
+        let action =
+            Action::CreatePod { goal: goal.clone(), ordinal, name: pod_name(goal, ordinal), images: images.clone() };
+        match view.blocked_until(&action.key()) {
+            Some((due, failure)) => {
+                plan.hold(id, Hold::Failed { message: failure.message.clone(), due });
+                plan.wake_at(due);
+            }
+            None => plan.push(id, action, Reason::Missing),
+        }
+    }
+}
+
+/// The name of a pod: a bare pod has its own, the pods of a Compose service count from 1, all others carry the
+/// version so that two versions can stand side by side.
+fn pod_name(goal: &Goal, ordinal: u32) -> String {
+    let WorkloadId { kind, namespace, name } = &goal.workload.id;
+    match (&goal.workload.controller, kind) {
+        (Controller::Single, _) => name.clone(),
+        (_, WorkloadKind::Service) => format!("{namespace}-{name}-{}", ordinal.saturating_add(1)),
+        _ => format!("{name}-{}-{ordinal}", goal.revision),
+    }
+}
+
+impl View<'_> {
+    /// Whether the end of a pod is under way.
+    fn busy_stopping(&self, uid: &crate::observed::PodUid) -> bool {
+        self.observed.stopping.contains_key(uid)
+    }
+
+    /// Whether a published port leads to this pod now and is to lead to another one.
+    fn still_published(&self, uid: &crate::observed::PodUid) -> bool {
+        self.observed
+            .published
+            .iter()
+            .any(|(key, target)| target.pod == *uid && self.ports.get(key).is_some_and(|next| next.pod != *uid))
+    }
+}

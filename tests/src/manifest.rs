@@ -1,0 +1,54 @@
+//! Manifests for tests: JSON values that a test changes by key, and YAML text where lines and columns matter.
+
+use serde_json::{Value, json};
+
+/// A Pod with one container `main` that ends quickly when told to. JSON is what the tests write it as.
+pub fn pod(name: &str, image: &str, arguments: &[&str]) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "terminationGracePeriodSeconds": 5,
+            "containers": [{"name": "main", "image": image, "args": arguments}],
+        },
+    })
+}
+
+/// A Deployment of the same.
+pub fn deployment(name: &str, replicas: u32, image: &str, arguments: &[&str]) -> Value {
+    let pod = pod(name, image, arguments);
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": pod["spec"]},
+        },
+    })
+}
+
+/// A Pod in YAML that serves a message on a port of the host.
+pub fn web(name: &str, image: &str, message: &str, host_port: u16) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+spec:
+  terminationGracePeriodSeconds: 5
+  containers:
+    - name: main
+      image: {image}
+      args: [serve]
+      env:
+        - name: MESSAGE
+          value: {message}
+      ports:
+        - containerPort: 8080
+          hostPort: {host_port}
+"
+    )
+}

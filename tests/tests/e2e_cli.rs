@@ -1,0 +1,254 @@
+//! The command line as scripts and people use it: data on stdout, the rest on stderr, exit codes 0, 1 and 2.
+
+use std::os::unix::process::CommandExt;
+
+use serde_json::json;
+use tests::image::fixture_image;
+use tests::manifest::{pod, web};
+use tests::{Agent, Registry, Sandbox, require_root};
+
+const BROKEN: &str = "apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+spec:
+  containers:
+    - name: main
+      imge: app:1
+";
+
+/// `validate` as nobody, in a network namespace without any network: it needs neither root nor a registry.
+#[test]
+fn validate_works_offline_and_without_root() {
+    if !require_root("validate_works_offline_and_without_root") {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::new("validate");
+    sandbox.write("good.yaml", &web("web", "example.org/app:1", "one", 8080));
+    let open = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("the directory is ours");
+    };
+    open(sandbox.dir());
+    let manifests = sandbox.manifests().display().to_string();
+    // Copied: the build directory may be closed to others.
+    let binary = sandbox.dir().join("mainstay");
+    std::fs::copy(tests::binary::mainstay(), &binary).expect("the binary is readable");
+    open(&binary);
+    let validate = || {
+        let mut command = std::process::Command::new(&binary);
+        command.args(["validate", &manifests]).env_clear().env("NO_COLOR", "1").uid(65534).gid(65534).current_dir("/");
+        sandbox.finish(command, &["validate"])
+    };
+    validate().ok();
+    sandbox.write("bad.yaml", BROKEN);
+    let refused = validate();
+    assert_eq!(refused.code, 1, "{refused:?}");
+    let text = format!("{}{}", refused.stdout, refused.stderr);
+    for part in ["bad.yaml:8", "imge", "image", "^"] {
+        assert!(text.contains(part), "`{part}` is not in\n{text}");
+    }
+    assert!(!text.contains("\u{1b}["), "NO_COLOR is respected");
+}
+
+#[test]
+fn exit_codes_say_what_happened() {
+    if !require_root("exit_codes_say_what_happened") {
+        return;
+    }
+    let sandbox = Sandbox::new("codes");
+    let missing = sandbox.dir().join("none").display().to_string();
+    assert_eq!(sandbox.cli(&["version"]).code, 0);
+    assert!(sandbox.cli(&["version"]).stdout.contains(env!("CARGO_PKG_VERSION")));
+    assert_eq!(sandbox.cli(&["validate", &missing]).code, 2);
+    // No agent is there to answer.
+    let status = sandbox.cli(&["status"]);
+    assert_eq!((status.code, status.stdout.as_str()), (2, ""), "{status:?}");
+    assert!(!status.stderr.is_empty());
+    assert_eq!(sandbox.cli(&["no-such-command"]).code, 2);
+    assert_eq!(sandbox.cli(&["run", &missing]).code, 2);
+}
+
+#[test]
+fn plan_shows_the_fields_that_change() {
+    if !require_root("plan_shows_the_fields_that_change") {
+        return;
+    }
+    let sandbox = Sandbox::new("plan");
+    let registry = Registry::start();
+    let image = registry.push("app:1", &fixture_image());
+    sandbox.write("web.yaml", &web("web", &image, "one", 8080));
+    let mut agent = Agent::start(&sandbox);
+    agent.wait_ready("web", 1);
+    agent.wait_status("nothing is left to do", |status| status.converged.then_some(()));
+    let other = sandbox.dir().join("other");
+    std::fs::create_dir(&other).expect("the directory is ours");
+    let plan = |text: &str| {
+        std::fs::write(other.join("web.yaml"), text).expect("the directory is ours");
+        agent.cli(&["plan", &other.display().to_string()])
+    };
+    let same = plan(&web("web", &image, "one", 8080));
+    assert_eq!(same.code, 0, "{same:?}");
+    let changed = plan(&web("web", &image, "two", 8080));
+    assert_eq!(changed.code, 1, "{changed:?}");
+    for part in ["web", "MESSAGE", "one", "two"] {
+        assert!(changed.stdout.contains(part), "`{part}` is not in\n{}", changed.stdout);
+    }
+    // A plan changes nothing.
+    assert_eq!(tests::http::get(("127.0.0.1", 8080), "/").expect("it serves").text(), "one\n");
+}
+
+#[test]
+fn reading_commands_agree_with_the_kernel() {
+    if !require_root("reading_commands_agree_with_the_kernel") {
+        return;
+    }
+    let sandbox = Sandbox::new("reading");
+    let registry = Registry::start();
+    let image = registry.push("app:1", &fixture_image());
+    sandbox.write("web.yaml", &web("web", &image, "one", 8080));
+    let mut agent = Agent::start(&sandbox);
+    let pids = agent.wait_ready("web", 1);
+    let command = std::fs::read_to_string(format!("/proc/{}/cmdline", pids[0])).expect("the container runs");
+    assert_eq!(command, "/bin/fixture\0serve\0");
+    assert!(agent.cli(&["ps"]).ok().stdout.contains("web"));
+    assert!(agent.json(&["ps"]).to_string().contains("web"));
+    assert!(agent.cli(&["events"]).ok().stdout.contains("web"));
+    assert!(agent.json(&["images"]).to_string().contains("app"));
+    // Logs: what was printed, and what is printed later.
+    agent.wait_for("the first line is in the log", tests::agent::SOON, |agent| {
+        agent.cli(&["logs", "web"]).ok().stdout.contains("serving on 8080").then_some(())
+    });
+    // exec: output, exit code, and a clear word when there is no such program.
+    let id = agent.cli(&["exec", "web", "--", "/bin/fixture", "env"]).ok();
+    assert!(id.stdout.contains("MESSAGE=one"), "{id:?}");
+    assert_eq!(agent.cli(&["exec", "web", "--", "/bin/fixture", "exit", "7"]).code, 7);
+    let missing = agent.cli(&["exec", "web", "--", "/bin/none"]);
+    assert!(missing.code != 0 && missing.stderr.contains("/bin/none"), "{missing:?}");
+    let unknown = agent.cli(&["logs", "nobody"]);
+    assert!(unknown.code != 0 && unknown.stderr.contains("nobody"), "{unknown:?}");
+}
+
+#[test]
+fn a_log_is_whole_and_outlives_the_agent() {
+    if !require_root("a_log_is_whole_and_outlives_the_agent") {
+        return;
+    }
+    let sandbox = Sandbox::new("logs");
+    let registry = Registry::start();
+    let image = registry.push("app:1", &fixture_image());
+    let mut lines = pod("lines", &image, &["print", "5000", "of", "many"]);
+    lines["spec"]["restartPolicy"] = json!("Never");
+    sandbox.write("lines.json", &lines.to_string());
+    let mut agent = Agent::start(&sandbox);
+    agent.wait_status("it has ended", |status| {
+        status.containers("lines").first().filter(|c| c.state == "exited").map(|_| ())
+    });
+    let text = agent.cli(&["logs", "lines"]).ok().stdout;
+    let expected: String = (1..=5000).map(|n| format!("{n} of many\n")).collect();
+    assert_eq!(text.len(), expected.len());
+    assert_eq!(text, expected);
+    // The log of a container that ended is there after the agent was killed, too.
+    agent.restart();
+    agent.wait_status("it is known", |status| status.workload("lines").map(|_| ()));
+    assert_eq!(agent.cli(&["logs", "lines"]).ok().stdout, expected);
+}
+
+/// Lines come out as they are written, until the reader goes away.
+#[test]
+fn a_log_is_followed() {
+    if !require_root("a_log_is_followed") {
+        return;
+    }
+    let sandbox = Sandbox::new("follow");
+    let registry = Registry::start();
+    let image = registry.push("app:1", &fixture_image());
+    sandbox.write("web.yaml", &web("web", &image, "one", 8080));
+    let mut agent = Agent::start(&sandbox);
+    agent.wait_page(8080, "/", |body| body == "one\n");
+    let file = sandbox.dir().join("followed");
+    let output = std::fs::File::create(&file).expect("the directory is ours");
+    let mut command = sandbox.command();
+    let mut follower = command.args(["logs", "-f", "web"]).stdout(output).spawn().expect("the binary runs");
+    let mut wait = |line: &str| {
+        agent.wait_for(&format!("`{line}` is followed"), tests::agent::SOON, |_| {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            text.lines().any(|have| have == line).then_some(())
+        });
+    };
+    wait("serving on 8080");
+    for n in 0..3 {
+        let said = tests::http::get(("127.0.0.1", 8080), &format!("/say/line-{n}")).expect("it serves");
+        assert_eq!(said.status, 200);
+        wait(&format!("line-{n}"));
+    }
+    assert!(follower.try_wait().expect("the child is ours").is_none(), "it follows until it is ended");
+    follower.kill().expect("the child is ours");
+    drop(follower.wait());
+}
+
+#[test]
+fn metrics_count_what_happened() {
+    if !require_root("metrics_count_what_happened") {
+        return;
+    }
+    let sandbox = Sandbox::new("metrics");
+    let registry = Registry::start();
+    let image = registry.push("app:1", &fixture_image());
+    sandbox.write("web.yaml", &web("web", &image, "one", 8080));
+    sandbox.write("broken.yaml", BROKEN);
+    let mut agent = Agent::start(&sandbox);
+    agent.wait_ready("web", 1);
+    agent.wait_page(8080, "/", |body| body == "one\n");
+    let metrics = agent.wait_for("the pull is counted", tests::agent::SOON, |agent| {
+        let metrics = agent.metrics();
+        metrics.sum("mainstay_image_pulls_total", &[("outcome", "ok")]).filter(|n| *n >= 1.0)?;
+        Some(metrics)
+    });
+    let at_least = |name: &str, labels: &[(&str, &str)], least: f64| {
+        let value = metrics.sum(name, labels);
+        assert!(value.is_some_and(|value| value >= least), "{name}{labels:?} = {value:?}");
+    };
+    at_least("mainstay_build_info", &[], 1.0);
+    at_least("mainstay_reconciles_total", &[("outcome", "ok")], 1.0);
+    at_least("mainstay_reconcile_duration_seconds_count", &[], 1.0);
+    at_least("mainstay_actions_total", &[("outcome", "ok")], 1.0);
+    at_least("mainstay_manifests", &[("state", "ok")], 1.0);
+    at_least("mainstay_manifests", &[("state", "broken")], 1.0);
+    at_least("mainstay_last_reconcile_success_timestamp_seconds", &[], 1.0);
+    at_least("mainstay_workloads", &[("phase", "Running")], 1.0);
+    at_least("mainstay_container_memory_working_set_bytes", &[("workload", "web")], 1.0);
+    at_least("mainstay_container_cpu_seconds_total", &[("workload", "web")], 0.0);
+    at_least("mainstay_container_pids", &[("workload", "web")], 1.0);
+    at_least("mainstay_pod_network_receive_bytes_total", &[("workload", "web")], 1.0);
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(tests::http::get(agent.metrics_address(), path).expect("it answers").status, 200, "{path}");
+    }
+    // A series has a type, and its name keeps the rules for names.
+    for sample in &metrics.samples {
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| sample.name.strip_suffix(end));
+        let known =
+            metrics.types.contains_key(&sample.name) || base.is_some_and(|base| metrics.types.contains_key(base));
+        assert!(known, "{} has no type", sample.name);
+    }
+}
+
+/// Without root: a sentence that says so, not a panic or a permission error without context.
+#[test]
+fn run_without_root_says_so() {
+    if !require_root("run_without_root_says_so") {
+        return;
+    }
+    let sandbox = Sandbox::new("nobody");
+    let binary = sandbox.dir().join("mainstay");
+    std::fs::copy(tests::binary::mainstay(), &binary).expect("the binary is readable");
+    use std::os::unix::fs::PermissionsExt;
+    for path in [sandbox.dir(), &binary] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("the directory is ours");
+    }
+    let mut command = std::process::Command::new(&binary);
+    command.arg("run").arg(sandbox.manifests()).env_clear().uid(65534).gid(65534).current_dir("/");
+    let refused = sandbox.finish(command, &["run"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("root"), "{}", refused.stderr);
+}

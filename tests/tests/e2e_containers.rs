@@ -1,0 +1,333 @@
+//! What a container sees and how it ends, asked from inside with the fixture and from outside through /proc.
+
+use serde_json::{Value, json};
+use tests::image::fixture_image;
+use tests::manifest::pod;
+use tests::{Agent, Registry, Sandbox, require_root};
+
+fn world(name: &str) -> (Sandbox, Registry, String) {
+    let sandbox = Sandbox::new(name);
+    let registry = Registry::start();
+    let image = registry.push("app:1", &fixture_image());
+    (sandbox, registry, image)
+}
+
+/// What `fixture probe` says from inside a pod.
+fn probed(agent: &mut Agent<'_>, mut wanted: Value) -> Value {
+    wanted["spec"]["restartPolicy"] = json!("Never");
+    let name = wanted["metadata"]["name"].as_str().expect("a pod has a name").to_owned();
+    agent.sandbox().write(&format!("{name}.json"), &wanted.to_string());
+    agent.wait_status(&format!("{name} has ended"), |status| {
+        status.containers(&name).first().filter(|c| c.state == "exited").map(|_| ())
+    });
+    let text = agent.cli(&["logs", &name]).ok().stdout;
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name} printed no probe: {e}\n{text}\n{}", agent.tail()))
+}
+
+#[test]
+fn a_container_is_boxed_like_dockers() {
+    if !require_root("a_container_is_boxed_like_dockers") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("boxed");
+    let mut agent = Agent::start(&sandbox);
+    let seen = probed(&mut agent, pod("boxed", &image, &["probe"]));
+    let status = |name: &str| seen["status"][name].as_str().unwrap_or_default().to_owned();
+    assert_eq!(status("Seccomp"), "2");
+    assert_eq!(status("NoNewPrivs"), "0");
+    // Docker's fourteen: chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw
+    // sys_chroot mknod audit_write setfcap.
+    for set in ["CapEff", "CapPrm", "CapBnd"] {
+        assert_eq!(status(set), "00000000a80425fb", "{set}");
+    }
+    for set in ["CapInh", "CapAmb"] {
+        assert_eq!(status(set), "0000000000000000", "{set}");
+    }
+    // Rust's start-up code in the fixture ignores PIPE (bit 12) itself; nothing else may be ignored.
+    assert!(["0000000000001000", "0000000000000000"].contains(&status("SigIgn").as_str()), "{}", status("SigIgn"));
+    assert_eq!(status("SigBlk"), "0000000000000000");
+    assert_eq!(seen["pid"], 1);
+    assert_eq!(seen["umask"], 0o022);
+    assert_eq!(seen["cwd"], "/");
+    assert_eq!(seen["writableRoot"], true);
+    let fds: Vec<&String> = seen["fds"].as_object().expect("descriptors are listed").keys().collect();
+    assert_eq!(fds, ["0", "1", "2"], "{}", seen["fds"]);
+    assert_eq!(seen["hostname"], "boxed");
+    assert!(
+        seen["hosts"].as_str().is_some_and(|t| t.contains("127.0.0.1") && t.contains("boxed")),
+        "{}",
+        seen["hosts"]
+    );
+    assert!(seen["resolvConf"].is_string());
+    assert_eq!(seen["env"]["FROM_IMAGE"], "yes");
+    assert!(seen["env"]["PATH"].is_string());
+    let dev = seen["dev"].as_object().expect("devices are listed");
+    for name in ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm"] {
+        assert!(dev.contains_key(name), "/dev/{name}: {dev:?}");
+    }
+    assert!(!dev.contains_key("sda") && !dev.contains_key("vda") && !dev.contains_key("kmsg"), "{dev:?}");
+    let masked = |path: &str| {
+        let mounts = seen["mounts"].as_array().expect("mounts are listed");
+        mounts.iter().any(|mount| mount["point"] == path)
+    };
+    for path in ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sys", "/sys/firmware"] {
+        assert!(masked(path) || !std::path::Path::new(path).exists(), "{path} is open: {}", seen["mounts"]);
+    }
+    let host = |kind: &str| std::fs::read_link(format!("/proc/thread-self/ns/{kind}")).unwrap_or_default();
+    for kind in ["ipc", "mnt", "net", "pid", "uts", "cgroup"] {
+        assert_ne!(seen["namespaces"][kind], json!(host(kind)), "{kind}");
+    }
+    assert!(seen["addresses"].as_array().is_some_and(|list| list.iter().any(|a| a["interface"] != "lo")), "{seen:#}");
+}
+
+#[test]
+fn the_security_context_is_obeyed() {
+    if !require_root("the_security_context_is_obeyed") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("security");
+    let mut agent = Agent::start(&sandbox);
+    let with = |name: &str, context: Value| {
+        let mut wanted = pod(name, &image, &["probe"]);
+        wanted["spec"]["containers"][0]["securityContext"] = context;
+        wanted
+    };
+    let user = probed(
+        &mut agent,
+        with(
+            "user",
+            json!({"runAsUser": 1000, "runAsGroup": 1000, "runAsNonRoot": true, "readOnlyRootFilesystem": true,
+                   "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}),
+        ),
+    );
+    assert_eq!((&user["identity"]["uid"], &user["identity"]["gid"]), (&json!(1000), &json!(1000)));
+    assert_eq!(user["status"]["NoNewPrivs"], "1");
+    assert_eq!(user["status"]["CapEff"], "0000000000000000");
+    assert_eq!(user["status"]["CapBnd"], "0000000000000000");
+    assert_eq!(user["status"]["Seccomp"], "2");
+    assert_eq!(user["writableRoot"], false);
+    let added = probed(&mut agent, with("added", json!({"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}})));
+    assert_eq!(added["status"]["CapEff"], "0000000000001000");
+    let all = probed(&mut agent, with("privileged", json!({"privileged": true})));
+    assert_eq!(all["status"]["Seccomp"], "0");
+    let effective = all["status"]["CapEff"].as_str().and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
+    assert!(effective & (1 << 21) != 0, "SYS_ADMIN is missing: {effective:x}");
+    // Root where the manifest forbids root: refused with a reason, not started.
+    let mut root = pod("root", &image, &["probe"]);
+    root["spec"]["containers"][0]["securityContext"] = json!({"runAsNonRoot": true});
+    sandbox.write("root.json", &root.to_string());
+    agent.wait_for("root is refused with a word about it", tests::agent::SOON, |agent| {
+        let status = agent.json(&["status"]);
+        let workloads = status["workloads"].as_array().cloned().unwrap_or_default();
+        let found = workloads.into_iter().find(|workload| workload["name"] == "root")?.to_string();
+        (found.contains("runAsNonRoot") || found.contains("as root")).then_some(())
+    });
+    assert!(agent.status().pids("root").is_empty());
+}
+
+#[test]
+fn environment_and_files_come_from_config_maps_and_secrets() {
+    if !require_root("environment_and_files_come_from_config_maps_and_secrets") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("config");
+    let config = |colour: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"COLOUR": colour, "k": "v"}});
+    sandbox.write("c.json", &config("red").to_string());
+    sandbox.write("s.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: sesame-open}\n");
+    let mut wanted = pod("reader", &image, &["serve"]);
+    wanted["spec"]["volumes"] = json!([
+        {"name": "c", "configMap": {"name": "c"}},
+        {"name": "s", "secret": {"secretName": "s", "defaultMode": 0o400}},
+        {"name": "e", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+    ]);
+    let container = &mut wanted["spec"]["containers"][0];
+    container["env"] = json!([
+        {"name": "COLOUR", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "COLOUR"}}},
+        {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "password"}}},
+        {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "GREETING", "value": "hello $(NAME), not $$(NAME)"},
+        {"name": "MAYBE", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "x", "optional": true}}},
+    ]);
+    container["volumeMounts"] = json!([
+        {"name": "c", "mountPath": "/config"},
+        {"name": "s", "mountPath": "/secret", "readOnly": true},
+        {"name": "e", "mountPath": "/scratch"},
+    ]);
+    container["ports"] = json!([{"containerPort": 8080, "hostPort": 8080}]);
+    sandbox.write("reader.json", &wanted.to_string());
+    let mut agent = Agent::start(&sandbox);
+    let env = agent.wait_page(8080, "/env", |body| body.contains("COLOUR"));
+    for line in ["COLOUR=red", "PASSWORD=sesame-open", "NAME=reader", "GREETING=hello reader, not $(NAME)"] {
+        assert!(env.lines().any(|have| have == line), "{line} is not in\n{env}");
+    }
+    assert!(!env.contains("MAYBE"));
+    agent.wait_page(8080, "/file/config/COLOUR", |body| body == "red");
+    agent.wait_page(8080, "/file/secret/password", |body| body == "sesame-open");
+    // A new value appears in the running container.
+    let pids = agent.wait_ready("reader", 1);
+    sandbox.write("c.json", &config("blue").to_string().replace("\"v\"", "\"w\""));
+    agent.wait_page(8080, "/file/config/k", |body| body == "w");
+    let _ = pids;
+    // The secret is in no answer, no log, and in no file of the data directory.
+    for arguments in [&["status", "-o", "json"][..], &["plan", "-o", "json"], &["events"]] {
+        let output = agent.cli(arguments);
+        assert!(!output.stdout.contains("sesame") && !output.stderr.contains("sesame"), "{arguments:?}: {output:?}");
+    }
+    assert!(!agent.log().contains("sesame"));
+    assert_eq!(files_with(&sandbox.data(), "sesame-open"), Vec::<std::path::PathBuf>::new());
+}
+
+fn files_with(dir: &std::path::Path, text: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() {
+            found.extend(files_with(&entry.path(), text));
+        } else if kind.is_file() {
+            let bytes = std::fs::read(entry.path()).unwrap_or_default();
+            if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn ends_are_recorded_with_code_signal_and_reason() {
+    if !require_root("ends_are_recorded_with_code_signal_and_reason") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("ends");
+    let mut agent = Agent::start(&sandbox);
+    let mut ended = |name: &str, arguments: &[&str], memory: Option<&str>| {
+        let mut wanted = pod(name, &image, arguments);
+        wanted["spec"]["restartPolicy"] = json!("Never");
+        if let Some(memory) = memory {
+            wanted["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": memory}});
+        }
+        sandbox.write(&format!("{name}.json"), &wanted.to_string());
+        agent.wait_status(&format!("{name} has ended"), |status| {
+            let container = status.containers(name).first().copied()?.clone();
+            (container.state == "exited").then_some((container.exit_code, container.reason.unwrap_or_default()))
+        })
+    };
+    assert_eq!(ended("fine", &["exit", "0"], None), (Some(0), "Completed".to_owned()));
+    assert_eq!(ended("seven", &["exit", "7"], None), (Some(7), "Error".to_owned()));
+    assert_eq!(ended("hungry", &["eat", "256"], Some("64Mi")), (Some(137), "OOMKilled".to_owned()));
+}
+
+#[test]
+fn restart_policies_are_kept() {
+    if !require_root("restart_policies_are_kept") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("restarts");
+    let mut agent = Agent::start(&sandbox);
+    // Crashes once, then stays: the writable layer is fresh for each attempt, the volume is not.
+    let mut twice = pod("twice", &image, &["crash-once", "/v/mark"]);
+    twice["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+    twice["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+    sandbox.write("twice.json", &twice.to_string());
+    let mut done = pod("done", &image, &["exit", "0"]);
+    done["spec"]["restartPolicy"] = json!("OnFailure");
+    sandbox.write("done.json", &done.to_string());
+    agent.wait_status("it runs at the second try", |status| {
+        let container = status.containers("twice").first().copied()?.clone();
+        (container.state == "running" && container.restarts == 1).then_some(())
+    });
+    let status = agent.wait_status("the other is done", |status| {
+        (status.containers("done").first()?.state == "exited").then(|| status.clone())
+    });
+    assert_eq!(status.containers("done").first().map(|c| (c.exit_code, c.restarts)), Some((Some(0), 0)));
+    let metrics = agent.metrics();
+    assert_eq!(metrics.sum("mainstay_container_restarts_total", &[("workload", "twice")]), Some(1.0));
+}
+
+#[test]
+fn init_containers_run_in_order_before_the_rest() {
+    if !require_root("init_containers_run_in_order_before_the_rest") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("init");
+    let mut wanted = pod("init", &image, &["cat", "/v/steps"]);
+    wanted["spec"]["restartPolicy"] = json!("Never");
+    wanted["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
+    wanted["spec"]["containers"][0]["volumeMounts"] = mounts.clone();
+    wanted["spec"]["initContainers"] = json!([
+        {"name": "one", "image": image, "args": ["append", "/v/steps", "one"], "volumeMounts": mounts},
+        {"name": "two", "image": image, "args": ["append", "/v/steps", "two"], "volumeMounts": mounts},
+    ]);
+    sandbox.write("init.json", &wanted.to_string());
+    let mut agent = Agent::start(&sandbox);
+    agent.wait_status("the pod is done", |status| {
+        let main = status.containers("init").into_iter().find(|c| c.name == "main")?;
+        (main.state == "exited" && main.exit_code == Some(0)).then_some(())
+    });
+    assert_eq!(agent.cli(&["logs", "init/main"]).ok().stdout, "one\ntwo\n");
+}
+
+/// TERM first; KILL for those that do not listen, when their time is over.
+#[test]
+fn the_grace_period_is_kept() {
+    if !require_root("the_grace_period_is_kept") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("grace");
+    let mut deaf = pod("deaf", &image, &["ignore-term"]);
+    deaf["spec"]["terminationGracePeriodSeconds"] = json!(2);
+    sandbox.write("deaf.json", &deaf.to_string());
+    let mut polite = pod("polite", &image, &["sleep", "forever"]);
+    polite["spec"]["terminationGracePeriodSeconds"] = json!(3600);
+    sandbox.write("polite.json", &polite.to_string());
+    let mut agent = Agent::start(&sandbox);
+    agent.wait_ready("deaf", 1);
+    agent.wait_ready("polite", 1);
+    let from = std::time::Instant::now();
+    sandbox.remove("deaf.json");
+    sandbox.remove("polite.json");
+    agent.wait_status("the polite one is gone", |status| status.workload("polite").is_none().then_some(()));
+    agent.wait_status("the deaf one is gone", |status| status.workload("deaf").is_none().then_some(()));
+    assert!(from.elapsed() >= std::time::Duration::from_secs(2), "the deaf one had no grace");
+    agent.assert_no_workloads();
+}
+
+#[test]
+fn pods_reach_each_other_and_the_host() {
+    if !require_root("pods_reach_each_other_and_the_host") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("network");
+    let mut server = pod("server", &image, &["tcp-echo", "7"]);
+    server["spec"]["containers"][0]["ports"] = json!([{"containerPort": 7, "hostPort": 7007}]);
+    sandbox.write("server.json", &server.to_string());
+    let mut udp = pod("udp", &image, &["udp-echo", "7"]);
+    udp["spec"]["containers"][0]["ports"] = json!([{"containerPort": 7, "hostPort": 7008, "protocol": "UDP"}]);
+    sandbox.write("udp.json", &udp.to_string());
+    let mut agent = Agent::start(&sandbox);
+    agent.wait_ready("server", 1);
+    agent.wait_ready("udp", 1);
+    let ip = agent.status().workload("server").and_then(|w| w.pods.first()?.ip.clone()).expect("a pod has an address");
+    let mut client = pod("client", &image, &["connect", &ip, "7"]);
+    client["spec"]["restartPolicy"] = json!("Never");
+    sandbox.write("client.json", &client.to_string());
+    let code = agent.wait_status("the client has ended", |status| {
+        status.containers("client").first().filter(|c| c.state == "exited")?.exit_code
+    });
+    assert_eq!(code, 0, "{}", agent.cli(&["logs", "client"]).stdout);
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback has free ports");
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(1))).expect("a socket takes a limit");
+    let answer = agent.wait_for("the UDP port of the host answers", tests::agent::SOON, |_| {
+        socket.send_to(b"ping", "127.0.0.1:7008").ok()?;
+        let mut buffer = [0; 64];
+        let length = socket.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    });
+    assert_eq!(answer, "udp: ping");
+    // On the host's own network.
+    let mut host = pod("host", &image, &["serve", "--port", "8099"]);
+    host["spec"]["hostNetwork"] = json!(true);
+    sandbox.write("host.json", &host.to_string());
+    agent.wait_page(8099, "/", |body| !body.is_empty());
+}

@@ -1,0 +1,249 @@
+//! Images through the real binary: logins, formats, faults of the registry, what is fetched and what is not.
+
+use base64::Engine;
+use serde_json::json;
+use tests::agent::Output;
+use tests::image::{
+    Compression, Format, fixture_builder, fixture_image, host_architecture, scratch_image, write_docker_archive,
+    write_oci_layout,
+};
+use tests::manifest::pod;
+use tests::registry::Auth;
+use tests::{Agent, Fault, Image, ImageBuilder, Layer, Registry, Sandbox, require_root};
+
+fn world(name: &str) -> (Sandbox, Registry) {
+    (Sandbox::new(name), Registry::start())
+}
+
+/// What a finished container of an image says.
+fn said(sandbox: &Sandbox, image: &str, arguments: &[&str]) -> String {
+    let mut wanted = pod("said", image, arguments);
+    wanted["spec"]["restartPolicy"] = json!("Never");
+    sandbox.write("said.json", &wanted.to_string());
+    let mut agent = Agent::start(sandbox);
+    agent.wait_status("the container has ended", |status| {
+        status.containers("said").first().filter(|c| c.state == "exited").map(|_| ())
+    });
+    agent.cli(&["logs", "said"]).ok().stdout
+}
+
+#[test]
+fn every_kind_of_image_is_pulled_once() {
+    if !require_root("every_kind_of_image_is_pulled_once") {
+        return;
+    }
+    let (sandbox, registry) = world("kinds");
+    let both = |compression: Compression| {
+        fixture_builder().layer(Layer::new().file("/etc/more", "more\n").compress(compression))
+    };
+    let foreign = || ImageBuilder::new().layer(Layer::new().file("/a", "b")).architecture("s390x").build();
+    let here = format!("linux/{}", host_architecture());
+    let index = |format| Image::index(format, &[("linux/s390x", foreign()), (&here, fixture_image())]);
+    let images = [
+        ("oci-gzip:1", fixture_image()),
+        ("oci-zstd:1", both(Compression::Zstd).build()),
+        ("oci-plain:1", both(Compression::None).build()),
+        ("docker:1", both(Compression::Gzip).docker().build()),
+        ("oci-index:1", index(Format::Oci)),
+        ("docker-list:1", index(Format::Docker)),
+    ];
+    for (name, image) in &images {
+        let reference = registry.push(name, image);
+        registry.forget();
+        sandbox.cli(&["pull", &reference]).ok();
+        // By digest as well.
+        let by_digest = format!("{}@{}", reference.trim_end_matches(":1"), image.digest());
+        sandbox.cli(&["pull", &by_digest]).ok();
+        // The base layer came with the first image and never again.
+        let blobs = registry.count(&fixture_image().layers[0]);
+        assert_eq!(blobs, usize::from(*name == "oci-gzip:1"), "{name}: {:#?}", registry.seen());
+    }
+    let listed = sandbox.json(&["images"]);
+    for (name, _) in &images {
+        assert!(listed.to_string().contains(name.trim_end_matches(":1")), "{name}: {listed:#}");
+    }
+}
+
+#[test]
+fn logins_come_from_the_docker_config() {
+    if !require_root("logins_come_from_the_docker_config") {
+        return;
+    }
+    let (sandbox, registry) = world("logins");
+    let image = registry.push("private/app:1", &fixture_image());
+    let config = sandbox.dir().join("docker");
+    std::fs::create_dir(&config).expect("the directory is ours");
+    let login = |password: &str| {
+        let auth = base64::engine::general_purpose::STANDARD.encode(format!("user:{password}"));
+        let auths = json!({"auths": {registry.address().to_string(): {"auth": auth}}});
+        std::fs::write(config.join("config.json"), auths.to_string()).expect("the directory is ours");
+    };
+    let pull = || -> Output {
+        let mut command = sandbox.command();
+        command.args(["pull", &image]).env("DOCKER_CONFIG", &config);
+        sandbox.finish(command, &["pull", &image])
+    };
+    for auth in [Auth::Basic("user".into(), "right".into()), Auth::Bearer("user".into(), "right".into())] {
+        registry.require(auth.clone());
+        login("wrong");
+        let refused = pull();
+        assert_eq!(refused.code, 2, "{auth:?}: {refused:?}");
+        assert!(refused.stderr.contains("private/app"), "{}", refused.stderr);
+        assert!(!refused.stderr.contains("wrong\""), "a password is never shown: {}", refused.stderr);
+        login("right");
+        pull().ok();
+    }
+    registry.require(Auth::BearerAnonymous);
+    sandbox.cli(&["pull", &image]).ok();
+}
+
+#[test]
+fn credentials_do_not_follow_a_redirect() {
+    if !require_root("credentials_do_not_follow_a_redirect") {
+        return;
+    }
+    let (sandbox, registry) = world("redirect");
+    let image = registry.push("app:1", &fixture_image());
+    registry.require(Auth::BearerAnonymous);
+    registry.fail("/blobs/", Fault::Redirect);
+    sandbox.cli(&["pull", &image]).ok();
+    let redirected: Vec<_> = registry.seen().into_iter().filter(|seen| seen.redirected).collect();
+    assert!(!redirected.is_empty());
+    assert!(redirected.iter().all(|seen| !seen.authorized), "{redirected:#?}");
+}
+
+#[test]
+fn a_bad_image_is_refused_with_a_reason() {
+    if !require_root("a_bad_image_is_refused_with_a_reason") {
+        return;
+    }
+    let (sandbox, registry) = world("bad");
+    let refused = |reference: &str, words: &[&str]| {
+        let output = sandbox.cli(&["pull", reference]);
+        assert_eq!(output.code, 2, "{reference}: {output:?}");
+        let text = output.stderr.to_lowercase();
+        assert!(words.iter().any(|word| text.contains(word)), "none of {words:?} in: {}", output.stderr);
+        let listed = sandbox.json(&["images"]).to_string();
+        let name = reference.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
+        assert!(!listed.contains(name), "{name} is half there: {listed}");
+    };
+    refused(&registry.reference("nothing:1"), &["not found", "404", "no such", "unknown"]);
+    let foreign = ImageBuilder::new().layer(Layer::new().file("/a", "b")).architecture("s390x").build();
+    let other = registry.push("foreign:1", &Image::index(Format::Oci, &[("linux/s390x", foreign)]));
+    refused(&other, &["platform", "architecture", "amd64", "arm64"]);
+    let liar =
+        registry.push("liar:1", &ImageBuilder::new().layer(Layer::new().file("/a", "b")).wrong_diff_ids().build());
+    refused(&liar, &["diff"]);
+    let image = registry.push("corrupt:1", &scratch_image(&[("/etc/a", "a")]));
+    registry.fail("/v2/corrupt/blobs/", Fault::Corrupt);
+    refused(&image, &["digest"]);
+    registry.heal();
+    registry.fail("/v2/corrupt/blobs/", Fault::Truncate(20));
+    refused(&image, &["ended", "incomplete", "short", "closed", "bytes", "body"]);
+    registry.heal();
+    sandbox.cli(&["pull", &image]).ok();
+}
+
+#[test]
+fn a_busy_registry_is_asked_again() {
+    if !require_root("a_busy_registry_is_asked_again") {
+        return;
+    }
+    let (sandbox, registry) = world("busy");
+    for (n, fault) in [Fault::TooMany(1), Fault::Status(503), Fault::Down].into_iter().enumerate() {
+        let image = registry.push(&format!("app:{n}"), &scratch_image(&[("/etc/n", &n.to_string())]));
+        registry.fail_times("/manifests/", fault.clone(), 1);
+        registry.fail_times("/blobs/", fault, 1);
+        sandbox.cli(&["pull", &image]).ok();
+        registry.heal();
+    }
+}
+
+/// A pod waits for its registry and starts when it is back, without anybody's help.
+#[test]
+fn a_pod_starts_when_its_registry_is_back() {
+    if !require_root("a_pod_starts_when_its_registry_is_back") {
+        return;
+    }
+    let (sandbox, registry) = world("back");
+    let image = registry.push("app:1", &fixture_image());
+    registry.fail("/v2/", Fault::Status(500));
+    sandbox.write("a.json", &pod("a", &image, &["sleep", "forever"]).to_string());
+    let mut agent = Agent::start(&sandbox);
+    agent.wait_for("the registry was asked", tests::agent::SOON, |_| (registry.count("/v2/") > 0).then_some(()));
+    assert!(agent.status().pids("a").is_empty());
+    registry.heal();
+    agent.wait_ready("a", 1);
+}
+
+#[test]
+fn pull_policies_are_those_of_kubernetes() {
+    if !require_root("pull_policies_are_those_of_kubernetes") {
+        return;
+    }
+    let (sandbox, registry) = world("policies");
+    let image = registry.push("app:1", &fixture_image());
+    let latest = registry.push("app:latest", &fixture_image());
+    let with = |name: &str, image: &str, policy: Option<&str>| {
+        let mut wanted = pod(name, image, &["sleep", "forever"]);
+        if let Some(policy) = policy {
+            wanted["spec"]["containers"][0]["imagePullPolicy"] = json!(policy);
+        }
+        sandbox.write(&format!("{name}.json"), &wanted.to_string());
+    };
+    let mut agent = Agent::start(&sandbox);
+    with("never", &image, Some("Never"));
+    agent.wait_status("the pod is known", |status| status.workload("never").map(|_| ()));
+    with("first", &image, None);
+    agent.wait_ready("first", 1);
+    assert_eq!(registry.count("/app/manifests/1"), 1, "{:#?}", registry.seen());
+    // There now: a tag is not asked for again by default, `:latest` and `Always` are.
+    with("second", &image, None);
+    agent.wait_ready("second", 1);
+    assert_eq!(registry.count("/app/manifests/1"), 1, "{:#?}", registry.seen());
+    with("always", &image, Some("Always"));
+    agent.wait_ready("always", 1);
+    assert!(registry.count("/app/manifests/1") >= 2, "{:#?}", registry.seen());
+    sandbox.cli(&["pull", &latest]).ok();
+    let before = registry.count("/app/manifests/latest");
+    with("latest", &latest, None);
+    agent.wait_ready("latest", 1);
+    assert!(registry.count("/app/manifests/latest") > before, "{:#?}", registry.seen());
+}
+
+#[test]
+fn layers_are_stacked_with_whiteouts() {
+    if !require_root("layers_are_stacked_with_whiteouts") {
+        return;
+    }
+    let (sandbox, registry) = world("layers");
+    let image = fixture_builder()
+        .layer(Layer::new().dir("/d").file("/d/old", "old\n").file("/d/gone", "gone\n").file("/kept", "kept\n"))
+        .layer(Layer::new().dir("/d").opaque("/d").file("/d/new", "new\n").whiteout("/etc/group"))
+        .build();
+    let reference = registry.push("layers:1", &image);
+    assert_eq!(said(&sandbox, &reference, &["cat", "/d/new"]), "new\n");
+    for (path, there) in [("/d/old", false), ("/d/gone", false), ("/etc/group", false), ("/kept", true)] {
+        let text = said(&sandbox, &reference, &["cat", path]);
+        assert_eq!(!text.contains("cannot read"), there, "{path}: {text}");
+    }
+}
+
+#[test]
+fn layouts_and_docker_archives_are_loaded() {
+    if !require_root("layouts_and_docker_archives_are_loaded") {
+        return;
+    }
+    let sandbox = Sandbox::new("load");
+    let layout = sandbox.dir().join("layout");
+    write_oci_layout(&layout, &[("example.org/layout:1", &fixture_image())]).expect("the directory is ours");
+    let archive = sandbox.dir().join("docker.tar");
+    write_docker_archive(&archive, &[("example.org/docker:2", &fixture_image())]).expect("the directory is ours");
+    for path in [&layout, &archive] {
+        sandbox.cli(&["load", &path.display().to_string()]).ok();
+    }
+    for image in ["example.org/layout:1", "example.org/docker:2"] {
+        let env = said(&sandbox, image, &["env"]);
+        assert!(env.contains("FROM_IMAGE=yes"), "{env}");
+    }
+}
