@@ -78,6 +78,14 @@ pub fn dup_onto(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
     check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into()).map(drop)
 }
 
+/// Closes descriptors 0 to 2, for a process that will never read or write anything.
+pub fn close_standard() {
+    for fd in 0..3 {
+        // SAFETY: nothing in the process uses its standard streams any more.
+        unsafe { libc::close(fd) };
+    }
+}
+
 /// Takes over a descriptor that was handed down by number.
 ///
 /// # Errors
@@ -228,6 +236,16 @@ pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
     // SAFETY: see above.
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Sends a signal by number, realtime ones included, to the process of a pidfd.
+///
+/// # Errors
+/// The process is gone, or there is no such signal.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: takes a descriptor and integers; a null siginfo makes the kernel fill it in as kill(2) does.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) }).map(drop)
 }
 
 /// Reads and sets a limit of another process.

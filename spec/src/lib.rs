@@ -10,6 +10,7 @@ pub mod diagnostic;
 pub mod diff;
 pub mod digest;
 pub mod env;
+pub mod explain;
 pub mod files;
 pub mod image_ref;
 mod json;

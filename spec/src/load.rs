@@ -26,6 +26,9 @@ impl Default for Limits {
     }
 }
 
+/// Findings of one file are cut off here: whoever has more reads these first.
+pub const MOST: usize = 200;
+
 /// One document of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
@@ -33,6 +36,8 @@ pub struct Document {
     pub node: Node,
     /// Whether it was read without an error.
     pub complete: bool,
+    /// Whether reading ended early: what is missing may just not have been reached.
+    pub broken_off: bool,
     /// Whether it is, or may be, a Secret: its lines are not to be shown.
     pub secret: bool,
 }
@@ -62,6 +67,13 @@ pub fn load(file: &str, bytes: &[u8], limits: &Limits) -> Loaded {
             .hint("split it into several files"),
         );
     }
+    let mut loaded = read(file, bytes, limits);
+    loaded.diagnostics.truncate(MOST);
+    loaded
+}
+
+fn read(file: &str, bytes: &[u8], limits: &Limits) -> Loaded {
+    let failed = |diagnostic| Loaded { documents: Vec::new(), diagnostics: vec![diagnostic] };
     let text = match decode(file, bytes) {
         Ok(text) => text,
         Err(diagnostic) => return failed(*diagnostic),

@@ -32,7 +32,7 @@ pub(crate) fn load(file: &str, text: &str, skip: usize, limits: &Limits) -> Load
         .into_iter()
         .map(|node| {
             let secret = node.get("kind").and_then(Node::as_str) == Some("Secret");
-            Document { node, complete, secret }
+            Document { node, complete, broken_off: !complete, secret }
         })
         .collect();
     if documents.iter().any(|document| document.secret) {

@@ -10,7 +10,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 
 use crate::codes;
 use crate::diagnostic::Diagnostic;
-use crate::load::{Document, Limits, Loaded, saturate, template_at, template_error};
+use crate::load::{Document, Limits, Loaded, MOST, saturate, template_at, template_error};
 use crate::node::{Entry, Map, Node, Span, Style, Value};
 
 /// Reads all documents from `text[skip..]`.
@@ -84,6 +84,7 @@ fn chunk(
             kind == "Secret" || kind.starts_with("Secret ") || kind == "SecretList"
         })
     });
+    let mut broken_off = !finished;
     if !diagnostics.is_empty()
         && let Some(at) = template_at(part)
     {
@@ -94,6 +95,7 @@ fn chunk(
         let start = range.start + at;
         let span = Span { start, end: start + length, line: saturate(line), column };
         diagnostics = vec![template_error(file, span)];
+        broken_off = true;
     }
     if secret {
         diagnostics.iter_mut().for_each(|d| d.secret = true);
@@ -104,6 +106,7 @@ fn chunk(
         roots.into_iter().filter(|node| !complete || node.value != Value::Null).map(|node| Document {
             node,
             complete,
+            broken_off,
             secret,
         }),
     );
@@ -276,7 +279,9 @@ impl Builder<'_> {
         if let Some(first) = map.get(text) {
             let first = first.key_span;
             *key = Key::Bad;
-            self.diagnostics.push(duplicate_key(self.file, text, span, first));
+            if self.diagnostics.len() < MOST {
+                self.diagnostics.push(duplicate_key(self.file, text, span, first));
+            }
         } else {
             *key = Key::Have(text.to_owned(), span);
         }

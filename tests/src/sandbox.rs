@@ -204,8 +204,8 @@ impl Sandbox {
         found
     }
 
-    /// What workloads left while an agent still runs: as [`Sandbox::leaks`] without the bridge, the tables, the parent
-    /// cgroup itself, and the processes named (the agent).
+    /// What workloads left while an agent still runs: as [`Sandbox::leaks`] without the bridge, the tables, the cgroups
+    /// that workloads share, and the processes named (the agent).
     pub fn leaks_of_workloads(&self, agents: &[u32]) -> Vec<String> {
         let mut found = Vec::new();
         for mount in self.baseline.new_mounts() {
@@ -215,7 +215,9 @@ impl Sandbox {
         for interface in self.baseline.new_interfaces().into_iter().filter(|name| *name != self.bridge) {
             found.push(format!("interface: {interface}"));
         }
-        for dir in cgroups(&self.cgroup).iter().filter(|dir| !dir.ends_with(&self.cgroup)) {
+        // The parent and the group that all shims share are the agent's, not a workload's.
+        let shared = [PathBuf::from(&self.cgroup), Path::new(&self.cgroup).join("shims")];
+        for dir in cgroups(&self.cgroup).iter().filter(|dir| !shared.iter().any(|own| dir.ends_with(own))) {
             found.push(format!("cgroup: {}", dir.display()));
         }
         for process in self.processes() {

@@ -142,8 +142,33 @@ pub(crate) enum Command {
         #[arg(short, long)]
         warnings: bool,
     },
-    /// Show what the agent is about to do; exit code 1 when there is something
-    Plan,
+    /// Check manifests, without an agent and without root; exit code 1 when they are not valid
+    Validate {
+        /// Files and directories; `-` is stdin
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+        /// Objects that are referred to may be elsewhere
+        #[arg(long)]
+        partial: bool,
+        /// Warnings count as errors
+        #[arg(long)]
+        strict: bool,
+        /// As SARIF 2.1.0, for code hosts
+        #[arg(long)]
+        sarif: bool,
+    },
+    /// Show what would change, and why; exit code 1 when there is something
+    Plan {
+        /// Manifests to compare with what is here (a directory: with all of it); without any, what the agent is about
+        /// to do
+        #[arg(value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// Show what a field of a manifest does here, such as `pod.spec.containers.resources`
+    Explain {
+        /// A kind, or a field of it; without it all kinds
+        field: Option<String>,
+    },
     /// Stop everything that the agent manages and end it; volumes stay
     Down {
         /// Do not ask
@@ -159,6 +184,71 @@ pub(crate) enum Command {
     Approve {
         /// The id that `mainstay status` shows
         id: String,
+    },
+    /// Run a program in a container; ends with its exit code
+    Exec {
+        /// Hand stdin through
+        #[arg(short = 'i', long)]
+        stdin: bool,
+        /// With a terminal
+        #[arg(short, long)]
+        tty: bool,
+        /// As this user[:group]
+        #[arg(short, long)]
+        user: Option<String>,
+        /// In this directory
+        #[arg(short, long, value_name = "DIR")]
+        workdir: Option<String>,
+        /// With this variable
+        #[arg(short, long, value_name = "NAME=VALUE")]
+        env: Vec<String>,
+        /// With every capability and without the system call filter
+        #[arg(long)]
+        privileged: bool,
+        /// A workload or pod, and which of its containers
+        #[arg(value_name = "NAME[/CONTAINER]")]
+        name: String,
+        /// Program and arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// List images
+    Images,
+    /// Fetch an image from its registry
+    Pull {
+        /// [registry/]name[:tag][@digest]
+        image: String,
+        /// os/architecture[/variant] [default: this host's]
+        #[arg(long)]
+        platform: Option<String>,
+        /// Ask the registry only when the image is not here
+        #[arg(long)]
+        missing: bool,
+    },
+    /// Load images from an OCI layout, an OCI archive or a Docker archive
+    Load {
+        /// The file or directory
+        path: PathBuf,
+    },
+    /// Write all layers of an image into a directory, as a container would see them
+    Unpack {
+        /// A layout or archive, or the name of an image that is here
+        source: String,
+        /// An empty or new directory
+        destination: PathBuf,
+        /// Which image, when the source has several
+        #[arg(long)]
+        image: Option<String>,
+    },
+    /// Print JSON Schemas of manifests, for editors
+    Schema {
+        /// Only this kind
+        kind: Option<String>,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
     },
     /// Show effective settings and where each comes from
     Config,

@@ -23,23 +23,34 @@ pub(super) fn attempts(container: &Path) -> Vec<u32> {
     found
 }
 
-/// Pods by workload as far as records tell; phases are unknown.
-pub(super) fn snapshot(data: &Path) -> Result<Snapshot, CliError> {
+/// Every record of a pod that can be read.
+pub(super) fn records(data: &Path) -> Result<Vec<PodRecord>, CliError> {
     let dir = data.join("pods");
     let entries = match std::fs::read_dir(&dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Snapshot::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => {
             let told = CliError::new("cannot read the records of pods").place(dir.display().to_string()).cause(&error);
             let root = error.kind() == ErrorKind::PermissionDenied;
             return Err(if root { told.hint("run the command as root, such as with sudo") } else { told });
         }
     };
+    let mut records: Vec<PodRecord> = entries
+        .flatten()
+        .filter_map(|entry| {
+            // A record that cannot be read is the agent's to complain about; here the others count.
+            let bytes = std::fs::read(entry.path().join("pod.json")).ok()?;
+            serde_json::from_slice(&bytes).ok()
+        })
+        .collect();
+    records.sort_by(|a: &PodRecord, b| (&a.workload, a.ordinal, &a.uid).cmp(&(&b.workload, b.ordinal, &b.uid)));
+    Ok(records)
+}
+
+/// Pods by workload as far as records tell; phases are unknown.
+pub(super) fn snapshot(data: &Path) -> Result<Snapshot, CliError> {
     let mut workloads = BTreeMap::new();
-    for entry in entries.flatten() {
-        // A record that cannot be read is the agent's to complain about; here the others count.
-        let Ok(bytes) = std::fs::read(entry.path().join("pod.json")) else { continue };
-        let Ok(record) = serde_json::from_slice::<PodRecord>(&bytes) else { continue };
+    for record in records(data)? {
         let status = workloads.entry(record.workload.clone()).or_insert_with(|| WorkloadStatus {
             kind: record.workload.kind.to_string(),
             namespace: record.workload.namespace.clone(),

@@ -9,17 +9,25 @@ mod config;
 mod control;
 mod disk;
 mod events;
+mod exec;
+mod explain;
+mod images;
 mod logs;
+mod manifests;
 mod names;
 mod output;
+mod plan;
+mod progress;
 mod ps;
 mod run;
+mod schema;
 mod status;
+mod validate;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::clock::Clock as _;
 use crate::config::{Layers, Loaded, Settings};
@@ -92,13 +100,40 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
             let wanted = events::Wanted { follow, about: name, tail, since: since.map(Into::into), warnings };
             events::events(&settings(common, io)?, &wanted, io)
         }
-        Command::Plan => control::plan(&client(common, io)?, io),
+        Command::Validate { paths, partial, strict, sarif } => {
+            validate::validate(&paths, validate::Wanted { partial, strict, sarif }, io)
+        }
+        Command::Plan { paths } if paths.is_empty() => control::plan(&client(common, io)?, io),
+        Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
+        Command::Explain { field } => explain::explain(field.as_deref(), io),
         Command::Down { yes } => control::down(&client(common, io)?, yes, io),
         Command::Retry { name } => control::retry(&client(common, io)?, &name, io),
         Command::Approve { id } => control::approve(&client(common, io)?, &id, io),
+        Command::Exec { stdin, tty, user, workdir, env, privileged, name, command } => {
+            let wanted = exec::Wanted { name, stdin, tty, user, workdir, env, privileged, command };
+            exec::exec(&settings(common, io)?, wanted, io)
+        }
+        Command::Images => images::images(&settings(common, io)?, io),
+        Command::Pull { image, platform, missing } => {
+            let wanted = images::Pull { image: &image, platform: platform.as_deref(), missing };
+            images::pull(&settings(common, io)?, &wanted, io)
+        }
+        Command::Load { path } => images::load_images(&settings(common, io)?, &path, io),
+        Command::Unpack { source, destination, image } => {
+            images::unpack(&settings(common, io)?, &source, image.as_deref(), &destination, io)
+        }
+        Command::Schema { kind } => schema::schema(kind.as_deref(), io),
+        Command::Completions { shell } => completions(shell, io),
         Command::Config => config::config(&loaded(common, &[])?, io),
         Command::Version => version(io),
     }
+}
+
+fn completions(shell: clap_complete::Shell, io: &mut Io<'_>) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "mainstay", &mut script);
+    io.out.write_all(&script)?;
+    Ok(0)
 }
 
 fn version(io: &mut Io<'_>) -> Outcome {

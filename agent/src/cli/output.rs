@@ -180,6 +180,22 @@ pub(crate) fn ago(now: i64, then: i64) -> String {
     format!("{} ago", age(u64::try_from(now.saturating_sub(then)).unwrap_or(0)))
 }
 
+/// Bytes in binary units: `512B`, `1.5MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "shown with one decimal only")]
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1}{}", UNITS.get(unit).copied().unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +206,15 @@ mod tests {
             [(0, "0s"), (59, "59s"), (60, "1m"), (125, "2m5s"), (3_600, "1h"), (3_605, "1h"), (273_600, "3d4h")]
         {
             assert_eq!(age(seconds), text);
+        }
+    }
+
+    #[test]
+    fn sizes_are_in_binary_units() {
+        for (bytes, text) in
+            [(0, "0B"), (1023, "1023B"), (1024, "1.0KiB"), (1_572_864, "1.5MiB"), (1_048_575, "1.0MiB")]
+        {
+            assert_eq!(size(bytes), text);
         }
     }
 

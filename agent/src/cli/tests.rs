@@ -14,7 +14,9 @@ const NOW: i64 = 1_700_000_060;
 fn run(dir: &std::path::Path, line: &str) -> String {
     let words = ["mainstay", "--config", "/dev/null", "--run-dir"].map(str::to_owned).into_iter();
     let words = words.chain([dir.join("run").display().to_string(), "--data-dir".to_owned()]);
-    let words = words.chain([dir.join("data").display().to_string()]).chain(line.split_whitespace().map(str::to_owned));
+    let words = words
+        .chain([dir.join("data").display().to_string()])
+        .chain(line.split_whitespace().map(|word| word.replace("DIR", &dir.display().to_string())));
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = match Cli::try_parse_from(words) {
         Ok(cli) => {
@@ -126,4 +128,123 @@ async fn a_name_finds_its_container_or_lists_the_candidates() {
     check("nope", "there is no workload or pod `nope`");
     check("web/nope", "there is no workload or pod `web/nope`");
     check("00000000000000ff", "worker worker");
+}
+
+const WEB: &str = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: app
+        image: example.com/web:1.0
+        env: [{name: MESSAGE, value: hello}]
+        ports: [{containerPort: 80, hostPort: 8080}]
+";
+
+const JOB: &str = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: tool}
+spec:
+  containers:
+  - name: tool
+    image: example.com/tool:2
+";
+
+/// An agent's directory with these manifests below `m/`.
+async fn with_manifests(files: &[(&str, &str)]) -> Fixture {
+    let fixture = Fixture::start().await;
+    for (name, text) in files {
+        let path = fixture.dir.path().join("m").join(name);
+        std::fs::create_dir_all(path.parent().expect("it has one")).expect("it can be made");
+        std::fs::write(path, text).expect("it can be written");
+    }
+    fixture
+}
+
+#[tokio::test]
+async fn validate_shows_every_problem_with_its_place() {
+    let broken = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec:\n  containers:\n  - name: x\n    imagee: y\n";
+    let fixture = with_manifests(&[("web.yaml", WEB), ("bad/pod.yaml", broken), ("values.yaml", "a: 1\n")]).await;
+    check!(
+        "validate",
+        Some(&fixture),
+        &[
+            "validate DIR/m",
+            "validate DIR/m/web.yaml",
+            "validate DIR/m/web.yaml DIR/m/./web.yaml",
+            "validate -o json DIR/m/bad",
+            "validate --strict DIR/m/values.yaml",
+            "validate DIR/nope",
+            "validate",
+        ]
+    );
+}
+
+/// Writes the records of the pods that these manifests make.
+fn record(fixture: &Fixture, files: &[(&str, &str)]) {
+    use spec::manifest::{AssembleOptions, Missing, ParseOptions, assemble, parse_file};
+    let key = spec::secret::MacKey::new([0; 32]);
+    let parsed: Vec<_> =
+        files.iter().map(|(name, text)| parse_file(name, text.as_bytes(), &ParseOptions::default())).collect();
+    let options = AssembleOptions { mac_key: &key, node_labels: None, missing: Missing::Error };
+    let desired = assemble(&parsed, &options).desired;
+    for (index, (id, workload)) in desired.workloads.iter().enumerate() {
+        let uid = format!("{index:016x}");
+        let record = spec::observed::PodRecord {
+            uid: spec::observed::PodUid(uid.clone()),
+            workload: id.clone(),
+            ordinal: 0,
+            revision: "r".to_owned(),
+            name: format!("{}-0", id.name),
+            labels: workload.template.labels.clone(),
+            annotations: workload.template.annotations.clone(),
+            source: workload.source.clone(),
+            spec: std::sync::Arc::clone(&workload.template.spec),
+            images: Default::default(),
+            created_unix: NOW,
+            created: spec::time::Timestamp(0),
+            boot_id: "b".to_owned(),
+        };
+        let dir = fixture.settings.data_dir.join("pods").join(uid);
+        std::fs::create_dir_all(&dir).expect("it can be made");
+        let bytes = serde_json::to_vec(&record).expect("it can be written as JSON");
+        std::fs::write(dir.join("pod.json"), bytes).expect("it can be written");
+    }
+}
+
+#[tokio::test]
+async fn plan_compares_manifests_with_what_is_recorded_here() {
+    let fixture = with_manifests(&[("web.yaml", WEB), ("job.yaml", JOB)]).await;
+    check!("plan_empty", Some(&fixture), &["plan DIR/m", "plan DIR/m -o json"]);
+    let old = WEB.replace("hello", "good day").replace("app: web}}\n    spec", "app: web, tier: x}}\n    spec");
+    record(&fixture, &[("web.yaml", &old), ("job.yaml", JOB), ("old.yaml", &JOB.replace("tool", "old"))]);
+    check!("plan_changes", Some(&fixture), &["plan DIR/m", "plan DIR/m/web.yaml -o json"]);
+    let records = fixture.settings.data_dir.join("pods/0000000000000000");
+    std::fs::remove_dir_all(records).expect("it can be removed");
+    std::fs::write(fixture.dir.path().join("m/web.yaml"), old.replace("replicas: 2", "replicas: 1")).expect("written");
+    check!("plan_nothing", Some(&fixture), &["plan DIR/m", "plan DIR/m/job.yaml", "plan DIR/m/job.yaml -o json"]);
+}
+
+#[tokio::test]
+async fn explain_tells_what_becomes_of_a_field() {
+    check!(
+        "explain",
+        None,
+        &[
+            "explain",
+            "explain pod.spec.containers[0].resources",
+            "explain deployment.spec.replicas",
+            "explain pod.spec.nodeName",
+            "explain pod.spec.contaners",
+            "explain nope",
+            "explain pod.spec.hostNetwork -o json",
+        ]
+    );
 }

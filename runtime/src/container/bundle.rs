@@ -28,6 +28,17 @@ pub enum BundleError {
         #[source]
         source: io::Error,
     },
+    /// What is to be mounted is not there.
+    #[error("cannot mount {path} at {target}")]
+    Source {
+        /// Its path on the host.
+        path: PathBuf,
+        /// Where it would appear.
+        target: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A field asks for something that is not supported.
     #[error("{field}: {reason}")]
     Unsupported {
@@ -157,7 +168,6 @@ fn default_mounts(config: &ContainerConfig) -> Vec<Value> {
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
     ]
@@ -223,6 +233,12 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
     });
     mounts.extend(config.mounts.iter().map(mount));
 
+    for mount in config.mounts.iter().filter(|mount| mount.kind == MountKind::Bind) {
+        if let Err(source) = fs::metadata(&mount.source) {
+            let (path, target) = (mount.source.clone(), mount.target.clone());
+            return Err(BundleError::Source { path, target, source });
+        }
+    }
     let (nodes, rules) = devices(config)?;
     let devices: Vec<Value> = nodes
         .iter()
@@ -251,7 +267,6 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
     let mut spec = json!({
         "ociVersion": "1.2.0",
         "root": {"path": config.root(), "readonly": config.security.read_only_root},
-        "hostname": config.hostname,
         "mounts": mounts,
         "process": {
             "terminal": config.tty,
@@ -270,8 +285,12 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
             "rootfsPropagation": if slave { "slave" } else { "private" },
         },
     });
-    if let Some(domain) = &config.domainname {
-        spec["domainname"] = json!(domain);
+    // Both are settings of the namespace: the host keeps its own, and so does a pod's that is joined.
+    if n.uts == Namespace::New {
+        spec["hostname"] = json!(config.hostname);
+        if let Some(domain) = &config.domainname {
+            spec["domainname"] = json!(domain);
+        }
     }
     if let Some(profile) = apparmor(config)? {
         spec["process"]["apparmorProfile"] = json!(profile);

@@ -187,6 +187,40 @@ pub fn start(config: &ContainerConfig, self_exe: &File) -> Result<Running, Conta
     Err(error)
 }
 
+/// Starts the first process of a process namespace that a pod's containers share, in a cgroup of its own. Its
+/// namespace is `/proc/<pid>/ns/pid` of the answer. It lives until [`kill_all`] of that cgroup.
+///
+/// # Errors
+/// The namespace or the cgroup cannot be made.
+pub fn start_pod_init(dir: &Path, cgroup_path: &str, self_exe: &File) -> Result<Running, ContainerError> {
+    let failed = |source| ContainerError::RunDir { path: dir.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    let mut child = Command::new(format!("/proc/self/fd/{}", self_exe.as_raw_fd()))
+        .arg0("mainstay-init")
+        .args(["shim", "--pod-init"])
+        .arg(dir)
+        .arg(cgroup_path)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(ContainerError::Spawn)?;
+    let result = match child.stdout.take() {
+        Some(pipe) => read_report(pipe, "the pod's first process", &mut None),
+        None => Err(ContainerError::Spawn(io::Error::other("no report pipe"))),
+    };
+    // It only forks the process that stays.
+    let _ = child.wait();
+    if result.is_err() {
+        let layout = Layout::detect()?;
+        cgroup::kill_all(&layout, cgroup_path, KILL_LIMIT)?;
+        cgroup::remove(&layout, cgroup_path)?;
+    }
+    result
+}
+
 fn last_lines(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     let tail: Vec<&str> = text.lines().rev().take(3).collect();

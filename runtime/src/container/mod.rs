@@ -15,5 +15,7 @@ pub mod users;
 
 pub use config::{ContainerConfig, Env, Mount, MountKind, Namespace, Namespaces, Rootfs, User};
 pub use handle::{Request, Response, ShimClient, ShimState};
-pub use lifecycle::{ContainerError, ContainerState, Failure, Running, cleanup, inspect, kill_all, start};
+pub use lifecycle::{
+    ContainerError, ContainerState, Failure, Running, cleanup, inspect, kill_all, start, start_pod_init,
+};
 pub use record::{ExitRecord, boot_id, now};

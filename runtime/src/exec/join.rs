@@ -81,7 +81,7 @@ fn join(dir: &Path, name: &str, errors: Option<&File>) -> Result<i32, Failure> {
     // Nobody in there may look into this process while it is neither out nor in.
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).map_err(step("hide from the container"))?;
     Layout::detect()
-        .and_then(|layout| cgroup::attach(&layout, &config.cgroup_path, std::process::id()))
+        .and_then(|layout| cgroup::enter(&layout, &config.cgroup_path, std::process::id()))
         .map_err(|error| failure(chain(&error)))?;
     let namespaces = libc::CLONE_NEWNS
         | libc::CLONE_NEWNET

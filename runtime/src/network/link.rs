@@ -55,8 +55,6 @@ pub(super) struct Veth<'a> {
     pub(super) netns: BorrowedFd<'a>,
     /// Name of the other end.
     pub(super) pod_name: &'a str,
-    /// Index of the other end, so that it can be set up without asking for it.
-    pub(super) pod_index: u32,
     /// Hardware address of the other end.
     pub(super) mac: Mac,
     pub(super) mtu: u32,
@@ -131,7 +129,6 @@ impl Links {
     pub(super) fn create_veth(&self, veth: &Veth<'_>) -> Result<()> {
         // The kernel refuses to set this end up in the same request (ENOTCONN); `configure` does it.
         let mut peer = LinkMessage::default();
-        peer.header.index = veth.pod_index;
         peer.attributes = vec![
             LinkAttribute::IfName(veth.pod_name.to_owned()),
             LinkAttribute::NetNsFd(veth.netns.as_raw_fd()),
@@ -168,12 +165,16 @@ impl Links {
     }
 
     /// Sets an interface up and gives it addresses and, where asked for, default routes through them.
-    pub(super) fn configure(&self, index: u32, addresses: &[(IpAddr, u8)], gateways: &[IpAddr]) -> Result<()> {
+    pub(super) fn configure(&self, name: &str, addresses: &[(IpAddr, u8)], gateways: &[IpAddr]) -> Result<()> {
+        let Some(Link { index, .. }) = self.find(name)? else {
+            let gone = io::Error::from_raw_os_error(libc::ENODEV);
+            return Err(NetworkError::link(format!("find interface {name}"))(gone));
+        };
         let mut batch = Changes::default();
         let mut message = LinkMessage::default();
         set_up(&mut message);
         message.header.index = index;
-        batch.push(RTM_NEWLINK, 0, format!("set interface {index} up"), &message);
+        batch.push(RTM_NEWLINK, 0, format!("set interface {name} up"), &message);
         for (address, prefix) in addresses {
             let message = address_message(index, *address, *prefix);
             let label = format!("add address {address}/{prefix}");

@@ -247,14 +247,12 @@ impl Network {
                 NetworkError::link(format!("find bridge {}", segment.bridge))(gone)
             })?;
             let host_name = self.host_interface(pod, lease);
-            // 1 is loopback.
-            let pod_index = lease.interface + 2;
+            let pod_name = format!("eth{}", lease.interface);
             let made = links.create_veth(&Veth {
                 host_name: &host_name,
                 bridge: bridge.index,
                 netns: netns.as_fd(),
-                pod_name: &format!("eth{}", lease.interface),
-                pod_index,
+                pod_name: &pod_name,
                 mac: lease.mac.or(lease.addresses.v4.map(link::mac_for)).unwrap_or([2, 0, 0, 0, 0, 1]),
                 mtu: self.mtu(),
             });
@@ -273,7 +271,7 @@ impl Network {
             let first = leases.iter().find(|l| !lock(&self.leases).segment(&l.network).is_some_and(|s| s.internal));
             let has_route = first.is_some_and(|l| l.network == lease.network);
             let gateways: Vec<_> = if has_route { both(segment.gateway()).collect() } else { Vec::new() };
-            namespace::inside(netns, || Links::open()?.configure(pod_index, &addresses, &gateways))?;
+            namespace::inside(netns, || Links::open()?.configure(&pod_name, &addresses, &gateways))?;
         }
         Ok(())
     }

@@ -252,7 +252,7 @@ impl Network {
         }
         let addresses: Vec<(IpAddr, u8)> =
             both(segment.gateway()).map(|ip| (ip, if ip.is_ipv4() { segment.subnet.prefix() } else { 64 })).collect();
-        links.configure(bridge.index, &addresses, &[])?;
+        links.configure(&segment.bridge, &addresses, &[])?;
         if segment.prefix6.is_some() {
             // No duplicate detection of the link-local address: until it ends, neighbours are not asked for, and
             // published ports would hang for two seconds.

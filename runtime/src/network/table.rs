@@ -74,10 +74,24 @@ pub(super) const BOUND6: &str = "bound6";
 pub(super) const PORT_MAPS: [&str; 4] = [PORTS4, PORTS6, BOUND4, BOUND6];
 
 /// A key of a set. The end of an interval is an element of its own.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) bytes: Vec<u8>,
     pub(super) end: bool,
+}
+
+impl Ord for Key {
+    /// The end of one range comes before the start of the next at the same place: the kernel takes them in that order
+    /// only.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.bytes.cmp(&other.bytes).then(other.end.cmp(&self.end))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Key {

@@ -89,19 +89,12 @@ impl Host {
         let links = Links::open().expect("rtnetlink");
         links.create_bridge("stub", [2, 0, 0, 0, 0, 9], 1500).expect("made");
         let bridge = links.find("stub").expect("readable").expect("there").index;
-        let veth = Veth {
-            host_name: "wan",
-            bridge,
-            netns: file.as_fd(),
-            pod_name: "wan",
-            pod_index: 2,
-            mac: [2, 0, 0, 0, 0, 2],
-            mtu: 1500,
-        };
+        let veth =
+            Veth { host_name: "wan", bridge, netns: file.as_fd(), pod_name: "wan", mac: [2, 0, 0, 0, 0, 2], mtu: 1500 };
         links.create_veth(&veth).expect("made");
-        links.configure(bridge, &wire(1), &[]).expect("configured");
+        links.configure("stub", &wire(1), &[]).expect("configured");
         let routes = [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), "2001:db8::1".parse().expect("an address")];
-        namespace::inside(&file, || Links::open()?.configure(2, &wire(2), &routes)).expect("configured");
+        namespace::inside(&file, || Links::open()?.configure("wan", &wire(2), &routes)).expect("configured");
         Place::Namespace(file)
     }
 }
@@ -313,5 +306,269 @@ fn a_namespace_that_was_made_anew_is_connected_with_the_same_address() {
         network.detach(&second.uid).expect("detached already");
         assert_ne!(host.pod(&network, "b", &[]).addresses, first.addresses);
         network.teardown().expect_err("a pod is left");
+    });
+}
+
+#[test]
+fn a_bound_port_is_reached_by_its_address_only() {
+    on_a_host(|host| {
+        let network = host.network();
+        let neighbour = host.neighbour();
+        let (a, b) = (host.pod(&network, "a", &[]), host.pod(&network, "b", &[]));
+        a.place.serve("[::]:80", "a");
+        b.place.serve("[::]:80", "b");
+        publish(
+            &network,
+            &[
+                (key(Protocol::Tcp, Some("127.0.0.1"), 80), a.target(80)),
+                (key(Protocol::Tcp, Some("192.0.2.1"), 80), b.target(80)),
+                (key(Protocol::Tcp, Some("2001:db8::1"), 80), b.target(80)),
+                (key(Protocol::Tcp, Some("0.0.0.0"), 81), a.target(80)),
+            ],
+        );
+        let first = |place: &Place, address: &str| place.ask(address).split(' ').next().map(str::to_owned);
+        for (place, address, expected) in [
+            (&Place::Here, "127.0.0.1:80", "a"),
+            (&Place::Here, "127.0.0.2:80", "ConnectionRefused"),
+            (&Place::Here, "192.0.2.1:80", "b"),
+            (&neighbour, "192.0.2.1:80", "b"),
+            (&neighbour, "[2001:db8::1]:80", "b"),
+            (&a.place, "192.0.2.1:80", "b"),
+            (&a.place, "10.88.0.1:80", "ConnectionRefused"),
+            (&neighbour, "192.0.2.1:81", "a"),
+            (&neighbour, "[2001:db8::1]:81", "ConnectionRefused"),
+        ] {
+            assert_eq!(first(place, address).as_deref(), Some(expected), "{address}");
+        }
+    });
+}
+
+#[test]
+fn established_connections_stay_and_new_ones_move_at_once() {
+    on_a_host(|host| {
+        let network = host.network();
+        let neighbour = host.neighbour();
+        let (a, b) = (host.pod(&network, "a", &[]), host.pod(&network, "b", &[]));
+        a.place.serve("[::]:80", "a");
+        b.place.serve("[::]:80", "b");
+        let port = key(Protocol::Tcp, None, 8080);
+        let addresses =
+            [(&neighbour, "192.0.2.1:8080"), (&Place::Here, "127.0.0.1:8080"), (&b.place, "192.0.2.1:8080")];
+        for round in 0..10 {
+            publish(&network, &[(port.clone(), a.target(80))]);
+            let mut old = addresses.map(|(place, address)| place.connect(address).expect("published"));
+            for stream in &mut old {
+                assert!(line(stream).expect("answered").starts_with('a'));
+            }
+            publish(&network, &[(port.clone(), b.target(80))]);
+            for (place, address) in addresses {
+                assert!(place.ask(address).starts_with('b'), "round {round}: {address}");
+            }
+            for stream in &mut old {
+                let mut byte = [0];
+                stream.write_all(b"x").and_then(|()| stream.read_exact(&mut byte)).expect("still connected");
+            }
+        }
+    });
+}
+
+#[test]
+fn pods_get_out_but_not_to_cloud_metadata_or_the_hosts_loopback() {
+    on_a_host(|host| {
+        let neighbour = host.neighbour();
+        let links = Links::open().expect("rtnetlink");
+        // Cloud metadata on the next host, and on this one as some agents put it.
+        let metadata: [(IpAddr, u8); 2] =
+            ["169.254.169.254", "fd00:ec2::254"].map(|ip| (ip.parse().expect("an address"), 32));
+        neighbour.serve("[::]:80", "out");
+        Place::Here.serve("127.0.0.1:90", "loopback");
+        for (on_this_host, allow, expected) in [
+            (false, false, "ConnectionRefused"),
+            (false, true, "out"),
+            (true, false, "ConnectionRefused"),
+            (true, true, "here"),
+        ] {
+            if on_this_host {
+                links.configure("stub", &metadata, &[]).expect("added");
+            } else {
+                let route = |ip: &str| Command::new("ip").args(["route", "replace", ip, "dev", "stub"]).status();
+                neighbour.run(|| Links::open().and_then(|l| l.configure("wan", &metadata, &[]))).expect("added");
+                assert!(route("169.254.169.254").expect("ip is there").success());
+                assert!(route("fd00:ec2::254").expect("ip is there").success());
+            }
+            if on_this_host && !allow {
+                Place::Here.serve("[::]:80", "here");
+            }
+            let config = NetworkConfig { allow_metadata: allow, ..host.config() };
+            let network = Network::open(config).expect("good records");
+            let pod = host.pod(&network, "p", &[]);
+            for address in ["169.254.169.254:80", "[fd00:ec2::254]:80"] {
+                let got = pod.place.ask(address);
+                assert_eq!(got.split(' ').next(), Some(expected), "{address} {on_this_host} {allow}");
+            }
+            assert_eq!(pod.place.ask("192.0.2.2:80"), "out ::ffff:192.0.2.1", "masqueraded");
+            assert_eq!(pod.place.ask("[2001:db8::2]:80"), "out 2001:db8::1", "masqueraded");
+            // A pod with a route of its own to the host's loopback (CVE-2020-8558).
+            pod.place.run(|| {
+                let run = |words: &[&str]| Command::new(words[0]).args(&words[1..]).status().expect("runs").success();
+                assert!(run(&["ip", "addr", "flush", "dev", "lo"]));
+                assert!(run(&["ip", "route", "replace", "127.0.0.1", "via", "10.88.0.1"]));
+                namespace::set_sysctl("net.ipv4.conf.all.route_localnet", "1").expect("own namespace");
+                run(&["ip", "rule", "add", "pref", "1", "lookup", "main"]);
+                run(&["ip", "route", "flush", "table", "local", "127.0.0.0/8"]);
+            });
+            assert_eq!(pod.place.ask("127.0.0.1:90"), "TimedOut");
+        }
+    });
+}
+
+#[test]
+fn networks_are_apart_and_internal_ones_have_no_way_out() {
+    on_a_host(|host| {
+        let network = host.network();
+        let neighbour = host.neighbour();
+        neighbour.serve("[::]:80", "out");
+        let options = |internal| NetworkOptions { ipv6: true, internal, ..NetworkOptions::default() };
+        network.define_network("front", &options(false)).expect("a free range");
+        network.define_network("back", &options(true)).expect("a free range");
+        let web = host.pod(&network, "web", &["front", "back"]);
+        let db = host.pod(&network, "db", &["back"]);
+        let other = host.pod(&network, "other", &[]);
+        for (pod, name) in [(&web, "web"), (&db, "db"), (&other, "other")] {
+            pod.place.serve("[::]:80", name);
+        }
+        publish(&network, &[(key(Protocol::Tcp, None, 8080), web.target(80))]);
+        let of = |pod: &Pod, net: &str| network.addresses(&pod.uid)[net].v4.expect("has one");
+        let default = network.config.name.as_str();
+        for (name, place, address, expected) in [
+            ("within a network", &web.place, format!("{}:80", of(&db, "back")), "db"),
+            ("back again", &db.place, format!("{}:80", of(&web, "back")), "web"),
+            ("across networks", &other.place, format!("{}:80", of(&web, "front")), "TimedOut"),
+            ("into internal", &other.place, format!("{}:80", of(&db, "back")), "TimedOut"),
+            ("by published port", &other.place, "192.0.2.1:8080".to_owned(), "web"),
+            ("from outside", &neighbour, "192.0.2.1:8080".to_owned(), "web"),
+            ("out", &web.place, "192.0.2.2:80".to_owned(), "out"),
+            ("out of internal", &db.place, "192.0.2.2:80".to_owned(), "NetworkUnreachable"),
+            ("host to internal", &Place::Here, format!("{}:80", of(&db, "back")), "db"),
+            ("host to default", &Place::Here, format!("{}:80", of(&other, default)), "other"),
+        ] {
+            assert_eq!(place.ask(&address).split(' ').next(), Some(expected), "{name}");
+        }
+        assert!(network.check().expect("readable").is_whole());
+        network.remove_network("back").expect_err("pods are on it");
+        for pod in [&web, &db, &other] {
+            network.detach(&pod.uid).expect("attached");
+        }
+        network.remove_network("back").expect("no pod is on it");
+        network.remove_network("back").expect("gone already");
+        network.teardown().expect("no pod is left");
+        network.teardown().expect("gone already");
+        let left: Vec<_> = Links::open().and_then(|l| l.all()).expect("readable").into_iter().map(|l| l.name).collect();
+        assert!(!left.iter().any(|name| name.starts_with("ms") || name.starts_with("mainstay")), "{left:?}");
+    });
+}
+
+#[test]
+fn what_others_break_is_seen_told_and_mended() {
+    on_a_host(|host| {
+        let network = host.network();
+        let pod = host.pod(&network, "a", &[]);
+        pod.place.serve("[::]:80", "a");
+        publish(&network, &[(key(Protocol::Tcp, None, 8080), pod.target(80))]);
+        let mut hints = network.watch().expect("notifications");
+        let ok = |what: &str| assert!(Place::Here.ask("127.0.0.1:8080").starts_with('a'), "{what}");
+        ok("before");
+        assert_eq!(network.check().expect("readable"), NetworkState::default());
+        for (program, arguments, expected) in [
+            ("nft", "flush ruleset", "chain refuse of table mainstay is missing"),
+            ("nft", "delete element inet mainstay ports4 { tcp . 8080 }", "the elements of set ports4 were changed"),
+            ("nft", "flush chain inet mainstay source", "the rules of chain source of table mainstay were changed"),
+            ("ip", "link set mainstay0 down", "bridge mainstay0 is down"),
+            ("ip", "addr flush dev mainstay0", "bridge mainstay0 has no route to 10.88.0.0/20"),
+            ("ip", "link del mainstay0", "bridge mainstay0 is missing"),
+        ] {
+            let status = Command::new(program).args(arguments.split(' ')).status().expect("installed");
+            assert!(status.success(), "{arguments}");
+            assert_eq!(hints.blocking_next(), Some(()), "{arguments}");
+            let state = network.check().expect("readable");
+            assert_eq!(state.faults.first().map(String::as_str), Some(expected), "{arguments}");
+            network.repair().expect("mended");
+            assert_eq!(network.check().expect("readable"), NetworkState::default(), "{arguments}");
+            ok(arguments);
+            // The mending of a bridge brings hints of its own; they must have passed before the next round.
+            while hints.try_next() {}
+        }
+        // Only what others do gives a hint.
+        let other = host.pod(&network, "b", &[]);
+        publish(&network, &[(key(Protocol::Tcp, None, 8080), other.target(80))]);
+        assert!(!hints.try_next());
+
+        Links::open()
+            .and_then(|l| l.delete(&network.host_interface(&pod.uid, &network_lease(&network, &pod))))
+            .expect("there");
+        assert_eq!(network.check().expect("readable").cut_off, std::slice::from_ref(&pod.uid));
+        network.attach(&pod.uid, &pod.netns, &[]).expect("attached again");
+        assert!(network.check().expect("readable").is_whole());
+    });
+}
+
+fn network_lease(network: &Network, pod: &Pod) -> Lease {
+    lock(&network.leases).of(&pod.uid).first().cloned().expect("attached")
+}
+
+#[test]
+fn another_agent_takes_over_without_a_gap() {
+    on_a_host(|host| {
+        let network = host.network();
+        let pod = host.pod(&network, "a", &[]);
+        pod.place.serve("[::]:80", "a");
+        let port = key(Protocol::Tcp, None, 8080);
+        publish(&network, &[(port.clone(), pod.target(80))]);
+        drop(network);
+        let ok = || Place::Here.ask("127.0.0.1:8080").starts_with('a');
+        assert!(ok(), "without an agent");
+        let network = host.network();
+        network.ensure().expect("all is there");
+        assert!(ok(), "before it has published");
+        assert_eq!(network.attach(&pod.uid, &pod.netns, &[]).expect("attached already"), pod.addresses);
+        publish(&network, &[(port.clone(), pod.target(80))]);
+        assert!(ok());
+        // Rules of another version are replaced; their ports stay.
+        drop(network);
+        nft(&["flush chain inet mainstay input"]);
+        let network = host.network();
+        network.ensure().expect("replaced");
+        assert!(ok(), "with the rules replaced");
+        assert_eq!(network.check().expect("readable"), NetworkState::default());
+
+        // A service of the host that was quicker keeps its port, and the other ports are published.
+        drop(network);
+        let _service = TcpListener::bind("127.0.0.1:8080").expect("nobody holds it now");
+        let network = host.network();
+        let second = key(Protocol::Tcp, None, 8081);
+        let wished = BTreeMap::from([(port.clone(), pod.target(80)), (second, pod.target(80))]);
+        let faults = network.publish(&wished).expect("published");
+        assert_eq!(faults.iter().map(PortFault::key).collect::<Vec<_>>(), [&port]);
+        assert!(Place::Here.ask("127.0.0.1:8081").starts_with('a'));
+    });
+}
+
+#[test]
+fn a_firewall_that_drops_forwarded_packets_is_told() {
+    on_a_host(|host| {
+        let network = host.network();
+        network.ensure().expect("set up");
+        let warnings = || network.check().expect("readable").warnings;
+        assert_eq!(warnings(), Vec::<String>::new());
+        let docker = "table ip filter { chain DOCKER-USER { }; chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER-USER; }; }";
+        if nft(&[docker]).is_none() {
+            return;
+        }
+        let warning = warnings().pop().expect("told");
+        assert!(warning.starts_with("chain FORWARD of table filter drops forwarded packets"), "{warning}");
+        assert!(warning.contains("iptables -I DOCKER-USER -i mainstay0 -j ACCEPT"), "{warning}");
+        nft(&["add rule ip filter DOCKER-USER iifname mainstay0 accept"]);
+        nft(&["add rule ip filter DOCKER-USER oifname mainstay0 accept"]);
+        assert_eq!(warnings(), Vec::<String>::new());
     });
 }

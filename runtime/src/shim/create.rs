@@ -8,8 +8,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::cgroup_mount::CgroupMount;
 use super::executor::LaunchExecutor;
-use super::{chain, failure, permanent, rootfs, start_time};
+use super::{chain, details, failure, permanent, rootfs, start_time};
 use crate::container::bundle::{self, BundleError};
 use crate::container::caps;
 use crate::container::cgroup::{self, CgroupError, Layout};
@@ -36,7 +37,9 @@ fn io_failure(stage: &'static str, what: &str) -> impl Fn(io::Error) -> Failure 
 }
 
 fn bundle_failure(error: &BundleError) -> Failure {
-    permanent("bundle", chain(error))
+    // A volume may be there at the next try.
+    let permanent = !matches!(error, BundleError::Source { .. });
+    Failure { permanent, ..failure("bundle", chain(error)) }
 }
 
 /// Adds the file that the termination message is read from.
@@ -87,12 +90,14 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     let state_dir = config.dir.join("state");
     fs::create_dir_all(&state_dir).map_err(io_failure("create", "make the state directory"))?;
 
-    let lib = |error: libcontainer::error::LibcontainerError| failure("create", explain(&error));
-    let own_cgroup_mount = config.mounts.iter().any(|mount| mount.target.starts_with("/sys/fs/cgroup"));
+    let lib = |error: libcontainer::error::LibcontainerError| {
+        failure("create", format!("cannot create the container: {}", chain(&error)))
+    };
+    details::send_to(error_write.as_raw_fd());
     let executor = LaunchExecutor {
         launch: Rc::new(launch),
         errors: error_write.as_raw_fd(),
-        read_only_cgroups: !config.security.privileged && !own_cgroup_mount,
+        cgroups: CgroupMount::of(&config, &layout),
     };
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
         .validate_id()
@@ -125,7 +130,10 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     let built = builder.as_init(&bundle_dir).with_systemd(false).with_detach(true).build();
     let mut container = match built {
         Ok(container) => container,
-        Err(error) => return Err(lib(error)),
+        Err(error) => {
+            drop(error_write);
+            return Err(explain(&error, error_read));
+        }
     };
     drop(error_write);
     let pid = container.pid().map(|pid| pid.as_raw().cast_unsigned()).unwrap_or(0);
@@ -168,9 +176,15 @@ fn unix_gid(id: u32) -> Option<rustix::fs::Gid> {
     Some(rustix::fs::Gid::from_raw(id))
 }
 
-/// libcontainer's message without its layers of "failed to".
-fn explain(error: &libcontainer::error::LibcontainerError) -> String {
-    format!("cannot create the container: {}", chain(error))
+/// Why libcontainer could not make the container: what it logged first, else its error.
+fn explain(error: &libcontainer::error::LibcontainerError, details: OwnedFd) -> Failure {
+    let mut text = Vec::new();
+    // Its processes are gone or going, and the pipe ends with them.
+    let _ = File::from(details).read_to_end(&mut text);
+    let text = String::from_utf8_lossy(&text);
+    let (detail, _) = details::split(&text);
+    let cause = detail.map_or_else(|| chain(error), str::to_owned);
+    failure("create", format!("cannot create the container: {cause}"))
 }
 
 fn write_bundle(dir: &Path, oci: &serde_json::Value) -> io::Result<()> {
@@ -184,10 +198,14 @@ fn write_bundle(dir: &Path, oci: &serde_json::Value) -> io::Result<()> {
 fn wait_exec(errors: OwnedFd) -> Result<(), Failure> {
     let mut text = Vec::new();
     File::from(errors).read_to_end(&mut text).map_err(io_failure("exec", "read the report of the first process"))?;
-    if text.is_empty() {
-        return Ok(());
+    let text = String::from_utf8_lossy(&text);
+    let (detail, report) = details::split(&text);
+    match (serde_json::from_str(&report), detail) {
+        (Ok(failed), _) => Err(failed),
+        (Err(_), Some(detail)) => Err(failure("exec", format!("cannot start the container: {detail}"))),
+        (Err(_), None) if report.is_empty() => Ok(()),
+        (Err(_), None) => Err(failure("exec", report)),
     }
-    Err(serde_json::from_slice(&text).unwrap_or_else(|_| failure("exec", String::from_utf8_lossy(&text).into_owned())))
 }
 
 /// Removes what a failed or ended container has: processes, mount, cgroup, libcontainer's state.

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 
+use super::cgroup_mount::CgroupMount;
 use crate::exec::launch::Launch;
 use crate::sys;
 
@@ -20,15 +21,17 @@ pub(super) struct LaunchExecutor {
     pub(super) launch: Rc<Launch>,
     /// Where a failure is written, as JSON. Inherited over libcontainer's clones, so known by number only.
     pub(super) errors: RawFd,
-    /// Whether the cgroup files inside are to be read only.
-    pub(super) read_only_cgroups: bool,
+    /// How the cgroup files appear inside.
+    pub(super) cgroups: Option<CgroupMount>,
 }
 
 impl Executor for LaunchExecutor {
     fn exec(&self, _spec: &Spec) -> Result<(), ExecutorError> {
         let errors = self.errors;
         let failure = self.launch.run(&|| drop(sys::take_fd(errors)));
-        if let Ok(bytes) = serde_json::to_vec(&failure) {
+        if let Ok(mut bytes) = serde_json::to_vec(&failure) {
+            // libcontainer's own lines follow on the same pipe.
+            bytes.push(b'\n');
             let _ = sys::write_raw(errors, &bytes);
         }
         Err(ExecutorError::Other(failure.message))
@@ -36,14 +39,10 @@ impl Executor for LaunchExecutor {
 
     /// Runs after the root has been entered and before the start is reported as possible.
     fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
-        // libcontainer mounts the hierarchies of version 1 writable whatever the options say, and a root inside
-        // could then raise its own limits.
-        if self.read_only_cgroups
-            && std::path::Path::new("/sys/fs/cgroup").is_dir()
-            && let Err(error) = sys::mount_read_only(c"/sys/fs/cgroup")
-        {
-            let message = format!("cannot make /sys/fs/cgroup read-only: {error}");
-            return Err(ExecutorValidationError::ArgValidationError(message));
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.mount().map_err(|error| {
+                ExecutorValidationError::ArgValidationError(format!("cannot mount /sys/fs/cgroup: {error}"))
+            })?;
         }
         Ok(())
     }

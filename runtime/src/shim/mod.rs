@@ -5,10 +5,13 @@
 //! record. One thread, no async runtime. libcontainer clones without exec and goes on allocating in the child, which
 //! is only sound in a process with one thread: [`shim_main`] is to be called before anything starts another.
 
+mod cgroup_mount;
 mod control;
 mod create;
+mod details;
 mod executor;
 mod log;
+mod pod_init;
 mod rootfs;
 mod serve;
 mod terminal;
@@ -23,9 +26,18 @@ use crate::container::lifecycle::{Failure, Report};
 use crate::container::{ContainerConfig, record};
 use crate::sys::{self, Fork};
 
-/// Runs as a shim and ends the process. `args` are those behind `shim`: the run directory.
+/// Runs as a shim and ends the process. `args` are those behind `shim`: the run directory; or `--pod-init`, a
+/// directory and a cgroup, for the first process of a shared process namespace.
 pub fn shim_main(args: Vec<std::ffi::OsString>) -> ! {
     let code = match args.first().map(PathBuf::from) {
+        Some(flag) if flag.as_os_str() == "--pod-init" => match (args.get(1), args.get(2).and_then(|arg| arg.to_str()))
+        {
+            (Some(dir), Some(cgroup)) => {
+                let _ = sys::close_from(3);
+                pod_init::run(Path::new(dir), cgroup)
+            }
+            _ => 2,
+        },
         Some(dir) => run(&dir),
         None => {
             eprintln!("mainstay shim: no run directory given");

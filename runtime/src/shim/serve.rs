@@ -207,7 +207,7 @@ impl Server {
         let response = match serde_json::from_slice::<Request>(line) {
             Ok(Request::Attach { stdin }) => {
                 client.answer(&Response::default());
-                client.attached = Some(stdin && self.input().is_some());
+                client.attached = Some(stdin && self.config.stdin && self.input().is_some());
                 return;
             }
             Ok(request) => match self.act(&request) {
@@ -230,9 +230,7 @@ impl Server {
                 shim_start_time: self.running.shim_start_time,
             })),
             Request::Signal { signal } => {
-                let signal = rustix::process::Signal::from_named_raw(*signal)
-                    .ok_or_else(|| format!("{signal} is no signal that can be sent"))?;
-                rustix::process::pidfd_send_signal(&self.pidfd, signal).map_err(|error| error.to_string())?;
+                sys::pidfd_signal(self.pidfd.as_fd(), *signal).map_err(|error| error.to_string())?;
                 Ok(None)
             }
             Request::Resize { rows, cols } => {

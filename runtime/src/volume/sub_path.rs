@@ -112,7 +112,7 @@ fn make_target(target: &Path, is_dir: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::Ordering;
 
     use super::*;
 
@@ -169,29 +169,30 @@ mod tests {
         let (volume, target) = (dir.path().join("volume"), dir.path().join("target"));
         fs::create_dir(volume.join("x")).expect("made");
         symlink(dir.path(), volume.join("y")).expect("made");
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
+        let swap = || {
+            let flags = rustix::fs::RenameFlags::EXCHANGE;
+            rustix::fs::renameat_with(CWD, volume.join("x"), CWD, volume.join("y"), flags).expect("both are there");
+        };
+        // A container that swaps a directory and a link to the outside, while paths are mounted.
+        let swaps = std::sync::atomic::AtomicU32::new(0);
+        let outcomes = std::thread::scope(|scope| {
             scope.spawn(|| {
-                // A container that swaps a directory and a link to the outside, as fast as it can.
-                while !done.load(Ordering::Relaxed) {
-                    let flags = rustix::fs::RenameFlags::EXCHANGE;
-                    let (x, y) = (volume.join("x"), volume.join("y"));
-                    rustix::fs::renameat_with(CWD, &x, CWD, &y, flags).expect("both are there");
+                while swaps.load(Ordering::Relaxed) < 5_000 {
+                    swap();
+                    swaps.fetch_add(1, Ordering::Relaxed);
                 }
             });
-            let (mut mounted, mut refused) = (0, 0);
-            while mounted < 50 || refused < 50 {
-                match mount(&volume, "x", &target, true) {
-                    Ok(()) => {
-                        mounted += 1;
-                        assert!(!target.join("file").exists(), "the outside was mounted");
-                    }
-                    Err(_) => refused += 1,
-                }
+            let mut outcomes = Vec::new();
+            while swaps.load(Ordering::Relaxed) < 5_000 {
+                outcomes.push(mount(&volume, "x", &target, true).map(|()| target.join("file").exists()).ok());
             }
-            done.store(true, Ordering::Relaxed);
+            outcomes
         });
         detach(&target).expect("mounted");
+        assert!(!outcomes.contains(&Some(true)), "the outside was mounted");
+        for expected in [None, Some(false)] {
+            assert!(outcomes.contains(&expected), "{expected:?} in {} attempts", outcomes.len());
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, Read as _, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use runtime::container::{self, ContainerError, ContainerState, ShimClient};
+use runtime::container::{self, ContainerError, ContainerState, Mount, MountKind, Namespace, ShimClient};
 use runtime::exec::{self, Captured, ExecError, ExecRequest};
 use spec::pod::{Resources, Seccomp};
 
@@ -37,6 +37,10 @@ pub(crate) const ALL: &[Case] = &[
     ("parity-of-users", parity::user),
     ("devices", devices),
     ("device-filter-v2", device_filter_v2),
+    ("mounts", mounts),
+    ("namespaces", namespaces),
+    ("shared-processes", shared_processes),
+    ("limits", limits),
     ("exec", exec),
     ("exec-terminal", exec_terminal),
     ("attach", attach),
@@ -306,6 +310,15 @@ fn signals(f: &Fixture) {
     let (exit, output) = f.wait(&config);
     assert_eq!((exit.code, output.as_str()), (5, "ready\ngot\n"));
 
+    // Realtime signals too: systemd as PID 1 is stopped with one.
+    let config = f.config("trap 'exit 8' 37; echo ready; while true; do sleep 0.02; done");
+    f.start(&config).expect("started");
+    until("it is ready", || f.output(&config).contains("ready"));
+    let mut shim = ShimClient::connect(&config.dir).expect("a shim");
+    assert!(shim.signal(99).is_err());
+    shim.signal(37).expect("sent");
+    assert_eq!(f.wait(&config).0.code, 8);
+
     let config = f.config("sleep 1000 & wait");
     f.start(&config).expect("started");
     ShimClient::connect(&config.dir).and_then(|mut shim| shim.signal(9)).expect("sent");
@@ -538,4 +551,136 @@ fn device_filter_v2(f: &Fixture) {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "zero\nurandom\n");
     container::cgroup::kill_all(&layout, &path, Duration::from_secs(5)).expect("nothing is left in it");
     container::cgroup::remove(&layout, &path).expect("removed");
+}
+
+fn bind(source: &std::path::Path, target: &str) -> Mount {
+    Mount {
+        source: source.to_owned(),
+        target: target.into(),
+        kind: MountKind::Bind,
+        read_only: false,
+        recursive_read_only: false,
+        propagation: None,
+    }
+}
+
+fn mounts(f: &Fixture) {
+    let host = f.dir.join("host");
+    fs::create_dir_all(host.join("sub")).expect("a directory");
+    fs::write(host.join("file"), "from the host").expect("a file");
+    let script = "cat /data/file /new/deep/one; echo; echo x > /data/out; touch /ro/y 2>&1; touch /new/deep/one 2>&1;
+        m() { awk -v p=$1 '$5 == p {print $6}' /proc/self/mountinfo; }; m /mem; m /small; df -k /small | awk 'NR==2 {print $2}';
+        stat -c %a /small; df -k /dev/shm | awk 'NR==2 {print $2}'";
+    let output = f.probe(script, |c| {
+        let tmpfs = |target: &str, size, options: &[&str]| Mount {
+            kind: MountKind::Tmpfs { size, options: options.iter().map(|&option| option.to_owned()).collect() },
+            ..bind(std::path::Path::new(""), target)
+        };
+        c.shm_size = Some(1 << 20);
+        c.mounts = vec![
+            bind(&host, "/data"),
+            Mount { read_only: true, ..bind(&host, "/ro") },
+            Mount { read_only: true, ..bind(&host.join("file"), "/new/deep/one") },
+            tmpfs("/mem", None, &[]),
+            tmpfs("/small", Some(2 << 20), &["exec", "mode=1770"]),
+        ];
+    });
+    let expected = "from the hostfrom the host\ntouch: /ro/y: Read-only file system\n\
+        touch: /new/deep/one: Read-only file system\nrw,nosuid,nodev,noexec,relatime\n\
+        rw,nosuid,nodev,relatime\n2048\n1770\n1024\n";
+    assert_eq!(output, expected);
+    assert_eq!(fs::read_to_string(host.join("out")).expect("written through"), "x\n");
+    // A link in the image does not lead a mount out of it.
+    std::os::unix::fs::symlink("/../../../../tmp", f.layer().join("way-out")).expect("a link");
+    let output = f.probe("cat /tmp/in/file", |c| c.mounts = vec![bind(&host, "/way-out/in")]);
+    assert_eq!(output, "from the host\n");
+    let mut config = f.config("true");
+    config.mounts = vec![bind(&f.dir.join("none"), "/data")];
+    match f.start(&config) {
+        Err(ContainerError::Failed(failure)) => {
+            assert!(failure.message.contains("/none at /data: No such file"), "{failure:?}");
+            assert!(!failure.permanent);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn namespaces(f: &Fixture) {
+    let links = "for n in net ipc uts pid mnt cgroup user; do readlink /proc/self/ns/$n; done";
+    let first = f.config(&format!("{links}; sleep 1000"));
+    let running = f.start(&first).expect("started");
+    until("it has written", || f.output(&first).lines().count() == 7);
+    let of_first = f.output(&first);
+    let path = |name: &str| Namespace::Path(format!("/proc/{}/ns/{name}", running.pid).into());
+    let shared = f.probe(&format!("{links}; cat /proc/1/cmdline | tr '\\0' ' '"), |c| {
+        c.namespaces.net = path("net");
+        c.namespaces.ipc = path("ipc");
+        c.namespaces.uts = path("uts");
+        c.namespaces.pid = path("pid");
+    });
+    let same: Vec<bool> = of_first.lines().zip(shared.lines()).map(|(a, b)| a == b).collect();
+    assert_eq!(same, [true, true, true, true, false, false, true], "{of_first}{shared}");
+    assert!(shared.contains("sleep 1000"), "{shared}");
+    f.kill(&first);
+
+    let of_host = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).expect("a link").display().to_string();
+    let host = f.probe(&format!("{links}; echo $PPID"), |c| {
+        c.namespaces.net = Namespace::Host;
+        c.namespaces.ipc = Namespace::Host;
+        c.namespaces.uts = Namespace::Host;
+        c.namespaces.pid = Namespace::Host;
+        c.security.host_cgroup_namespace = true;
+    });
+    let lines: Vec<&str> = host.lines().collect();
+    for (at, name) in [(0, "net"), (1, "ipc"), (2, "uts"), (3, "pid"), (5, "cgroup"), (6, "user")] {
+        assert_eq!(lines[at], of_host(name), "{name}");
+    }
+    // On the host's processes nothing that the container started is left behind.
+    let mut config = f.config("sleep 1000 & sleep 1000 & exit 4");
+    config.namespaces.pid = Namespace::Host;
+    assert_eq!(f.run(&config).0.code, 4);
+    assert_eq!(processes_with(&config.cgroup_path), Vec::<u32>::new());
+}
+
+fn limits(f: &Fixture) {
+    let mut config = f.config("ulimit -n; ulimit -Hn; ulimit -c; cat /proc/self/oom_score_adj; sleep 1000");
+    let limit = |soft, hard| spec::pod::Ulimit { soft, hard };
+    config.ulimits = [("nofile".to_owned(), limit(512, 1024)), ("core".to_owned(), limit(0, -1))].into();
+    config.ulimits.insert("memlock".to_owned(), limit(i64::MAX, i64::MAX));
+    config.oom_score_adj = Some(500);
+    let running = f.start(&config).expect("started");
+    until("it has written", || f.output(&config).lines().count() == 4);
+    assert_eq!(f.output(&config), "512\n1024\n0\n500\n");
+    // This host may not raise everything: then that is told instead of failing.
+    assert!(running.warnings.iter().all(|warning| warning.starts_with("ulimit ")), "{:?}", running.warnings);
+    f.kill(&config);
+    let mut config = f.config("i=0; while sleep 1000 & do i=$((i+1)); echo $i; done");
+    config.resources.pids_limit = Some(10);
+    f.start(&config).expect("started");
+    until("forks are refused", || f.output(&config).contains("Resource temporarily unavailable"));
+    f.kill(&config);
+    fails(f, |c| c.resources.hugepages = [("3Mi".to_owned(), 1)].into(), "cannot enforce hugepages limit");
+}
+
+fn shared_processes(f: &Fixture) {
+    let cgroup = format!("{}/init", f.cgroup);
+    let init = container::start_pod_init(&f.dir.join("init"), &cgroup, &f.exe).expect("started");
+    let join = |c: &mut container::ContainerConfig| {
+        c.namespaces.pid = Namespace::Path(format!("/proc/{}/ns/pid", init.pid).into());
+    };
+    let mut config = f.config("sleep 1000");
+    join(&mut config);
+    f.start(&config).expect("started");
+    // The neighbour is in sight, PID 1 holds nothing, and what is orphaned is reaped.
+    let script = "cat /proc/1/comm; ps | grep -c 'sleep [1]000'; sh -c 'sleep 0.01 & exit'; sleep 0.1;
+        cat /proc/[0-9]*/status | grep -c '^State:.Z'; ls /proc/1/root/ 2>&1 | grep -c -e bin -e work; ls /proc/1/fd | wc -l;
+        sed -n 's/^Cap[PE]..://p' /proc/1/status";
+    let output = f.probe(script, |c| {
+        join(c);
+        c.security.cap_add = vec!["SYS_PTRACE".into()];
+    });
+    assert_eq!(output, "mainstay-init\n1\n0\n0\n0\n\t0000000000000000\n\t0000000000000000\n");
+    f.kill(&config);
+    container::kill_all(&cgroup).expect("killed");
+    container::cleanup(&f.dir.join("init"), &cgroup).expect("removed");
 }

@@ -27,6 +27,12 @@ const DEFAULT: &[Check] = &[
     ("mount /dev/shm", "m /dev/shm", "tmpfs rw,nosuid,nodev,noexec,relatime"),
     ("mount /dev/mqueue", "m /dev/mqueue", "mqueue rw,nosuid,nodev,noexec,relatime"),
     ("mount /sys", "m /sys", "sysfs ro,nosuid,nodev,noexec,relatime"),
+    (
+        "mount of the memory cgroup",
+        "test -d /sys/fs/cgroup/memory && m /sys/fs/cgroup/memory || m /sys/fs/cgroup | sed s/2//",
+        "cgroup ro,nosuid,nodev,noexec,relatime",
+    ),
+    ("mount /sys/fs/cgroup", "m /sys/fs/cgroup | cut -d' ' -f2", "ro,nosuid,nodev,noexec,relatime"),
     ("size of /dev/shm", "df -k /dev/shm | awk 'NR==2 {print $2}'", "65536"),
     ("size of /dev", "df -k /dev | awk 'NR==2 {print $2}'", "65536"),
     ("read-only /proc/sys", "m /proc/sys", "proc ro,nosuid,nodev,noexec,relatime"),

@@ -100,6 +100,8 @@ pub fn assemble(files: &[FileObjects], options: &AssembleOptions<'_>) -> Assembl
         let mut failed = context.diagnostics.iter().any(Diagnostic::is_error);
         out.diagnostics.append(&mut context.diagnostics);
         failed |= doubtful.contains(&object.id);
+        // The image of an example to be filled in: that is said in a warning, and there is nothing to run.
+        failed |= workload.template.spec.all_containers().any(|container| container.image.is_none());
         if failed {
             if !doubtful.contains(&object.id) {
                 out.broken.push(object.id.clone());

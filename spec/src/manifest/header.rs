@@ -231,13 +231,16 @@ fn migration(kind: &str, version: &str) -> &'static str {
     }
 }
 
-/// Fields of a list itself.
-pub(super) fn check_list(report: &mut Report<'_>, node: &Node) {
+/// Fields of a list itself; whether there is something wrong with them.
+pub(super) fn check_list(report: &mut Report<'_>, node: &Node) -> bool {
+    let mut wrong = false;
     let known = ["apiVersion", "kind", "metadata", "items"];
     for key in node.as_map().into_iter().flat_map(|map| map.keys()) {
         if !known.contains(&key.as_str()) {
             report.error_at(codes::UNKNOWN_FIELD, node, key, format!("unknown field `{key}`")).hint =
                 suggest(key, known.into_iter()).map(|name| format!("did you mean `{name}`?"));
+            wrong = true;
         }
     }
+    wrong
 }

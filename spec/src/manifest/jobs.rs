@@ -62,13 +62,12 @@ fn failure_rule(report: &mut Report<'_>, rule: &Node, template: Option<&PodTempl
         "FailJob" => FailureAction::FailJob,
         "Ignore" => FailureAction::Ignore,
         "Count" => FailureAction::Count,
-        _ => {
-            let message = "`FailIndex` is not supported: failures are not counted by index";
-            if read::text(rule, "action") == Some("FailIndex") {
-                report.error_at(codes::REJECTED_FIELD, rule, "action", message);
-            }
-            return None;
+        "FailIndex" => {
+            let message = "`FailIndex` counts as a failure of the Job: failures are not counted by index";
+            report.warn_at(codes::NO_EFFECT, rule, "action", message);
+            FailureAction::Count
         }
+        _ => return None,
     };
     let conditions = !read::list(rule, "onPodConditions").is_empty();
     let Some(codes_node) = read::get(rule, "onExitCodes") else {

@@ -25,7 +25,7 @@ mod workloads;
 
 use crate::codes;
 use crate::diagnostic::Diagnostic;
-use crate::load::{Document, Limits, load};
+use crate::load::{Document, Limits, MOST, load};
 use crate::node::{Node, Span};
 use crate::schema::report::Report;
 use crate::schema::{check, read};
@@ -165,6 +165,9 @@ pub fn parse_file(name: &str, bytes: &[u8], options: &ParseOptions) -> FileObjec
     for document in &loaded.documents {
         if header::is_compose(&document.node) {
             out.compose = true;
+        } else if document.broken_off {
+            manifests += 1;
+            out.unnamed_broken |= !name_broken(&document.node, &mut out.broken);
         } else if header::is_manifest(&document.node) {
             manifests += 1;
             whole(&mut out, text, document);
@@ -174,6 +177,15 @@ pub fn parse_file(name: &str, bytes: &[u8], options: &ParseOptions) -> FileObjec
             out.diagnostics.push(header::not_a_manifest(name, &document.node));
         }
     }
+    if out.diagnostics.len() > MOST {
+        // Errors are shown before warnings; the order of writing is kept otherwise.
+        let (mut errors, warnings): (Vec<_>, Vec<_>) = out.diagnostics.drain(..).partition(Diagnostic::is_error);
+        errors.extend(warnings);
+        errors.truncate(MOST);
+        let message = format!("only the first {MOST} problems of this file are shown");
+        errors.push(Diagnostic::warning(codes::TOO_LARGE, name, None, message));
+        out.diagnostics = errors;
+    }
     out.not_a_manifest = manifests == 0 && !out.diagnostics.iter().any(Diagnostic::is_error);
     if out.compose && manifests > 0 {
         out.compose = false;
@@ -181,6 +193,15 @@ pub fn parse_file(name: &str, bytes: &[u8], options: &ParseOptions) -> FileObjec
         out.diagnostics.push(Diagnostic::error(codes::NOT_A_MANIFEST, name, None, message));
     }
     out
+}
+
+/// Names what can be named of a document that could not be read to its end; whether that is all there can be.
+fn name_broken(node: &Node, broken: &mut Vec<ObjectId>) -> bool {
+    broken.extend(read::list(node, "items").iter().filter_map(header::id));
+    let id = header::id(node);
+    let named = id.is_some() && read::get(node, "items").is_none();
+    broken.extend(id);
+    named
 }
 
 /// A document: an object, or a list of them.
@@ -219,7 +240,7 @@ fn one(
                 report.error(codes::TOO_LARGE, node, "lists in lists in lists");
                 return;
             }
-            header::check_list(report, node);
+            *unnamed |= header::check_list(report, node);
             for item in read::list(node, "items") {
                 one(report, item, complete, objects, broken, unnamed, depth + 1);
             }

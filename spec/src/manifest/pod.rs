@@ -132,6 +132,16 @@ fn operating_system(report: &mut Report<'_>, node: &Node) {
     {
         report.error(codes::REJECTED_WINDOWS, at, windows);
     }
+    let terms = ["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"];
+    for term in read::dig(node, &terms).map(|n| read::list(n, "nodeSelectorTerms")).unwrap_or_default() {
+        for condition in read::list(term, "matchExpressions") {
+            let os = matches!(read::text(condition, "key"), Some("kubernetes.io/os" | "beta.kubernetes.io/os"));
+            let values = read::strings(condition, "values");
+            if os && read::text(condition, "operator") == Some("In") && values.iter().all(|os| os == "windows") {
+                report.error(codes::REJECTED_WINDOWS, condition, windows);
+            }
+        }
+    }
     for key in ["kubernetes.io/os", "beta.kubernetes.io/os"] {
         if let Some(at) = read::dig(node, &["nodeSelector", key])
             && at.as_str().is_some_and(|os| os.eq_ignore_ascii_case("windows"))

@@ -47,6 +47,7 @@ pub(super) fn read(report: &mut Report<'_>, owner: &Node) -> Resources {
         memory_request: units(&requests, "memory"),
         ephemeral_storage_limit: units(&limits, "ephemeral-storage"),
         ephemeral_storage_request: units(&requests, "ephemeral-storage"),
+        pids_limit: units(&limits, "pids").and_then(|pids| i64::try_from(pids).ok()),
         hugepages: limits
             .iter()
             .filter_map(|(name, value)| Some((name.strip_prefix("hugepages-")?.to_owned(), value.units()?)))
@@ -78,7 +79,7 @@ fn quantities<'n>(report: &mut Report<'_>, node: &'n Node, which: &str) -> BTree
 
 /// Whether a resource exists here; reports it when not.
 fn resource_name(report: &mut Report<'_>, node: &Node, name: &str) -> bool {
-    if matches!(name, "cpu" | "memory" | "ephemeral-storage") {
+    if matches!(name, "cpu" | "memory" | "ephemeral-storage" | "pids") {
         return true;
     }
     if let Some(size) = name.strip_prefix("hugepages-") {
@@ -94,11 +95,11 @@ fn resource_name(report: &mut Report<'_>, node: &Node, name: &str) -> bool {
             Some("name CDI devices with the annotation `mainstay/devices`".to_owned());
         return false;
     }
-    let known = ["cpu", "memory", "ephemeral-storage"];
+    let known = ["cpu", "memory", "ephemeral-storage", "pids"];
     report.error_at(codes::BAD_VALUE, node, name, format!("unknown resource {}", quoted(name))).hint =
         Some(match suggest(name, known.into_iter()) {
             Some(known) => format!("did you mean `{known}`?"),
-            None => "resources are cpu, memory, ephemeral-storage and hugepages-<size>".to_owned(),
+            None => "resources are cpu, memory, ephemeral-storage, pids and hugepages-<size>".to_owned(),
         });
     false
 }

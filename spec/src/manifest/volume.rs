@@ -140,16 +140,23 @@ pub(super) fn image(report: &mut Report<'_>, node: &Node) -> Option<ImageRef> {
     let text = node.as_str().filter(|text| !text.is_empty())?;
     match ImageRef::parse(text) {
         Ok(image) => Some(image),
+        Err(_) if is_placeholder(text) => {
+            let message = format!("the image {} is a placeholder; the pod cannot run", quoted(text));
+            report.warn(codes::BAD_IMAGE, node, message).hint = Some("put the real image in its place".to_owned());
+            None
+        }
         Err(error) => {
-            let hint = if text.contains(['<', '$', '{']) {
-                "put the real image in place of the placeholder"
-            } else {
-                "write `[registry/]repository[:tag][@sha256:digest]`"
-            };
+            let hint = "write `[registry/]repository[:tag][@sha256:digest]`";
             report.error(codes::BAD_IMAGE, node, error.to_string()).hint = Some(hint.to_owned());
             None
         }
     }
+}
+
+/// Whether a text marks the place of an image in an example: `gcr.io/<project>/app`, `$IMAGE`. Kubernetes takes any
+/// text, so an example is no error; its pods are not wished for all the same.
+fn is_placeholder(text: &str) -> bool {
+    text.contains(['<', '$', '{']) || text.contains("YOUR")
 }
 
 /// `imagePullPolicy`, or `pullPolicy` of an image volume.

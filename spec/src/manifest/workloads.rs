@@ -70,10 +70,10 @@ pub(super) fn workload(report: &mut Report<'_>, kind: &str, node: &Node, meta: &
 
 /// The template of a workload with a selector that must match it.
 fn selected(report: &mut Report<'_>, spec: &Node, claims: &[String], refs: &mut PodRefs) -> Option<PodTemplate> {
-    let template = read::get(spec, "template").filter(|t| t.as_map().is_some());
-    let labels = template.and_then(|t| read::get(t, "metadata")).map(|m| read::text_map(m, "labels"));
+    let template = read::get(spec, "template").filter(|t| t.as_map().is_some())?;
+    let labels = read::get(template, "metadata").map(|m| read::text_map(m, "labels"));
     selector::check(report, spec, &labels.unwrap_or_default());
-    pod::template(report, template?, FOREVER, claims, refs)
+    pod::template(report, template, FOREVER, claims, refs)
 }
 
 fn replicated(

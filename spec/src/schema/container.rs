@@ -1,6 +1,6 @@
 //! Container and what belongs to it (core/v1).
 
-use super::Kind::{Bool, Enum, Int, Map, Obj, Objs, Port, Quantity, Str};
+use super::Kind::{Any, Bool, Enum, Int, Map, Obj, Objs, Port, Quantity, Str};
 use super::{COUNT, Field, Format, PORT_NUMBER, POSITIVE, TEXT, TEXTS, Type, field, inert, rejected, required};
 
 const NAME: Field = required("name", Str(Format::DnsLabel), "Name, unique in the pod.");
@@ -20,10 +20,10 @@ const RESIZE: Field = inert(
 );
 const RESTART_POLICY: Field =
     field("restartPolicy", Enum(&["Always", "OnFailure", "Never"]), "`Always` on an init container makes a sidecar.");
-const RESTART_RULES: Field = rejected(
+const RESTART_RULES: Field = inert(
     "restartPolicyRules",
-    "restart rules by exit code are not supported for containers",
-    "use `restartPolicy`, or a Job's `podFailurePolicy`",
+    Any,
+    "restarts follow `restartPolicy` whatever the exit code",
     "Restart rules by exit code.",
 );
 const MOUNTS: Field = field("volumeMounts", Objs(&VOLUME_MOUNT), "Where volumes appear.");
@@ -170,7 +170,7 @@ static RESOURCE_REQUIREMENTS: Type = Type {
     name: "ResourceRequirements",
     doc: "Limits and requests.",
     fields: &[
-        field("limits", Map(&Quantity), "At the most: `cpu`, `memory`, `ephemeral-storage`, `hugepages-*`."),
+        field("limits", Map(&Quantity), "At the most: `cpu`, `memory`, `ephemeral-storage`, `hugepages-*`, `pids`."),
         field("requests", Map(&Quantity), "Reserved: the same resources; default the limits."),
         rejected(
             "claims",

@@ -1,9 +1,11 @@
 //! Job and CronJob (batch/v1).
 
-use super::Kind::{Bool, Enum, List, Obj, Objs, Str};
+use super::Kind::{Any, Bool, Enum, List, Obj, Objs, Str};
 use super::meta::{API_VERSION, KIND, LABEL_SELECTOR, METADATA, STATUS, TEMPLATE_METADATA};
 use super::pod::POD_TEMPLATE;
 use super::{COUNT, COUNT64, Format, INT32, TEXT, Type, field, inert, rejected, required, silent};
+
+const INDEXES: &str = "failures count for the Job as a whole (`backoffLimit`)";
 
 pub(super) static JOB: Type = Type {
     name: "Job",
@@ -24,19 +26,9 @@ static JOB_SPEC: Type = Type {
         field("completionMode", Enum(&["NonIndexed", "Indexed"]), "`Indexed`: each index completes once."),
         field("suspend", Bool, "Start no pods."),
         field("podFailurePolicy", Obj(&FAILURE_POLICY), "What failures mean, by exit code."),
-        rejected(
-            "backoffLimitPerIndex",
-            "failures are not counted by index",
-            "use `backoffLimit`",
-            "Failures of each index before it is given up.",
-        ),
-        rejected(
-            "maxFailedIndexes",
-            "failures are not counted by index",
-            "use `backoffLimit`",
-            "Failed indexes allowed.",
-        ),
-        rejected("successPolicy", "a Job succeeds when all completions did", "use `completions`", "When it succeeds."),
+        inert("backoffLimitPerIndex", COUNT, INDEXES, "Failures of each index before it is given up."),
+        inert("maxFailedIndexes", COUNT, INDEXES, "Failed indexes allowed."),
+        inert("successPolicy", Any, "a Job succeeds when all completions did", "When it succeeds."),
         inert(
             "podReplacementPolicy",
             Enum(&["TerminatingOrFailed", "Failed"]),

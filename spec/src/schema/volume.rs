@@ -85,6 +85,7 @@ static EMPTY_DIR: Type = Type {
     fields: &[
         field("medium", TEXT, "`Memory` for a file system in memory."),
         field("sizeLimit", Quantity, "Bytes at the most."),
+        super::inert("mode", Int(0, 0o1777), "the directory is open to all users of the pod", "Permissions."),
     ],
 };
 
@@ -160,7 +161,7 @@ static PROJECTION: Type = Type {
         field("downwardAPI", Obj(&PROJECTED_FACTS), "Facts of the pod."),
         rejected(
             "serviceAccountToken",
-            "there is no API server that would issue tokens",
+            "the volume type needs an API server that issues tokens",
             "remove it, or mount a token from a Secret",
             "A token for a cluster's API.",
         ),

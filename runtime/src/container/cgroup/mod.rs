@@ -263,6 +263,14 @@ pub fn attach(layout: &Layout, path: &str, pid: u32) -> Result<()> {
     Ok(())
 }
 
+/// Moves a process into a cgroup that exists.
+///
+/// # Errors
+/// It does not, or a refused write.
+pub fn enter(layout: &Layout, path: &str, pid: u32) -> Result<()> {
+    layout.roots().into_iter().try_for_each(|root| write(&below(root, path).join("cgroup.procs"), &pid.to_string()))
+}
+
 /// Every process in a cgroup and those below it.
 fn pids(dir: &Path) -> Vec<u32> {
     let own = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
@@ -288,8 +296,11 @@ pub fn kill_all(layout: &Layout, path: &str, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     let dirs = layout.dirs(path);
     let mut wait = Duration::from_micros(200);
-    loop {
+    let freezer = layout.v1_dir("freezer", path).map(|dir| dir.join("freezer.state"));
+    for round in 0_u32.. {
         let mut left = false;
+        // Whoever forks faster than it is killed is stopped first (version 1; `cgroup.kill` needs no help).
+        let frozen = round > 10 && freezer.as_ref().is_some_and(|file| fs::write(file, "FROZEN").is_ok());
         for dir in &dirs {
             // Not there on version 1 and before 5.14; the loop then does it.
             let killed_at_once = fs::write(dir.join("cgroup.kill"), "1").is_ok();
@@ -300,15 +311,24 @@ pub fn kill_all(layout: &Layout, path: &str, limit: Duration) -> Result<()> {
                 }
             }
         }
+        if frozen && let Some(file) = &freezer {
+            let _ = fs::write(file, "THAWED");
+        }
         if !left {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(CgroupError::NotEmpty(path.to_owned()));
+            break;
         }
         std::thread::sleep(wait);
         wait = (wait * 2).min(Duration::from_millis(20));
     }
+    Err(CgroupError::NotEmpty(path.to_owned()))
+}
+
+/// Whether a cgroup is another one or below it.
+fn is_in(own: &str, path: &str) -> bool {
+    own.strip_prefix(path.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Kills a process if it still is in the cgroup: the number may have been given to another one meanwhile.
@@ -316,7 +336,7 @@ fn kill_member(pid: u32, path: &str) {
     let Some(raw) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return };
     let Ok(handle) = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) else { return };
     let member = fs::read_to_string(format!("/proc/{pid}/cgroup"))
-        .is_ok_and(|text| text.lines().any(|line| line.splitn(3, ':').nth(2).is_some_and(|own| own.starts_with(path))));
+        .is_ok_and(|text| text.lines().any(|line| line.splitn(3, ':').nth(2).is_some_and(|own| is_in(own, path))));
     if member {
         let _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
     }

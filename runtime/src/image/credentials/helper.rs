@@ -78,3 +78,51 @@ async fn run(program: &str, server: &str) -> Result<Option<Login>, String> {
         _ => Login::Basic(answer.username, secret),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// What a helper with this script answers.
+    async fn check(script: &str, expected: &str) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("helper");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("the helper is written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("it may run");
+        // Another thread that forks just now holds the file open for writing for a moment (ETXTBSY).
+        let mut found = run(&path.display().to_string(), "r.io").await;
+        while matches!(&found, Err(reason) if reason.contains("busy")) {
+            found = run(&path.display().to_string(), "r.io").await;
+        }
+        let found = match found {
+            Ok(Some(Login::Basic(user, password))) => format!("{user}:{}", String::from_utf8_lossy(password.expose())),
+            Ok(Some(Login::Identity(_))) => "identity".to_owned(),
+            Ok(Some(Login::Bearer(_))) => "bearer".to_owned(),
+            Ok(None) => "none".to_owned(),
+            Err(reason) => reason,
+        };
+        assert!(found.contains(expected), "{script}: {found}");
+    }
+
+    #[tokio::test]
+    async fn helpers_are_spoken_to() {
+        for (script, expected) in [
+            (r#"read s; echo "{\"ServerURL\":\"$s\",\"Username\":\"$1@$s\",\"Secret\":\"p\"}""#, "get@r.io:p"),
+            (r#"echo '{"Username":"<token>","Secret":"t"}'"#, "identity"),
+            ("echo credentials not found in native keychain; exit 1", "none"),
+            (r"printf 'locked \033[31m'; exit 1", "locked [31m"),
+            ("echo '{}'", "its answer is not valid"),
+            ("exec yes", "signal: 13"),
+            ("kill -9 $$", "signal: 9"),
+        ] {
+            check(script, expected).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn names_with_paths_are_refused() {
+        assert!(get("../../bin/sh", "r.io").await.is_err());
+    }
+}

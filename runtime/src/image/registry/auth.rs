@@ -69,12 +69,20 @@ impl Logins {
         Self { secrets, key, state: tokio::sync::Mutex::new(None) }
     }
 
-    /// What is known to work, if anything.
-    pub(super) async fn current(&self, client: &Client) -> Option<Authorization> {
-        self.cached(client)
+    /// Whether there is a login at all.
+    pub(super) async fn any(&self, client: &Client, endpoint: &Endpoint) -> bool {
+        !self.find(&mut *self.state.lock().await, client, endpoint).await.logins.is_empty()
     }
 
-    fn cached(&self, client: &Client) -> Option<Authorization> {
+    async fn find<'a>(&self, state: &'a mut Option<Found>, client: &Client, endpoint: &Endpoint) -> &'a mut Found {
+        if state.is_none() {
+            *state = Some(client.files().find(&self.secrets, &endpoint.name, &endpoint.repository).await);
+        }
+        state.get_or_insert_default()
+    }
+
+    /// What is known to work, if anything.
+    pub(super) fn current(&self, client: &Client) -> Option<Authorization> {
         let tokens = client.tokens().0.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.get(&self.key).filter(|known| known.valid()).cloned()
     }
@@ -102,16 +110,12 @@ impl Logins {
         let mut state = self.state.lock().await;
         // Another request of this pull may have answered the same challenge while this one waited.
         if attempts == 0
-            && let Some(known) = self.cached(client)
+            && let Some(known) = self.current(client)
             && used.is_none_or(|used| used.header != known.header)
         {
             return Ok(known);
         }
-        if state.is_none() {
-            let endpoint = &session.endpoint;
-            *state = Some(client.files().find(&self.secrets, &endpoint.name, &endpoint.repository).await);
-        }
-        let found = state.get_or_insert_default();
+        let found = self.find(&mut state, client, &session.endpoint).await;
         let denied = |detail: String| RegistryError::Denied {
             host: session.endpoint.name.clone(),
             detail,

@@ -319,8 +319,9 @@ impl Session {
     ) -> Result<Reply, RegistryError> {
         let mut url = address;
         let mut redirects = 0;
-        let mut login = self.logins.current(&self.client).await;
+        let mut login = self.logins.current(&self.client);
         let mut attempts = 0;
+        let mut pinged = false;
         loop {
             let mut headers = headers.clone();
             let ours = same_origin(&url, &self.endpoint.base);
@@ -333,6 +334,18 @@ impl Session {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if ours => {
                     let answer = self.logins.answer(&self.client, self, response, login.as_ref(), attempts).await?;
                     login = Some(answer);
+                    attempts += 1;
+                }
+                // Registries with public parts hide the others from strangers; who has a login asks how to use it.
+                StatusCode::NOT_FOUND
+                    if ours && login.is_none() && !pinged && self.logins.any(&self.client, &self.endpoint).await =>
+                {
+                    pinged = true;
+                    let ping = self.client.send(&Method::GET, &self.endpoint.ping(), HeaderMap::new(), None).await?;
+                    if ping.status() != StatusCode::UNAUTHORIZED {
+                        return Ok(Reply { response, host });
+                    }
+                    login = Some(self.logins.answer(&self.client, self, ping, None, attempts).await?);
                     attempts += 1;
                 }
                 StatusCode::MOVED_PERMANENTLY

@@ -113,6 +113,13 @@ impl Endpoint {
         self.url("blobs", digest)
     }
 
+    /// Where a registry says whether it wants a login (OCI distribution specification, "Determining Support").
+    pub(crate) fn ping(&self) -> Url {
+        let mut url = self.base.clone();
+        url.set_path("/v2/");
+        url
+    }
+
     fn url(&self, kind: &str, name: &str) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("/v2/{}/{kind}/{name}", self.repository));

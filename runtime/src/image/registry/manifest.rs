@@ -416,3 +416,55 @@ impl Config {
 fn unreadable(what: &'static str, error: &serde_json::Error) -> ManifestError {
     ManifestError::Unreadable { what, reason: clean(&error.to_string(), 200) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pieces that hostile manifests are made of.
+    const WORDS: [&str; 26] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"schemaVersion\":2",
+        "\"mediaType\":",
+        "\"manifests\":[",
+        "\"layers\":[",
+        "\"config\":{",
+        "\"digest\":",
+        "\"size\":",
+        "-1",
+        "1e308",
+        "18446744073709551616",
+        "null",
+        "true",
+        "\"\"",
+        "\"sha256:00\"",
+        "\"platform\":{\"os\":\"linux\",\"architecture\":\"amd64\"}",
+        "\\u0000",
+        "\"",
+        "\"application/vnd.oci.image.manifest.v1+json\"",
+        "\"rootfs\":{\"diff_ids\":[",
+        "\"fsLayers\":[]",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(
+            picks in proptest::collection::vec(0..WORDS.len(), 0..40),
+            noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..8),
+        ) {
+            let mut bytes: Vec<u8> = picks.iter().flat_map(|pick| WORDS[*pick].bytes()).collect();
+            bytes.extend(noise);
+            let wanted = Platform::of_host();
+            let empty = Manifest { config: Descriptor { digest: Digest::of(b""), size: 0 }, layers: Vec::new() };
+            for kind in [None, Some(OCI_INDEX), Some(DOCKER_MANIFEST)] {
+                let _ = Document::read(&bytes, kind, &wanted);
+            }
+            let _ = Config::read(&bytes, &empty, Some(&wanted));
+        }
+    }
+}

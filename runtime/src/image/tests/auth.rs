@@ -244,27 +244,19 @@ async fn bad_challenges_and_token_services_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn helpers_are_asked() {
-    use std::os::unix::fs::PermissionsExt as _;
+async fn a_repository_that_is_hidden_from_strangers_is_asked_for_with_a_login() {
     let image = TestImage::usual();
     let served = image.clone();
-    let server = Server::start(move |request| match request.header("authorization") == basic("helped", "p") {
-        true => served.answer(request),
-        false => http(401, &[("www-authenticate", "Basic")], ""),
+    let server = Server::start(move |request| {
+        match (request.header("authorization") == basic("u", "p"), request.target.as_str()) {
+            (true, _) => served.answer(request),
+            (false, "/v2/") => http(401, &[("www-authenticate", "Basic")], ""),
+            (false, _) => http(404, &[], ""),
+        }
     });
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let helper = directory.path().join("docker-credential-mainstay-test");
-    let script = "#!/bin/sh\nread server\n[ \"$1\" = get ] && echo \"{\\\"ServerURL\\\":\\\"$server\\\",\\\"Username\\\":\\\"helped\\\",\\\"Secret\\\":\\\"p\\\"}\"\n";
-    std::fs::write(&helper, script).expect("the helper is written");
-    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).expect("it may run");
-    let path = directory.path().join("config.json");
-    let text = format!(
-        r#"{{"credHelpers":{{"{}":"{}/docker-credential-mainstay-test"}}}}"#,
-        server.address,
-        directory.path().display()
-    );
-    std::fs::write(&path, text).expect("the file is written");
-    let config = RegistryConfig { credential_files: Some(vec![path.clone()]), ..quick() };
-    let error = rig(config).refused(&reference(&server, "team/app"), &Vec::new()).await;
-    assert!(error.contains("the name of its credential helper is not valid"), "{error}");
+    let name = reference(&server, "team/app");
+    let secrets = vec![secret(&server.address.to_string(), "u", "p")];
+    assert_eq!(rig(quick()).pull(&name, &secrets).await.expect("it is pulled").digest, image.digest());
+    let error = rig(quick()).refused(&name, &Vec::new()).await;
+    assert!(error.contains("image not found"), "{error}");
 }

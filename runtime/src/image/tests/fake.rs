@@ -1,7 +1,7 @@
 //! A registry on loopback that can be told to misbehave, and an image for it to serve.
 
 use std::collections::HashMap;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -84,6 +84,14 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(None, handler)
+    }
+
+    /// With TLS.
+    pub(super) fn start_with(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let handler: Arc<Handler> = Arc::new(handler);
@@ -100,7 +108,15 @@ impl Server {
                 let stream = Arc::new(stream);
                 open.lock().expect("the list").push(Arc::downgrade(&stream));
                 let (handler, log, stop) = (Arc::clone(&handler), Arc::clone(&log), Arc::clone(&stop));
-                std::thread::spawn(move || serve(&stream, &*handler, &log, &stop));
+                let tls = tls.clone();
+                std::thread::spawn(move || match tls {
+                    None => serve(&stream, &mut &*stream, &*handler, &log, &stop),
+                    Some(config) => {
+                        let mut session = rustls::ServerConnection::new(config).expect("a TLS session");
+                        let mut socket = &*stream;
+                        serve(&stream, &mut rustls::Stream::new(&mut session, &mut socket), &*handler, &log, &stop);
+                    }
+                });
             }
         });
         Self { address, log, stop, open }
@@ -126,8 +142,12 @@ impl Drop for Server {
     }
 }
 
-fn serve(mut stream: &TcpStream, handler: &Handler, log: &Mutex<Vec<Request>>, stop: &AtomicBool) {
-    let _ = stream.set_nodelay(true);
+/// What a connection is read from and written to.
+trait Wire: std::io::Read + std::io::Write {}
+impl<T: std::io::Read + std::io::Write> Wire for T {}
+
+fn serve(socket: &TcpStream, stream: &mut dyn Wire, handler: &Handler, log: &Mutex<Vec<Request>>, stop: &AtomicBool) {
+    let _ = socket.set_nodelay(true);
     while let Some(mut request) = read_request(stream) {
         {
             let mut log = log.lock().expect("the log");
@@ -171,12 +191,12 @@ fn serve(mut stream: &TcpStream, handler: &Handler, log: &Mutex<Vec<Request>>, s
                     return;
                 }
                 Step::Close => {
-                    let _ = stream.shutdown(Shutdown::Both);
+                    let _ = socket.shutdown(Shutdown::Both);
                     return;
                 }
                 Step::Reset => {
                     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-                    let _ = nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::Linger, &linger);
+                    let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::Linger, &linger);
                     return;
                 }
             }
@@ -184,7 +204,7 @@ fn serve(mut stream: &TcpStream, handler: &Handler, log: &Mutex<Vec<Request>>, s
     }
 }
 
-fn read_request(mut stream: &TcpStream) -> Option<Request> {
+fn read_request(stream: &mut dyn Wire) -> Option<Request> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -192,6 +212,11 @@ fn read_request(mut stream: &TcpStream) -> Option<Request> {
             return None;
         }
         head.push(byte[0]);
+        // A TLS handshake: web servers say so in plain text.
+        if head == [0x16] {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+            return None;
+        }
     }
     let text = String::from_utf8_lossy(&head).into_owned();
     let mut lines = text.lines();

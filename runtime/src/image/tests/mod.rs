@@ -4,6 +4,7 @@ mod auth;
 mod bad;
 mod fake;
 mod good;
+mod tls;
 
 use std::time::Duration;
 

@@ -1,0 +1,106 @@
+//! Manifests read without an agent, for `validate` and `plan`: the same listing, parser and rules as the agent's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use spec::codes;
+use spec::diagnostic::Diagnostic;
+use spec::manifest::{AssembleOptions, Missing, ParseOptions, assemble, parse_file};
+use spec::secret::MacKey;
+use spec::workload::Desired;
+
+use super::output::CliError;
+use crate::discover::{self, FoundFile, SourceError};
+
+/// Everything that some paths hold.
+#[derive(Default)]
+pub(super) struct Manifests {
+    /// The desired state without what is broken.
+    pub(super) desired: Desired,
+    /// What is wrong or odd, in order of files.
+    pub(super) diagnostics: Vec<Diagnostic>,
+    /// Texts of the files, by name as in the findings.
+    pub(super) texts: BTreeMap<String, String>,
+    /// Files that hold manifests.
+    pub(super) files: usize,
+    /// Objects in them that are without errors.
+    pub(super) objects: usize,
+}
+
+impl Manifests {
+    /// Reads all paths. What cannot be listed is an error of the command; what is wrong in a file is a finding.
+    pub(super) fn read(paths: &[PathBuf], missing: Missing, mac_key: &MacKey) -> Result<Self, CliError> {
+        let mut found = Vec::new();
+        let mut seen = BTreeSet::new();
+        for path in paths {
+            for file in list(path)? {
+                // Two paths may name the same file.
+                let real = std::fs::canonicalize(&file.path).unwrap_or_else(|_| file.path.clone());
+                if seen.insert(real) {
+                    found.push(file);
+                }
+            }
+        }
+        let mut all = Self::default();
+        let mut parsed = Vec::new();
+        for FoundFile { path, result } in found {
+            let name = path.display().to_string();
+            match result {
+                Ok(bytes) => {
+                    let objects = parse_file(&name, &bytes, &ParseOptions::default());
+                    all.texts.insert(name, String::from_utf8_lossy(&bytes).into_owned());
+                    all.files += usize::from(!objects.not_a_manifest);
+                    all.objects += objects.objects.len();
+                    all.diagnostics.extend(objects.diagnostics.iter().cloned());
+                    parsed.push(objects);
+                }
+                Err(error) => {
+                    let mut message = error.to_string();
+                    if let Some(cause) = std::error::Error::source(&error) {
+                        message.push_str(&format!(": {cause}"));
+                    }
+                    all.diagnostics.push(Diagnostic::error(codes::UNREADABLE, &name, None, message));
+                }
+            }
+        }
+        let assembly = assemble(&parsed, &AssembleOptions { mac_key, node_labels: None, missing });
+        all.desired = assembly.desired;
+        all.diagnostics.extend(assembly.diagnostics);
+        let place = |d: &Diagnostic| (d.file.clone(), d.span.map_or(0, |span| span.start));
+        all.diagnostics.sort_by_key(place);
+        Ok(all)
+    }
+
+    pub(super) fn errors(&self) -> usize {
+        self.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count()
+    }
+
+    /// The findings with their lines.
+    pub(super) fn rendered(&self, color: bool) -> String {
+        spec::render::render(&self.diagnostics, |file| self.texts.get(file).map(String::as_str), color)
+    }
+}
+
+/// The files of one path; `-` is what comes on stdin.
+fn list(path: &Path) -> Result<Vec<FoundFile>, CliError> {
+    if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().lock().take(discover::MAX_BYTES + 1).read_to_end(&mut bytes);
+        read.map_err(|error| CliError::new("cannot read stdin").cause(error))?;
+        return Ok(vec![FoundFile { path: "<stdin>".into(), result: Ok(bytes) }]);
+    }
+    match discover::discover(path) {
+        Ok(listing) => Ok(listing.files),
+        Err(error) => {
+            let told = CliError::of(&error);
+            Err(match error {
+                SourceError::Missing(_) => told.hint("give a file or a directory that exists"),
+                SourceError::Directory { .. }
+                | SourceError::Ignore { .. }
+                | SourceError::TooMany(_)
+                | SourceError::Restless(_) => told,
+            })
+        }
+    }
+}
