@@ -19,7 +19,5 @@ pub mod load;
 pub mod overlay;
 pub mod quickstart;
 pub mod save;
-pub mod store;
 mod tarball;
-pub mod unpack;
 pub mod verify;
