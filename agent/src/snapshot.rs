@@ -232,6 +232,7 @@ pub fn sentence(step: &Step) -> String {
             let ports: Vec<String> = ports.keys().map(ToString::to_string).collect();
             if ports.is_empty() { "publish no ports".to_owned() } else { format!("publish {}", ports.join(", ")) }
         }
+        Action::SetNames { names } => format!("tell {} pods the names of others", names.len()),
         Action::UpdateFiles { pod, .. } => format!("update files of pod {}", pod.record.name),
     };
     let why = match &step.reason {

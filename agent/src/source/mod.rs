@@ -143,9 +143,9 @@ impl Sources {
             let (mut projects, rest) = find_projects(listing.files.iter().map(|file| file.path.as_path()));
             if rest.as_slice() == [root.clone()]
                 && listing.files.iter().any(|file| {
-                    file.result.as_ref().is_ok_and(|bytes| {
-                        parse_file(&root.to_string_lossy(), bytes, &ParseOptions::default()).compose
-                    })
+                    file.result
+                        .as_ref()
+                        .is_ok_and(|bytes| parse_file(&root.to_string_lossy(), bytes, &ParseOptions::default()).compose)
                 })
             {
                 let dir = root.parent().map(std::path::Path::to_owned).unwrap_or_default();
