@@ -413,7 +413,11 @@ static GPU: Object = object(&[
 ]);
 
 static RESTART_POLICY: Object = object(&[
-    f("condition", Enum(&["none", "on-failure", "any"]), "When a container that ended is started again."),
+    f(
+        "condition",
+        Enum(&["none", "no", "on-failure", "unless-stopped", "any", "always"]),
+        "When a container that ended is started again.",
+    ),
     f("delay", Duration, "Wait before a restart."),
     f("max_attempts", Int, "Restarts at the most."),
     f("window", Duration, "A run of this length starts the count afresh."),

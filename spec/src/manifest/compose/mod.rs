@@ -8,6 +8,7 @@
 mod check;
 pub mod convert;
 mod dotenv;
+pub mod explain;
 pub mod fields;
 mod lower;
 mod merge;
