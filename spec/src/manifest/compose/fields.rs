@@ -119,8 +119,9 @@ const fn strict(fields: &'static [Field]) -> Object {
 }
 
 const STRINGS: Shape = Unique(&Str);
-const STR_OR_LIST: Shape = OneOf(&[Str, STRINGS]);
-const PAIRS: Shape = OneOf(&[Map(&Scalar), STRINGS]);
+// Lists that are merged by a key have lost their duplicates before the check.
+const STR_OR_LIST: Shape = OneOf(&[Str, List(&Str)]);
+const PAIRS: Shape = OneOf(&[Map(&Scalar), List(&Str)]);
 const COMMAND: Shape = OneOf(&[Null, Str, List(&Str)]);
 const HOSTS: Shape = OneOf(&[Map(&OneOf(&[Str, List(&Str)])), STRINGS]);
 
