@@ -14,4 +14,10 @@ pub mod unpack;
 #[cfg(test)]
 mod tests;
 
+pub mod gc;
 pub mod load;
+pub mod overlay;
+pub mod quickstart;
+pub mod save;
+mod tarball;
+pub mod verify;
