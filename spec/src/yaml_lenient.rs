@@ -80,12 +80,8 @@ impl<'t> Lenient<'t> {
                     line += 1;
                     lines.insert(line);
                 }
-                '\\' if quote == '"' => {
-                    if chars.next() == Some('\n') {
-                        line += 1;
-                        lines.insert(line);
-                    }
-                }
+                '\\' if quote == '"' && chars.peek() == Some(&'"') => drop(chars.next()),
+                '\\' if quote == '"' && chars.peek() == Some(&'\\') => drop(chars.next()),
                 // Two single quotes are one in the text.
                 '\'' if quote == '\'' && chars.peek() == Some(&'\'') => drop(chars.next()),
                 c if c == quote => break,
