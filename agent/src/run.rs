@@ -148,7 +148,7 @@ fn host_address() -> Option<String> {
 pub async fn run(settings: Settings) -> Result<u8, RunError> {
     let clock: SharedClock = Arc::new(HostClock);
     let runtime = Arc::new(Embedded::open(options(&settings, true)?)?);
-    builtin(&runtime, &settings).await?;
+    builtin(&runtime).await?;
     let metrics = Metrics::new();
     let journal = Journal::open(&settings.events_dir(), Some(metrics.clone()))?;
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
@@ -199,10 +199,10 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
 }
 
 /// Puts the image that the quick start uses into the store.
-async fn builtin(runtime: &Arc<Embedded>, _settings: &Settings) -> Result<(), RunError> {
+async fn builtin(runtime: &Arc<Embedded>) -> Result<(), RunError> {
     let store = runtime.store().clone();
-    let _ = tokio::task::spawn_blocking(move || store.root().to_owned()).await;
-    Ok(())
+    let made = tokio::task::spawn_blocking(move || runtime::image::quickstart::ensure_quickstart(&store).map(drop));
+    made.await.map_or(Ok(()), |made| made.map_err(RunError::Builtin))
 }
 
 fn announce(settings: &Settings, server: &Server) {

@@ -201,6 +201,13 @@ impl fmt::Debug for ImageRef {
     }
 }
 
+impl std::str::FromStr for ImageRef {
+    type Err = InvalidImageRef;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
 impl Serialize for ImageRef {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

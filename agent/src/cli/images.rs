@@ -34,7 +34,7 @@ fn told(error: &StoreError) -> CliError {
 }
 
 pub(super) fn reference(text: &str) -> Result<ImageRef, CliError> {
-    text.parse().map_err(|error| CliError::of(&error).hint("write it as [registry/]name[:tag][@digest]"))
+    ImageRef::parse(text).map_err(|error| CliError::of(&error).hint("write it as [registry/]name[:tag][@digest]"))
 }
 
 /// What can be chosen for a pull.
@@ -85,9 +85,7 @@ pub(super) fn load_images(settings: &Settings, path: &Path, io: &mut Io<'_>) -> 
     }
     let name = |reference: &Option<ImageRef>| reference.as_ref().map(ToString::to_string);
     if io.json {
-        let one = |(reference, image): &(Option<ImageRef>, runtime::image::store::Image)| {
-            json!({ "reference": name(reference), "digest": image.digest.to_string(), "size": image.size })
-        };
+        let one = |(reference, image): &(Option<ImageRef>, runtime::image::store::Image)| json!({ "reference": name(reference), "digest": image.digest.to_string(), "size": image.size });
         io.json(&loaded.iter().map(one).collect::<Vec<_>>())?;
         return Ok(0);
     }
@@ -100,7 +98,9 @@ pub(super) fn load_images(settings: &Settings, path: &Path, io: &mut Io<'_>) -> 
 
 pub(super) fn images(settings: &Settings, io: &mut Io<'_>) -> Outcome {
     let mut images = store(settings)?.images().map_err(|error| Failed::from(told(&error)))?;
-    images.sort_by(|a, b| (a.references.is_empty(), &a.references, a.digest).cmp(&(b.references.is_empty(), &b.references, b.digest)));
+    images.sort_by(|a, b| {
+        (a.references.is_empty(), &a.references, a.digest).cmp(&(b.references.is_empty(), &b.references, b.digest))
+    });
     if io.json {
         let one = |image: &ImageRecord| {
             json!({

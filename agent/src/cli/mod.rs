@@ -106,7 +106,7 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         Command::Plan { paths } if paths.is_empty() => control::plan(&client(common, io)?, io),
         Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
         Command::Explain { field } => explain::explain(field.as_deref(), io),
-        Command::Down { yes } => control::down(&client(common, io)?, yes, io),
+        Command::Down { yes } => control::down(&settings(common, io)?, yes, io),
         Command::Retry { name } => control::retry(&client(common, io)?, &name, io),
         Command::Approve { id } => control::approve(&client(common, io)?, &id, io),
         Command::Exec { stdin, tty, user, workdir, env, privileged, name, command } => {

@@ -14,7 +14,8 @@ pub(super) fn schema(kind: Option<&str>, io: &mut Io<'_>) -> Outcome {
         Some(name) => {
             let found = KINDS.iter().find(|object| object.kind.eq_ignore_ascii_case(name));
             let close = crate::config::nearest(name, KINDS.iter().map(|object| object.kind));
-            let hint = close.map_or("`mainstay explain` lists all kinds".to_owned(), |c| format!("did you mean `{c}`?"));
+            let hint =
+                close.map_or("`mainstay explain` lists all kinds".to_owned(), |c| format!("did you mean `{c}`?"));
             vec![found.ok_or_else(|| CliError::new(format!("there is no kind `{name}`")).hint(hint))?]
         }
     };
@@ -152,7 +153,7 @@ mod tests {
         let container = &schema["$defs"]["Container"];
         assert_eq!(container["additionalProperties"], false);
         assert!(container["required"].as_array().is_some_and(|names| names.contains(&json!("name"))), "{container}");
-        assert_eq!(schema["required"].as_array().map(Vec::len), Some(3), "{}", schema["required"]);
+        assert_eq!(schema["required"].as_array().map(Vec::len), Some(4), "{}", schema["required"]);
         let limits = &schema["$defs"]["ResourceRequirements"]["properties"]["claims"];
         assert!(limits["not"].is_object(), "{limits}");
     }

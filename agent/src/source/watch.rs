@@ -14,6 +14,9 @@ use crate::reconciler::Reading;
 /// which is what is waited for; the rest is for changes of several files at once.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
+/// How often a root that is not there is looked for.
+const MISSING_ROOT: Duration = Duration::from_secs(1);
+
 /// Silence after a write that was not followed by a close.
 const UNFINISHED: Duration = Duration::from_millis(500);
 
@@ -59,7 +62,9 @@ pub fn watch(
             {
                 return;
             }
-            if !wait(&nudges, resync) {
+            // A root that is missing has nothing to watch: it is looked for.
+            let limit = if watcher.all_watched() { resync } else { resync.min(MISSING_ROOT) };
+            if !wait(&nudges, limit) {
                 return;
             }
         }
@@ -115,6 +120,10 @@ impl Watches {
             .inspect_err(|error| tracing::warn!(%error, "no inotify: sources are read by the timer only"))
             .ok();
         Self { roots, watcher, watched: Vec::new() }
+    }
+
+    fn all_watched(&self) -> bool {
+        self.watcher.is_none() || self.roots.iter().all(|root| self.watched.contains(root))
     }
 
     /// Watches roots that were not there before, and those that were replaced.

@@ -3,35 +3,37 @@
 //! Glue between images, containers, networks and volumes, and the only writer of pod records. Every call does its
 //! work on blocking threads; the kernel and the records are the only state, so a new agent finds everything again.
 
+mod calls;
 mod config;
+mod etc;
 mod layout;
 mod records;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use spec::image_ref::ImageRef;
 use spec::observed::{
     Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid, PortKey, PortTarget,
 };
-use spec::pod::{PullPolicy, VolumeSource};
+use spec::pod::PullPolicy;
 use tokio::sync::mpsc;
 
 use crate::api::{
-    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PortFault,
-    PullCredentials, PullProgress, Result, Runtime, RuntimeError, RuntimeEvent,
+    ContainerStart, FailureClass, FileSet, ImageInfo, PortFault, PullCredentials, PullProgress, Result, RuntimeError,
+    RuntimeEvent,
 };
-use crate::container::{self, ContainerError, Mount, MountKind, ShimClient, cgroup};
-use crate::exec;
+use crate::container::{self, ContainerError, ShimClient, cgroup};
 use crate::image::pull::Puller;
 use crate::image::registry::RegistryConfig;
-use crate::image::store::{Image, Store};
+use crate::image::store::Store;
 use crate::network::{self, Network, NetworkConfig};
-use crate::volume::{self, PreparedVolume, VolumeDirs};
+use crate::volume::{self};
 
 pub use layout::Layout;
 
@@ -100,6 +102,8 @@ struct Inner {
     listener: Mutex<Option<mpsc::UnboundedReceiver<RuntimeEvent>>>,
     /// Attempts whose shim is watched. Guards a set for the length of one look.
     watched: Mutex<std::collections::BTreeSet<(PodUid, String, u32)>>,
+    /// Somebody else may have changed rules or bridges since they were looked at.
+    network_suspect: AtomicBool,
     /// Keep the directories ours; released by the kernel when the process ends.
     _locks: Vec<nix::fcntl::Flock<File>>,
 }
@@ -149,6 +153,7 @@ impl Embedded {
             hints,
             listener,
             watched: Mutex::default(),
+            network_suspect: AtomicBool::new(true),
             _locks: locks,
         })))
     }
@@ -191,6 +196,32 @@ impl Embedded {
         match tokio::task::spawn_blocking(move || work(&inner)).await {
             Ok(result) => result,
             Err(error) => Err(failure("finish a task", FailureClass::Transient, error)),
+        }
+    }
+
+    /// Tells the loop when somebody else changes rules or bridges. Blocks nobody: a thread waits for the kernel.
+    fn watch_network(&self) {
+        let (inner, hints) = (Arc::downgrade(&self.0), self.0.hints.clone());
+        let suspect = move |inner: &std::sync::Weak<Inner>| {
+            inner.upgrade().is_some_and(|inner| {
+                inner.network_suspect.store(true, Ordering::Release);
+                hints.send(RuntimeEvent::NetworkChanged).is_ok()
+            })
+        };
+        let wait = move || {
+            let changes = inner.upgrade().map(|inner| inner.network.watch());
+            let mut changes = match changes {
+                Some(Ok(changes)) => changes,
+                Some(Err(error)) => {
+                    tracing::warn!(error = report(&error), "changes of the network are seen at the next resync only");
+                    return;
+                }
+                None => return,
+            };
+            while changes.blocking_next().is_some() && suspect(&inner) {}
+        };
+        if let Err(error) = std::thread::Builder::new().name("network".to_owned()).spawn(wait) {
+            tracing::warn!(%error, "changes of the network are seen at the next resync only");
         }
     }
 
@@ -267,11 +298,9 @@ impl Inner {
             }
         }
         let pinned = self.layout().namespaces(&uid);
-        let sandbox = if record.spec.host_network {
-            self.layout().pod_run(&uid).join("ready").exists()
-        } else {
-            network::is_pinned(&pinned.join("net"))
-        };
+        // The mark is made last: a pod that was made halfway is made again.
+        let sandbox = self.layout().pod_run(&uid).join("ready").exists()
+            && (record.spec.host_network || network::is_pinned(&pinned.join("net")));
         // Networks are listed by name; the first the pod names is the one it is known by.
         let all = self.network.addresses(&uid);
         let first = record.spec.networks.first().and_then(|attachment| all.get(&attachment.network));
@@ -319,100 +348,6 @@ impl Inner {
         self.prepare_volumes(record, files)?;
         std::fs::write(pod_run.join("ready"), b"").map_err(|error| transient(&operation)(error.into()))?;
         Ok(addresses)
-    }
-
-    /// /etc/hosts, /etc/resolv.conf and /etc/hostname of a pod.
-    fn write_etc(&self, record: &PodRecord, hostname: &str, addresses: Addresses) -> std::io::Result<()> {
-        let spec = &record.spec;
-        let dir = self.layout().pod_run(&record.uid);
-        let fqdn = spec
-            .subdomain
-            .as_ref()
-            .map(|subdomain| format!("{hostname}.{subdomain}.{}.svc.cluster.local", record.workload.namespace));
-        let gateway = self.network.gateway(spec.networks.first().map(|n| n.network.as_str())).unwrap_or_default();
-        let hosts = network::hosts::HostsFile {
-            addresses,
-            hostname,
-            fqdn: fqdn.as_deref(),
-            aliases: &spec.host_aliases,
-            gateway,
-            neighbours: &[],
-        };
-        let hosts = if spec.host_network {
-            let mut own = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-            own.push_str(&network::hosts::render_aliases(&spec.host_aliases, gateway));
-            own
-        } else {
-            hosts.render()
-        };
-        std::fs::write(dir.join("hosts"), hosts)?;
-        let host = network::hosts::host_resolver(spec.host_network)?;
-        std::fs::write(dir.join("resolv.conf"), network::hosts::pod_resolver(&host, &spec.dns).render())?;
-        std::fs::write(dir.join("hostname"), network::hosts::render_hostname(hostname))
-    }
-
-    fn dirs(&self) -> VolumeDirs {
-        VolumeDirs { data: self.layout().data.clone(), run: self.layout().run.clone() }
-    }
-
-    /// Makes all volumes of a pod ready, those of images included. Repeating it mends what is missing.
-    fn prepare_volumes(
-        &self,
-        record: &PodRecord,
-        files: &BTreeMap<String, FileSet>,
-    ) -> Result<BTreeMap<String, PreparedVolume>> {
-        let operation = format!("prepare the volumes of pod `{}`", record.name);
-        let mut prepared =
-            volume::prepare(record, files, &self.dirs()).map_err(|error| transient(&operation)(error.into()))?;
-        for volume in &record.spec.volumes {
-            let VolumeSource::Image { image, .. } = &volume.source else { continue };
-            let image = match self.store.image(image) {
-                Ok(Some(image)) => image,
-                Ok(None) => {
-                    let why = format!("image `{image}` of volume `{}` is not in the store", volume.name);
-                    return Err(failure(operation, FailureClass::Transient, why));
-                }
-                Err(error) => return Err(transient(&operation)(error.into())),
-            };
-            let target = self.layout().pod_run(&record.uid).join("volumes").join(&volume.name);
-            let source = image_root(&image, &target).map_err(|error| transient(&operation)(error.into()))?;
-            let ready = PreparedVolume { source, read_only: true, size_limit: None, named: None };
-            prepared.insert(volume.name.clone(), ready);
-        }
-        Ok(prepared)
-    }
-
-    fn volume_mounts(&self, start: &ContainerStart, image: &Image) -> Result<Vec<Mount>> {
-        let (record, container) = (&start.pod, &start.container);
-        let operation = format!("mount the volumes of container `{}`", container.name);
-        let prepared = self.prepare_volumes(record, &start.files)?;
-        let mut mounts = Vec::new();
-        for (index, mount) in container.mounts.iter().enumerate() {
-            if let Some(name) = prepared.get(&mount.volume).and_then(|volume| volume.named.as_ref())
-                && mount.copy_up
-            {
-                let place = self.layout().pod_run(&record.uid).join("image");
-                let root = image_root(image, &place).map_err(|error| transient(&operation)(error.into()))?;
-                let copied = volume::copy_up(&self.layout().data, name, &root, &mount.path);
-                // A mount that is left is found and removed with the pod.
-                let _ = nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH);
-                copied.map_err(|error| transient(&operation)(error.into()))?;
-            }
-            let sub_path = mount.sub_path.as_deref();
-            let source =
-                volume::source_for(&record.uid, &container.name, index, mount, sub_path, &prepared, &self.dirs())
-                    .map_err(|error| transient(&operation)(error.into()))?;
-            let read_only = mount.read_only || prepared.get(&mount.volume).is_some_and(|volume| volume.read_only);
-            mounts.push(Mount {
-                source,
-                target: PathBuf::from(&mount.path),
-                kind: MountKind::Bind,
-                read_only,
-                recursive_read_only: mount.recursive_read_only,
-                propagation: mount.propagation,
-            });
-        }
-        Ok(mounts)
     }
 
     fn start(&self, start: &ContainerStart) -> Result<ContainerFacts> {
@@ -581,6 +516,10 @@ impl Inner {
         }
         note(volume::remove_pod_volumes(uid, &self.dirs()).map_err(|error| report(&error)));
         note(self.network.detach(uid).map_err(|error| report(&error)));
+        for attachment in record.iter().flat_map(|record| &record.spec.networks) {
+            // The last pod of a network takes it along; with others on it this is refused, as it should be.
+            drop(self.network.remove_network(&attachment.network));
+        }
         note(network::remove_namespaces(&layout.namespaces(uid)).map_err(|error| report(&error)));
         note(remove_cgroup(&layout.pod_cgroup(uid)));
         for dir in [layout.pod_run(uid), layout.pod(uid)] {
@@ -594,6 +533,19 @@ impl Inner {
         if errors.is_empty() { Ok(()) } else { Err(failure(operation, FailureClass::Transient, errors.join("; "))) }
     }
 
+    /// Publishes ports, after mending bridges and rules that are not as they should be.
+    fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
+        let failed = |error: network::NetworkError| transient("publish ports")(error.into());
+        if self.network_suspect.swap(false, Ordering::AcqRel) && !ports.is_empty() {
+            let state = self.network.check().map_err(failed)?;
+            if !state.is_whole() {
+                self.network.repair().map_err(failed)?;
+            }
+        }
+        let faults = self.network.publish(ports).map_err(failed)?;
+        Ok(faults.into_iter().map(|fault| PortFault { key: fault.key().clone(), message: fault.to_string() }).collect())
+    }
+
     fn teardown(&self) -> Result<()> {
         let mut errors: Vec<String> = Vec::new();
         errors.extend(self.network.teardown().err().map(|error| report(&error)));
@@ -605,22 +557,6 @@ impl Inner {
             Err(failure("remove what pods shared", FailureClass::Transient, errors.join("; ")))
         }
     }
-}
-
-/// Where the files of an image are together, read-only: its one layer, or all of them mounted at `place`.
-fn image_root(image: &Image, place: &Path) -> std::io::Result<PathBuf> {
-    if let [only] = image.layers.as_slice() {
-        return Ok(only.clone());
-    }
-    std::fs::create_dir_all(place)?;
-    let lowers: Vec<String> = image.layers.iter().rev().map(|layer| layer.display().to_string()).collect();
-    let options = format!("ro,lowerdir={}", lowers.join(":"));
-    let mounted = std::fs::read_dir(place)?.next().is_some();
-    if !mounted {
-        let flags = nix::mount::MsFlags::MS_RDONLY;
-        nix::mount::mount(Some("overlay"), place, Some("overlay"), flags, Some(options.as_str()))?;
-    }
-    Ok(place.to_owned())
 }
 
 fn remove_cgroup(path: &str) -> std::result::Result<(), String> {
@@ -638,174 +574,4 @@ fn report(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-#[async_trait]
-impl Runtime for Embedded {
-    async fn list(&self) -> Result<Vec<PodFacts>> {
-        let pods = self
-            .blocking(|inner| {
-                let (found, damaged) = records::pods(inner.layout());
-                for (uid, error) in damaged {
-                    // A pod without a readable record cannot be kept going: what is left of it is removed.
-                    let error = error.map(|error| report(&error)).unwrap_or_default();
-                    tracing::warn!(pod = %uid, error, "pod without a record removed");
-                    inner.remove_pod(&uid)?;
-                }
-                found.into_iter().map(|record| inner.facts(record)).collect::<Result<Vec<_>>>()
-            })
-            .await?;
-        for pod in &pods {
-            for (name, facts) in pod.containers.iter().filter(|(_, facts)| facts.is_running()) {
-                self.watch(&pod.record.uid, name, facts.attempt);
-            }
-        }
-        Ok(pods)
-    }
-
-    async fn inspect(&self, pod: &PodUid) -> Result<Option<PodFacts>> {
-        let pod = pod.clone();
-        self.blocking(move |inner| {
-            let path = inner.layout().pod(&pod).join("pod.json");
-            let record = records::read::<PodRecord>(&path)
-                .map_err(|error| transient(format!("inspect pod {pod}"))(error.into()))?;
-            record.map(|record| inner.facts(record)).transpose()
-        })
-        .await
-    }
-
-    fn events(&self) -> mpsc::UnboundedReceiver<RuntimeEvent> {
-        let taken = self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
-        taken.unwrap_or_else(|| mpsc::unbounded_channel().1)
-    }
-
-    async fn image(&self, reference: &ImageRef) -> Result<Option<ImageInfo>> {
-        let reference = reference.clone();
-        self.blocking(move |inner| {
-            let image = inner
-                .store
-                .image(&reference)
-                .map_err(|error| transient(format!("look image `{reference}` up"))(error.into()))?;
-            Ok(image.map(|image| ImageInfo { digest: image.digest, size: image.size, reference }))
-        })
-        .await
-    }
-
-    async fn pull(&self, reference: &ImageRef, policy: PullPolicy, credentials: &PullCredentials) -> Result<ImageInfo> {
-        self.pull_with_progress(reference, policy, credentials, None).await
-    }
-
-    async fn create_pod(&self, record: Arc<PodRecord>, files: BTreeMap<String, FileSet>) -> Result<Addresses> {
-        self.blocking(move |inner| inner.create_pod(&record, &files)).await
-    }
-
-    async fn start_container(&self, start: ContainerStart) -> Result<ContainerFacts> {
-        let (uid, name) = (start.pod.uid.clone(), start.container.name.clone());
-        let facts = self.blocking(move |inner| inner.start(&start)).await?;
-        if facts.is_running() {
-            self.watch(&uid, &name, facts.attempt);
-        }
-        Ok(facts)
-    }
-
-    async fn signal_container(&self, pod: &PodUid, container: &str, signal: i32) -> Result<()> {
-        let (pod, container) = (pod.clone(), container.to_owned());
-        self.blocking(move |inner| {
-            let operation = format!("signal container `{container}`");
-            let attempt = inner.running(&pod, &container)?;
-            ShimClient::connect(&attempt.run)
-                .and_then(|mut client| client.signal(signal))
-                .map_err(|error| transient(&operation)(error.into()))
-        })
-        .await
-    }
-
-    async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration) -> Result<()> {
-        let (pod, container) = (pod.clone(), container.to_owned());
-        self.blocking(move |inner| inner.stop(&pod, &container, grace)).await
-    }
-
-    async fn exec(&self, pod: &PodUid, container: &str, command: &[String], timeout: Duration) -> Result<ExecResult> {
-        let (pod, container, command) = (pod.clone(), container.to_owned(), command.to_vec());
-        self.blocking(move |inner| {
-            let operation = format!("run a command in container `{container}`");
-            let dir = inner.running(&pod, &container)?.run;
-            let request = exec::ExecRequest { args: command, ..exec::ExecRequest::default() };
-            let captured = exec::capture(&dir, &request, EXEC_OUTPUT, timeout, &inner.self_exe)
-                .map_err(|error| transient(&operation)(error.into()))?;
-            match captured.code {
-                Some(code) => Ok(ExecResult { code, output: captured.output }),
-                None => Err(failure(operation, FailureClass::Transient, format!("no end within {timeout:?}"))),
-            }
-        })
-        .await
-    }
-
-    async fn remove_pod(&self, pod: &PodUid) -> Result<()> {
-        let pod = pod.clone();
-        self.blocking(move |inner| inner.remove_pod(&pod)).await
-    }
-
-    async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
-        let ports = ports.clone();
-        self.blocking(move |inner| {
-            let faults = inner.network.publish(&ports).map_err(|error| transient("publish ports")(error.into()))?;
-            Ok(faults
-                .into_iter()
-                .map(|fault| PortFault { key: fault.key().clone(), message: fault.to_string() })
-                .collect())
-        })
-        .await
-    }
-
-    async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()> {
-        let pod = pod.clone();
-        self.blocking(move |inner| {
-            let operation = format!("update the files of pod {pod}");
-            let record = records::read::<PodRecord>(&inner.layout().pod(&pod).join("pod.json"))
-                .map_err(|error| transient(&operation)(error.into()))?;
-            let Some(record) = record else { return Ok(()) };
-            volume::update_files(&record, &files, &inner.dirs())
-                .map(drop)
-                .map_err(|error| transient(&operation)(error.into()))
-        })
-        .await
-    }
-
-    async fn teardown(&self) -> Result<()> {
-        self.blocking(Inner::teardown).await
-    }
-
-    async fn stats(&self, pod: &PodUid, container: &str) -> Result<ContainerStats> {
-        let (pod, container) = (pod.clone(), container.to_owned());
-        self.blocking(move |inner| {
-            let operation = format!("read the cgroup of container `{container}`");
-            let attempts = layout::attempts(&inner.layout().container(&pod, &container));
-            let Some(number) = attempts.last() else {
-                return Err(failure(operation, FailureClass::Permanent, "it never ran"));
-            };
-            let attempt = inner.layout().attempt(&pod, &container, *number);
-            let layout = cgroup::Layout::detect().map_err(|error| transient(&operation)(error.into()))?;
-            cgroup::stats(&layout, &attempt.cgroup).map_err(|error| transient(&operation)(error.into()))
-        })
-        .await
-    }
-
-    async fn network_stats(&self, pod: &PodUid) -> Result<Option<NetworkStats>> {
-        let pod = pod.clone();
-        self.blocking(move |inner| {
-            inner.network.stats(&pod).map_err(|error| transient("read interface counters")(error.into()))
-        })
-        .await
-    }
-
-    fn log_files(&self, pod: &PodUid, container: &str) -> Vec<PathBuf> {
-        let layout = self.layout();
-        let Some(number) = layout::attempts(&layout.container(pod, container)).last().copied() else {
-            return Vec::new();
-        };
-        let log = layout.attempt(pod, container, number).log();
-        let rotated = (1..100).map(|n| log.with_file_name(format!("log.{n}"))).take_while(|path| path.exists());
-        std::iter::once(log.clone()).chain(rotated).collect()
-    }
 }

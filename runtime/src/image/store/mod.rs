@@ -32,7 +32,7 @@ pub use error::StoreError;
 pub use layer::{CompressedBlob, LayerInfo, PendingLayer};
 pub use model::{Image, ImageRecord, Origin};
 
-pub(crate) use layer::open_path;
+pub(crate) use layer::{LayerRecord, open_path};
 pub(crate) use model::{parse_config, parse_manifest};
 use records::{RefRecord, Stored};
 
@@ -285,7 +285,7 @@ impl Store {
         Ok(())
     }
 
-    fn names(&self, kind: &str) -> Result<Vec<String>, StoreError> {
+    pub(crate) fn names(&self, kind: &str) -> Result<Vec<String>, StoreError> {
         let path = self.inner.root.join(kind);
         let failed = |e| StoreError::file("list", &path)(e);
         let mut names = Vec::new();
@@ -301,4 +301,4 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

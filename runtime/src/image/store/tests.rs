@@ -2,7 +2,7 @@ use super::*;
 use crate::image::unpack::Compression;
 use crate::image::unpack::testkit::{dir, file, gzip, root, tar};
 
-fn put(store: &Store, name: &str, layers: &[Vec<u8>]) -> Image {
+pub(crate) fn put(store: &Store, name: &str, layers: &[Vec<u8>]) -> Image {
     let mut diff_ids = Vec::new();
     let mut descriptors = Vec::new();
     for layer in layers {

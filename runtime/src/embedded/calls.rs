@@ -1,0 +1,197 @@
+//! The trait: each call is one piece of blocking work.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use spec::image_ref::ImageRef;
+use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid, PortKey, PortTarget};
+use spec::pod::PullPolicy;
+use spec::workload::NetworkSpec;
+use tokio::sync::mpsc;
+
+use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, records, report, transient};
+use crate::api::{
+    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, Names, NetworkStats, PortFault,
+    PullCredentials, Result, Runtime, RuntimeEvent,
+};
+use crate::container::{ShimClient, cgroup};
+use crate::{exec, volume};
+
+#[async_trait]
+impl Runtime for Embedded {
+    async fn list(&self) -> Result<Vec<PodFacts>> {
+        let pods = self
+            .blocking(|inner| {
+                let (found, damaged) = records::pods(inner.layout());
+                for (uid, error) in damaged {
+                    // A pod without a readable record cannot be kept going: what is left of it is removed.
+                    let error = error.map(|error| report(&error)).unwrap_or_default();
+                    tracing::warn!(pod = %uid, error, "pod without a record removed");
+                    inner.remove_pod(&uid)?;
+                }
+                found.into_iter().map(|record| inner.facts(record)).collect::<Result<Vec<_>>>()
+            })
+            .await?;
+        for pod in &pods {
+            for (name, facts) in pod.containers.iter().filter(|(_, facts)| facts.is_running()) {
+                self.watch(&pod.record.uid, name, facts.attempt);
+            }
+        }
+        Ok(pods)
+    }
+
+    async fn inspect(&self, pod: &PodUid) -> Result<Option<PodFacts>> {
+        let pod = pod.clone();
+        self.blocking(move |inner| {
+            let path = inner.layout().pod(&pod).join("pod.json");
+            let record = records::read::<PodRecord>(&path)
+                .map_err(|error| transient(format!("inspect pod {pod}"))(error.into()))?;
+            record.map(|record| inner.facts(record)).transpose()
+        })
+        .await
+    }
+
+    fn events(&self) -> mpsc::UnboundedReceiver<RuntimeEvent> {
+        let taken = self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if taken.is_some() {
+            self.watch_network();
+        }
+        taken.unwrap_or_else(|| mpsc::unbounded_channel().1)
+    }
+
+    async fn image(&self, reference: &ImageRef) -> Result<Option<ImageInfo>> {
+        let reference = reference.clone();
+        self.blocking(move |inner| {
+            let image = inner
+                .store
+                .image(&reference)
+                .map_err(|error| transient(format!("look image `{reference}` up"))(error.into()))?;
+            Ok(image.map(|image| ImageInfo { digest: image.digest, size: image.size, reference }))
+        })
+        .await
+    }
+
+    async fn pull(&self, reference: &ImageRef, policy: PullPolicy, credentials: &PullCredentials) -> Result<ImageInfo> {
+        self.pull_with_progress(reference, policy, credentials, None).await
+    }
+
+    async fn create_pod(&self, record: Arc<PodRecord>, files: BTreeMap<String, FileSet>) -> Result<Addresses> {
+        self.blocking(move |inner| inner.create_pod(&record, &files)).await
+    }
+
+    async fn start_container(&self, start: ContainerStart) -> Result<ContainerFacts> {
+        let (uid, name) = (start.pod.uid.clone(), start.container.name.clone());
+        let facts = self.blocking(move |inner| inner.start(&start)).await?;
+        if facts.is_running() {
+            self.watch(&uid, &name, facts.attempt);
+        }
+        Ok(facts)
+    }
+
+    async fn signal_container(&self, pod: &PodUid, container: &str, signal: i32) -> Result<()> {
+        let (pod, container) = (pod.clone(), container.to_owned());
+        self.blocking(move |inner| {
+            let operation = format!("signal container `{container}`");
+            let attempt = inner.running(&pod, &container)?;
+            ShimClient::connect(&attempt.run)
+                .and_then(|mut client| client.signal(signal))
+                .map_err(|error| transient(&operation)(error.into()))
+        })
+        .await
+    }
+
+    async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration) -> Result<()> {
+        let (pod, container) = (pod.clone(), container.to_owned());
+        self.blocking(move |inner| inner.stop(&pod, &container, grace)).await
+    }
+
+    async fn exec(&self, pod: &PodUid, container: &str, command: &[String], timeout: Duration) -> Result<ExecResult> {
+        let (pod, container, command) = (pod.clone(), container.to_owned(), command.to_vec());
+        self.blocking(move |inner| {
+            let operation = format!("run a command in container `{container}`");
+            let dir = inner.running(&pod, &container)?.run;
+            let request = exec::ExecRequest { args: command, ..exec::ExecRequest::default() };
+            let captured = exec::capture(&dir, &request, EXEC_OUTPUT, timeout, &inner.self_exe)
+                .map_err(|error| transient(&operation)(error.into()))?;
+            match captured.code {
+                Some(code) => Ok(ExecResult { code, output: captured.output }),
+                None => Err(failure(operation, FailureClass::Transient, format!("no end within {timeout:?}"))),
+            }
+        })
+        .await
+    }
+
+    async fn remove_pod(&self, pod: &PodUid) -> Result<()> {
+        let pod = pod.clone();
+        self.blocking(move |inner| inner.remove_pod(&pod)).await
+    }
+
+    async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
+        let ports = ports.clone();
+        self.blocking(move |inner| inner.publish(&ports)).await
+    }
+
+    async fn define_network(&self, network: &NetworkSpec) -> Result<()> {
+        let network = network.clone();
+        self.blocking(move |inner| inner.define_network(&network)).await
+    }
+
+    async fn set_names(&self, names: &BTreeMap<PodUid, Names>) -> Result<()> {
+        let names = names.clone();
+        self.blocking(move |inner| inner.set_names(&names)).await
+    }
+
+    async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()> {
+        let pod = pod.clone();
+        self.blocking(move |inner| {
+            let operation = format!("update the files of pod {pod}");
+            let record = records::read::<PodRecord>(&inner.layout().pod(&pod).join("pod.json"))
+                .map_err(|error| transient(&operation)(error.into()))?;
+            let Some(record) = record else { return Ok(()) };
+            volume::update_files(&record, &files, &inner.dirs())
+                .map(drop)
+                .map_err(|error| transient(&operation)(error.into()))
+        })
+        .await
+    }
+
+    async fn teardown(&self) -> Result<()> {
+        self.blocking(Inner::teardown).await
+    }
+
+    async fn stats(&self, pod: &PodUid, container: &str) -> Result<ContainerStats> {
+        let (pod, container) = (pod.clone(), container.to_owned());
+        self.blocking(move |inner| {
+            let operation = format!("read the cgroup of container `{container}`");
+            let attempts = layout::attempts(&inner.layout().container(&pod, &container));
+            let Some(number) = attempts.last() else {
+                return Err(failure(operation, FailureClass::Permanent, "it never ran"));
+            };
+            let attempt = inner.layout().attempt(&pod, &container, *number);
+            let layout = cgroup::Layout::detect().map_err(|error| transient(&operation)(error.into()))?;
+            cgroup::stats(&layout, &attempt.cgroup).map_err(|error| transient(&operation)(error.into()))
+        })
+        .await
+    }
+
+    async fn network_stats(&self, pod: &PodUid) -> Result<Option<NetworkStats>> {
+        let pod = pod.clone();
+        self.blocking(move |inner| {
+            inner.network.stats(&pod).map_err(|error| transient("read interface counters")(error.into()))
+        })
+        .await
+    }
+
+    fn log_files(&self, pod: &PodUid, container: &str) -> Vec<PathBuf> {
+        let layout = self.layout();
+        let Some(number) = layout::attempts(&layout.container(pod, container)).last().copied() else {
+            return Vec::new();
+        };
+        let log = layout.attempt(pod, container, number).log();
+        let rotated = (1..100).map(|n| log.with_file_name(format!("log.{n}"))).take_while(|path| path.exists());
+        std::iter::once(log.clone()).chain(rotated).collect()
+    }
+}

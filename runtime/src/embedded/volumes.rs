@@ -1,0 +1,95 @@
+//! Volumes of a pod, and where a container's mounts find them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use spec::observed::PodRecord;
+use spec::pod::VolumeSource;
+
+use super::{Inner, failure, transient};
+use crate::api::{ContainerStart, FailureClass, FileSet, Result};
+use crate::container::{Mount, MountKind};
+use crate::image::store::Image;
+use crate::volume::{self, PreparedVolume, VolumeDirs};
+
+impl Inner {
+    pub(super) fn dirs(&self) -> VolumeDirs {
+        VolumeDirs { data: self.layout().data.clone(), run: self.layout().run.clone() }
+    }
+
+    /// Makes all volumes of a pod ready, those of images included. Repeating it mends what is missing.
+    pub(super) fn prepare_volumes(
+        &self,
+        record: &PodRecord,
+        files: &BTreeMap<String, FileSet>,
+    ) -> Result<BTreeMap<String, PreparedVolume>> {
+        let operation = format!("prepare the volumes of pod `{}`", record.name);
+        let mut prepared =
+            volume::prepare(record, files, &self.dirs()).map_err(|error| transient(&operation)(error.into()))?;
+        for volume in &record.spec.volumes {
+            let VolumeSource::Image { image, .. } = &volume.source else { continue };
+            let image = match self.store.image(image) {
+                Ok(Some(image)) => image,
+                Ok(None) => {
+                    let why = format!("image `{image}` of volume `{}` is not in the store", volume.name);
+                    return Err(failure(operation, FailureClass::Transient, why));
+                }
+                Err(error) => return Err(transient(&operation)(error.into())),
+            };
+            let target = self.layout().pod_run(&record.uid).join("volumes").join(&volume.name);
+            let source = image_root(&image, &target).map_err(|error| transient(&operation)(error.into()))?;
+            let ready = PreparedVolume { source, read_only: true, size_limit: None, named: None };
+            prepared.insert(volume.name.clone(), ready);
+        }
+        Ok(prepared)
+    }
+
+    pub(super) fn volume_mounts(&self, start: &ContainerStart, image: &Image) -> Result<Vec<Mount>> {
+        let (record, container) = (&start.pod, &start.container);
+        let operation = format!("mount the volumes of container `{}`", container.name);
+        let prepared = self.prepare_volumes(record, &start.files)?;
+        let mut mounts = Vec::new();
+        for (index, mount) in container.mounts.iter().enumerate() {
+            if let Some(name) = prepared.get(&mount.volume).and_then(|volume| volume.named.as_ref())
+                && mount.copy_up
+            {
+                let place = self.layout().pod_run(&record.uid).join("image");
+                let root = image_root(image, &place).map_err(|error| transient(&operation)(error.into()))?;
+                let copied = volume::copy_up(&self.layout().data, name, &root, &mount.path);
+                // A mount that is left is found and removed with the pod.
+                let _ = nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH);
+                copied.map_err(|error| transient(&operation)(error.into()))?;
+            }
+            let sub_path = mount.sub_path.as_deref();
+            let source =
+                volume::source_for(&record.uid, &container.name, index, mount, sub_path, &prepared, &self.dirs())
+                    .map_err(|error| transient(&operation)(error.into()))?;
+            let read_only = mount.read_only || prepared.get(&mount.volume).is_some_and(|volume| volume.read_only);
+            mounts.push(Mount {
+                source,
+                target: PathBuf::from(&mount.path),
+                kind: MountKind::Bind,
+                read_only,
+                recursive_read_only: mount.recursive_read_only,
+                propagation: mount.propagation,
+            });
+        }
+        Ok(mounts)
+    }
+}
+
+/// Where the files of an image are together, read-only: its one layer, or all of them mounted at `place`.
+fn image_root(image: &Image, place: &Path) -> std::io::Result<PathBuf> {
+    if let [only] = image.layers.as_slice() {
+        return Ok(only.clone());
+    }
+    std::fs::create_dir_all(place)?;
+    let lowers: Vec<String> = image.layers.iter().rev().map(|layer| layer.display().to_string()).collect();
+    let options = format!("ro,lowerdir={}", lowers.join(":"));
+    let mounted = std::fs::read_dir(place)?.next().is_some();
+    if !mounted {
+        let flags = nix::mount::MsFlags::MS_RDONLY;
+        nix::mount::mount(Some("overlay"), place, Some("overlay"), flags, Some(options.as_str()))?;
+    }
+    Ok(place.to_owned())
+}
