@@ -1,4 +1,4 @@
-//! The Compose files in `manifests/compose` load without an error and without a warning about a field.
+//! The Compose files in `manifests/examples/compose` load without an error and without a warning about a field.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use spec::manifest::compose::{ComposeInput, FileState, Step, load};
 
 #[test]
 fn examples_load() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/compose");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples/compose");
     let mut names: Vec<PathBuf> = std::fs::read_dir(&directory)
         .expect("the directory is part of the repository")
         .map(|entry| entry.expect("readable").path())
