@@ -48,6 +48,8 @@ pub enum Outcome {
     PodGone,
     /// These ports are published, and these could not be.
     Published(BTreeMap<PortKey, PortTarget>, Vec<PortFault>),
+    /// Pods know these names.
+    Named(BTreeMap<PodUid, spec::plan::Names>),
     /// The pod's generated files have this label.
     FilesUpdated(String),
     /// It failed.
@@ -134,6 +136,9 @@ impl Executor {
                 published.retain(|key, _| faults.iter().all(|fault| fault.key != *key));
                 Outcome::Published(published, faults)
             }),
+            Action::SetNames { names } => {
+                self.runtime.set_names(&names).await.map(|()| Outcome::Named(names)).map_err(ActionError::from)
+            }
             Action::UpdateFiles { pod, label } => self.update_files(&pod, &desired, label).await,
         };
         result.unwrap_or_else(Outcome::Failed)
@@ -179,6 +184,11 @@ impl Executor {
     ) -> Result<Outcome, ActionError> {
         let _permit = self.starts.acquire().await;
         let files = self.files(&record, Addresses::default(), desired)?;
+        for attachment in &record.spec.networks {
+            if let Some(network) = desired.networks.get(&attachment.network) {
+                self.runtime.define_network(network).await?;
+            }
+        }
         let addresses = self.runtime.create_pod(Arc::clone(&record), files).await?;
         Ok(Outcome::PodReady(Box::new(PodFacts { record, sandbox: true, addresses, containers }), label))
     }

@@ -10,7 +10,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 
 use crate::codes;
 use crate::diagnostic::Diagnostic;
-use crate::load::{Document, Limits, Loaded, saturate, template_at, template_error};
+use crate::load::{Document, Limits, Loaded, MOST, saturate, template_at, template_error};
 use crate::node::{Entry, Map, Node, Span, Style, Value};
 
 /// Reads all documents from `text[skip..]`.
@@ -279,7 +279,9 @@ impl Builder<'_> {
         if let Some(first) = map.get(text) {
             let first = first.key_span;
             *key = Key::Bad;
-            self.diagnostics.push(duplicate_key(self.file, text, span, first));
+            if self.diagnostics.len() < MOST {
+                self.diagnostics.push(duplicate_key(self.file, text, span, first));
+            }
         } else {
             *key = Key::Have(text.to_owned(), span);
         }

@@ -243,6 +243,9 @@ impl Pull {
             let Descriptor { digest, size } = layer.descriptor;
             self.progress.tell(PullProgress::Layer { digest, size, present });
         }
+        // The largest first, so that it is not the one that everyone waits for at the end.
+        let mut layers = layers;
+        layers.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
         // Cancel-safe: a dropped layer leaves nothing visible.
         let jobs: Vec<BoxFuture<'_, _>> = layers.iter().map(|layer| self.layer(&session, layer).boxed()).collect();
         stream::iter(jobs)

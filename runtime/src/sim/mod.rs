@@ -432,6 +432,15 @@ impl Runtime for Sim {
         self.leave("publish ports", Vec::new())
     }
 
+    async fn define_network(&self, _: &spec::workload::NetworkSpec) -> Result<()> {
+        self.enter("define network").await
+    }
+
+    async fn set_names(&self, _: &BTreeMap<PodUid, crate::api::Names>) -> Result<()> {
+        self.enter("set names").await?;
+        self.leave("set names", ())
+    }
+
     async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>) -> Result<()> {
         self.enter("update files").await?;
         self.leave("update files", ())

@@ -5,6 +5,7 @@
 //! What is in flight is part of [`Observed`], so planning twice is harmless. Removal comes before an addition that
 //! needs it. Doing is the executor's, which decides nothing.
 
+mod names;
 mod pod;
 mod ports;
 mod reason;
@@ -19,8 +20,9 @@ use crate::digest::Digest;
 use crate::observed::{PodFacts, PodUid, PortKey, PortTarget};
 use crate::pod::ResolvedImages;
 use crate::time::{Millis, Timestamp};
-use crate::workload::{Controller, Desired, UpdateStrategy, Workload, WorkloadId};
+use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, WorkloadId};
 
+pub use names::{Names, names};
 pub use pod::{PodPhase, pod_phase, pod_ready_since};
 pub use ports::port_map;
 pub use reason::{Hold, Reason};
@@ -41,6 +43,8 @@ pub struct Goal {
 pub struct Goals {
     /// By identity.
     pub workloads: BTreeMap<WorkloadId, Goal>,
+    /// Services by namespace and name.
+    pub services: BTreeMap<(String, String), Arc<Service>>,
     /// Workloads that are wished no longer but whose removal is held: their pods are kept going as they are.
     pub held: BTreeSet<WorkloadId>,
 }
@@ -61,7 +65,7 @@ impl Goals {
                 (id.clone(), goal)
             })
             .collect();
-        Self { workloads, held: BTreeSet::new() }
+        Self { workloads, services: desired.services.clone(), held: BTreeSet::new() }
     }
 }
 
@@ -83,6 +87,8 @@ pub struct Observed {
     pub prepared: BTreeMap<(WorkloadId, String), ResolvedImages>,
     /// Ports as they are published now.
     pub published: BTreeMap<PortKey, PortTarget>,
+    /// Names as each pod knows them now.
+    pub names: BTreeMap<PodUid, Names>,
     /// What is being done.
     pub in_flight: BTreeSet<ActionKey>,
     /// What failed and was not done since.
@@ -140,6 +146,8 @@ pub enum ActionKey {
     Files(PodUid),
     /// The published ports.
     Publish,
+    /// The names that pods know.
+    Names,
 }
 
 /// Something to do.
@@ -198,6 +206,11 @@ pub enum Action {
         /// All of them.
         ports: BTreeMap<PortKey, PortTarget>,
     },
+    /// Tell pods the names of others.
+    SetNames {
+        /// All of them.
+        names: BTreeMap<PodUid, Names>,
+    },
     /// Swap the content of a pod's generated volumes.
     UpdateFiles {
         /// The pod.
@@ -221,6 +234,7 @@ impl Action {
                 ActionKey::Container(pod.record.uid.clone(), container.clone())
             }
             Self::Publish { .. } => ActionKey::Publish,
+            Self::SetNames { .. } => ActionKey::Names,
             Self::UpdateFiles { pod, .. } => ActionKey::Files(pod.record.uid.clone()),
         }
     }
@@ -236,6 +250,7 @@ impl Action {
             Self::StopContainer { .. } => "stop_container",
             Self::StopPod { .. } => "stop_pod",
             Self::Publish { .. } => "publish_ports",
+            Self::SetNames { .. } => "set_names",
             Self::UpdateFiles { .. } => "update_files",
         }
     }
@@ -368,6 +383,17 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
                 action: Action::Publish { ports: ports.clone() },
                 workload: None,
                 reason: Reason::PortsChanged,
+            }),
+        }
+    }
+    let names = names::names(goals, observed);
+    if names != observed.names && !view.busy(&ActionKey::Names) {
+        match view.blocked_until(&ActionKey::Names) {
+            Some((due, _)) => plan.wake_at(due),
+            None => plan.steps.push(Step {
+                action: Action::SetNames { names },
+                workload: None,
+                reason: Reason::NamesChanged,
             }),
         }
     }

@@ -42,6 +42,8 @@ pub enum Reason {
     FilesChanged,
     /// Ports are to lead elsewhere.
     PortsChanged,
+    /// Names stand for other pods now.
+    NamesChanged,
     /// Its images are needed.
     ImagesNeeded,
     /// The whole node is to be emptied.
@@ -65,6 +67,7 @@ impl Reason {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::FilesChanged => "files_changed",
             Self::PortsChanged => "ports_changed",
+            Self::NamesChanged => "names_changed",
             Self::ImagesNeeded => "images_needed",
             Self::Down => "down",
         }

@@ -76,7 +76,9 @@ impl Logins {
 
     async fn find<'a>(&self, state: &'a mut Option<Found>, client: &Client, endpoint: &Endpoint) -> &'a mut Found {
         if state.is_none() {
-            *state = Some(client.files().find(&self.secrets, &endpoint.name, &endpoint.repository).await);
+            let mut found = client.files().find(&self.secrets, &endpoint.name, &endpoint.repository).await;
+            from_role(client, endpoint, &mut found).await;
+            *state = Some(found);
         }
         state.get_or_insert_default()
     }
@@ -185,6 +187,25 @@ impl Logins {
         }
     }
 }
+
+/// The login that the instance's role gives, when nothing else does.
+#[cfg(feature = "ecr")]
+async fn from_role(client: &Client, endpoint: &Endpoint, found: &mut Found) {
+    let set = client.config().hosts.get(&endpoint.name).and_then(|host| host.ecr_region.as_deref());
+    let Some(region) = set.or_else(|| super::ecr::region(&endpoint.name)) else { return };
+    if found.logins.is_empty() {
+        match super::ecr::login(client, &endpoint.name, region).await {
+            Ok(login) => {
+                found.looked.push("the instance's role (gave one)".to_owned());
+                found.logins.push(login);
+            }
+            Err(reason) => found.looked.push(format!("the instance's role ({reason})")),
+        }
+    }
+}
+
+#[cfg(not(feature = "ecr"))]
+async fn from_role(_: &Client, _: &Endpoint, _: &mut Found) {}
 
 fn basic_header(host: &str, user: &str, password: &[u8]) -> Result<HeaderValue, RegistryError> {
     let mut pair = Vec::with_capacity(user.len() + 1 + password.len());

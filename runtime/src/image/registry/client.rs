@@ -40,6 +40,8 @@ struct Inner {
     /// One HTTP client per set of TLS settings. Held only to look up or insert.
     clients: Mutex<HashMap<String, reqwest::Client>>,
     tokens: Tokens,
+    #[cfg(feature = "ecr")]
+    passwords: super::ecr::Passwords,
     /// When the bandwidth limit lets the next byte through. Held only to compute.
     next_byte: Mutex<Instant>,
 }
@@ -56,6 +58,8 @@ impl Client {
             roots: OnceLock::new(),
             clients: Mutex::new(HashMap::new()),
             tokens: Tokens::default(),
+            #[cfg(feature = "ecr")]
+            passwords: super::ecr::Passwords::default(),
             next_byte: Mutex::new(Instant::now()),
         }))
     }
@@ -72,6 +76,11 @@ impl Client {
 
     pub(super) fn files(&self) -> &CredentialFiles {
         &self.0.files
+    }
+
+    #[cfg(feature = "ecr")]
+    pub(super) fn passwords(&self) -> &super::ecr::Passwords {
+        &self.0.passwords
     }
 
     pub(super) fn tokens(&self) -> &Tokens {
@@ -97,7 +106,8 @@ impl Client {
     fn http(&self, url: &Url) -> Result<reqwest::Client, RegistryError> {
         let secure = url.scheme() == "https";
         let host = self.0.config.host(url).filter(|host| secure && host.own_tls());
-        let loopback = is_loopback(url);
+        // The metadata service of clouds is as near as loopback.
+        let loopback = is_loopback(url) || url.host_str() == Some("169.254.169.254");
         let key = match (&host, loopback) {
             (Some(_), _) => format!("{secure} host {}", authority(url)),
             (None, true) => format!("{secure} loopback"),
@@ -127,7 +137,7 @@ impl Client {
             .http2_initial_connection_window_size(4 * 1024 * 1024)
             .http2_max_header_list_size(64 * 1024);
         if loopback {
-            // A proxy could not reach this machine's loopback (Go's clients leave it out as well).
+            // A proxy could not reach this machine's own addresses (Go's clients leave them out as well).
             builder = builder.no_proxy();
         }
         let client = builder
@@ -145,11 +155,28 @@ impl Client {
         headers: HeaderMap,
         form: Option<&[(&str, &str)]>,
     ) -> Result<reqwest::Response, RegistryError> {
-        let host = authority(url);
         let mut request = self.http(url)?.request(method.clone(), url.clone()).headers(headers);
         if let Some(form) = form {
             request = request.form(form);
         }
+        self.head(url, request).await
+    }
+
+    /// Sends one request with a body.
+    #[cfg(feature = "ecr")]
+    pub(super) async fn send_body(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<reqwest::Response, RegistryError> {
+        let request = self.http(url)?.request(method.clone(), url.clone()).headers(headers).body(body);
+        self.head(url, request).await
+    }
+
+    async fn head(&self, url: &Url, request: reqwest::RequestBuilder) -> Result<reqwest::Response, RegistryError> {
+        let host = authority(url);
         // The time to connect is part of it; the connection has a shorter limit of its own.
         let limit = self.0.config.stall_limit;
         match timeout(limit, request.send()).await {
@@ -310,7 +337,23 @@ impl Session {
     }
 
     /// Sends a request, logs in when asked to, and follows redirects; any final status is an answer.
+    ///
+    /// Two stall limits are its time in all: redirects and logins must not each use up one.
     pub(super) async fn request(
+        &self,
+        method: &Method,
+        address: Url,
+        headers: HeaderMap,
+        what: &str,
+    ) -> Result<Reply, RegistryError> {
+        let limit = self.client.config().stall_limit * 2;
+        match timeout(limit, self.exchange(method, address, headers, what)).await {
+            Ok(reply) => reply,
+            Err(_) => Err(RegistryError::TooLate { host: self.endpoint.name.clone(), what: what.to_owned(), limit }),
+        }
+    }
+
+    async fn exchange(
         &self,
         method: &Method,
         address: Url,

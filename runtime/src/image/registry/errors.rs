@@ -207,6 +207,7 @@ impl RegistryError {
     pub(super) fn retry(&self) -> Retry {
         match self {
             Self::Unreachable { source, .. } if certificate_refused(source) => Retry::Never,
+            Self::Unreachable { source, .. } if source.is_timeout() => Retry::AfterProgress,
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Truncated { .. } => Retry::Backoff(None),
             Self::Stalled { .. } | Self::TooSlow { .. } => Retry::AfterProgress,
             Self::RateLimited { after, .. } => Retry::Backoff(*after),

@@ -24,6 +24,9 @@ pub struct RegistryConfig {
     pub hosts: BTreeMap<String, HostConfig>,
     /// Files with logins in the format of docker's `config.json`; the usual places when not set.
     pub credential_files: Option<Vec<PathBuf>>,
+    /// Where AWS is, for logins from the instance's role.
+    #[cfg(feature = "ecr")]
+    pub ecr: super::ecr::EcrConfig,
     /// Layers of one image that are fetched at once.
     pub parallel_layers: usize,
     /// Layers of all images that are fetched at once.
@@ -53,6 +56,8 @@ impl Default for RegistryConfig {
         Self {
             hosts: BTreeMap::new(),
             credential_files: None,
+            #[cfg(feature = "ecr")]
+            ecr: super::ecr::EcrConfig::default(),
             parallel_layers: 3,
             parallel_downloads: 6,
             bytes_per_second: None,
@@ -80,6 +85,9 @@ pub struct HostConfig {
     pub client_cert: Option<PathBuf>,
     /// PEM file with the private key of the client certificate.
     pub client_key: Option<PathBuf>,
+    /// Take logins from the instance's role, as for ECR in this region. Hosts of ECR itself need no setting.
+    #[cfg(feature = "ecr")]
+    pub ecr_region: Option<String>,
 }
 
 impl HostConfig {

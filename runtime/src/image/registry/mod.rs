@@ -10,6 +10,8 @@ mod blob;
 mod body;
 mod challenge;
 mod client;
+#[cfg(feature = "ecr")]
+mod ecr;
 mod errors;
 mod hosts;
 mod manifest;
@@ -18,6 +20,8 @@ mod tls;
 
 pub(crate) use blob::{Ended, Sink};
 pub(crate) use client::{Client, RawManifest, Session};
+#[cfg(feature = "ecr")]
+pub use ecr::EcrConfig;
 pub use errors::RegistryError;
 pub(crate) use errors::clean;
 pub(crate) use hosts::Endpoint;

@@ -1,9 +1,10 @@
 //! When a failed request is sent again, and after which pause.
 //!
-//! Bounded three ways: tries, no retry of a stall that brought nothing, and the longest `Retry-After` waited for.
+//! Bounded: by tries, by the time since anything came, by the longest `Retry-After` that is waited for; and a stall that
+//! brought nothing is not tried again.
 
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::errors::{RegistryError, Retry};
 use super::hosts::RegistryConfig;
@@ -21,6 +22,9 @@ pub(super) struct Retries {
     pause: Duration,
     first_pause: Duration,
     longest_wait: Duration,
+    /// No try begins later than this after the last progress, so that slow failures do not add up.
+    patience: Duration,
+    since: Instant,
 }
 
 impl Retries {
@@ -33,6 +37,8 @@ impl Retries {
             pause: config.retry_pause,
             first_pause: config.retry_pause,
             longest_wait: config.retry_after_limit,
+            patience: config.stall_limit,
+            since: Instant::now(),
         }
     }
 
@@ -42,6 +48,7 @@ impl Retries {
             self.left = self.tries;
             self.stalls_left = 1.min(self.tries);
             self.pause = self.first_pause;
+            self.since = Instant::now();
         }
     }
 
@@ -62,6 +69,9 @@ impl Retries {
         }
         self.left -= 1;
         let pause = wait.max(jittered(self.pause));
+        if self.since.elapsed() + pause > self.patience.max(self.longest_wait) {
+            return Err(error);
+        }
         self.pause = (self.pause * 2).min(MAX_PAUSE);
         tracing::debug!(error = %error, pause_ms = pause.as_millis() as u64, "registry request tried again");
         tokio::time::sleep(pause).await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use spec::secret::SecretBytes;
 
 use super::fake::{Reply, Request, Server, TestImage, http};
-use super::{quick, reference, rig};
+use super::{quick, reference, rig, root};
 use crate::api::{PullCredentials, RegistryAuth};
 use crate::image::registry::RegistryConfig;
 
@@ -40,6 +40,9 @@ fn wants_token(realm: String, valid: impl Fn(&Request, &str) -> bool + Send + Sy
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn anonymous_tokens_are_fetched_once() {
+    if !root() {
+        return;
+    }
     let tokens = Server::start(|_| http(200, &[], r#"{"token":"t1","expires_in":300}"#));
     let (server, image) = wants_token(format!("http://{}/token", tokens.address), |_, token| token == "t1");
     let rig = rig(quick());
@@ -52,6 +55,9 @@ async fn anonymous_tokens_are_fetched_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_runs_out_is_renewed_in_mid_pull() {
+    if !root() {
+        return;
+    }
     let issued = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&issued);
     let tokens = Server::start(move |_| {
@@ -70,6 +76,9 @@ async fn a_token_that_runs_out_is_renewed_in_mid_pull() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn basic_logins_are_tried_in_order() {
+    if !root() {
+        return;
+    }
     let image = TestImage::usual();
     let served = image.clone();
     let server = Server::start(move |request| match request.header("authorization") == basic("u", "right") {
@@ -102,6 +111,9 @@ async fn basic_logins_are_tried_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_token_service_gets_the_login_and_nobody_else() {
+    if !root() {
+        return;
+    }
     let get = basic("u", "p");
     let tokens = Server::start(move |request| match request.header("authorization") == get {
         true => http(200, &[], r#"{"token":"t1"}"#),
@@ -121,6 +133,9 @@ async fn the_token_service_gets_the_login_and_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_that_know_only_oauth_are_posted_to() {
+    if !root() {
+        return;
+    }
     let tokens = Server::start(|request| match request.method.as_str() {
         "POST" => http(200, &[], r#"{"access_token":"t1"}"#),
         _ => http(405, &[], ""),
@@ -136,6 +151,9 @@ async fn services_that_know_only_oauth_are_posted_to() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn identity_tokens_are_exchanged_and_registry_tokens_presented() {
+    if !root() {
+        return;
+    }
     let tokens = Server::start(|request| match request.body.contains("grant_type=refresh_token&refresh_token=idt") {
         true => http(200, &[], r#"{"access_token":"t1"}"#),
         false => http(401, &[], ""),
@@ -155,6 +173,9 @@ async fn identity_tokens_are_exchanged_and_registry_tokens_presented() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_does_not_follow_a_redirect_to_another_host() {
+    if !root() {
+        return;
+    }
     let image = TestImage::usual();
     let bytes = image.last().bytes.clone();
     let thief = Server::start(move |request| match request.count {
@@ -185,6 +206,9 @@ async fn a_login_does_not_follow_a_redirect_to_another_host() {
 /// Challenges and token services that are wrong; the login must not leave for any of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_challenges_and_token_services_are_refused() {
+    if !root() {
+        return;
+    }
     let service = Server::start(|request| match request.target.split('?').next().unwrap_or_default() {
         "/empty" => http(200, &[], ""),
         "/object" => http(200, &[], "{}"),
@@ -245,6 +269,9 @@ async fn bad_challenges_and_token_services_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repository_that_is_hidden_from_strangers_is_asked_for_with_a_login() {
+    if !root() {
+        return;
+    }
     let image = TestImage::usual();
     let served = image.clone();
     let server = Server::start(move |request| {

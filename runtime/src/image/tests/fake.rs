@@ -63,6 +63,27 @@ pub(super) enum Reply {
     Steps(Vec<Step>),
 }
 
+impl Reply {
+    /// What goes over the wire.
+    pub(super) fn steps(self, request: &Request) -> Vec<Step> {
+        match self {
+            Self::Steps(steps) => steps,
+            Self::Http { status, headers, body } => {
+                let mut head = format!("HTTP/1.1 {status} x\r\n");
+                for (name, value) in &headers {
+                    head.push_str(&format!("{name}: {value}\r\n"));
+                }
+                if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+                    head.push_str(&format!("content-length: {}\r\n", body.len()));
+                }
+                head.push_str("\r\n");
+                let body = if request.method == "HEAD" { Vec::new() } else { body };
+                vec![Step::Send([head.into_bytes(), body].concat())]
+            }
+        }
+    }
+}
+
 pub(super) fn http(status: u16, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Reply {
     let headers = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     Reply::Http { status, headers, body: body.into() }
@@ -154,21 +175,7 @@ fn serve(socket: &TcpStream, stream: &mut dyn Wire, handler: &Handler, log: &Mut
             request.count = log.iter().filter(|r| r.target == request.target && r.method == request.method).count();
             log.push(request.clone());
         }
-        let steps = match handler(&request) {
-            Reply::Steps(steps) => steps,
-            Reply::Http { status, headers, body } => {
-                let mut head = format!("HTTP/1.1 {status} x\r\n");
-                for (name, value) in &headers {
-                    head.push_str(&format!("{name}: {value}\r\n"));
-                }
-                if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
-                    head.push_str(&format!("content-length: {}\r\n", body.len()));
-                }
-                head.push_str("\r\n");
-                let body = if request.method == "HEAD" { Vec::new() } else { body };
-                vec![Step::Send([head.into_bytes(), body].concat())]
-            }
-        };
+        let steps = handler(&request).steps(&request);
         for step in steps {
             match step {
                 Step::Send(bytes) if stream.write_all(&bytes).is_err() => return,

@@ -12,11 +12,14 @@ use spec::pod::PullPolicy;
 use super::fake::{
     OCI_INDEX, OCI_MANIFEST, Reply, Server, Step, TestImage, blob, http, layer, manifest, noise, raw, truncated,
 };
-use super::{quick, reference, rig, text};
+use super::{quick, reference, rig, root, text};
 use crate::api::PullProgress;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_of_every_compression_is_pulled_and_not_fetched_again() {
+    if !root() {
+        return;
+    }
     let image = TestImage::new(vec![
         layer("gzip", "a", b"one"),
         layer("zstd", "b", &noise(1, 200_000)),
@@ -36,6 +39,9 @@ async fn an_image_of_every_compression_is_pulled_and_not_fetched_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn policies_are_those_of_kubernetes() {
+    if !root() {
+        return;
+    }
     let image = TestImage::usual();
     let away = Arc::new(AtomicBool::new(false));
     let (served, gone) = (image.clone(), Arc::clone(&away));
@@ -61,6 +67,9 @@ async fn policies_are_those_of_kubernetes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_digest_is_pulled_and_checked() {
+    if !root() {
+        return;
+    }
     let image = TestImage::usual();
     let (digest, served) = (image.digest(), image.clone());
     let server = Server::start(move |request| match request.target.contains(&Digest::of(b"other").to_string()) {
@@ -77,6 +86,9 @@ async fn a_digest_is_pulled_and_checked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_is_followed_to_the_platform() {
+    if !root() {
+        return;
+    }
     let (image, other) = (TestImage::usual(), TestImage::new(vec![layer("gzip", "x", b"other")]));
     let entry = |bytes: &[u8], os: &str, arch: &str| {
         json!({"mediaType": OCI_MANIFEST, "digest": Digest::of(bytes), "size": bytes.len(),
@@ -129,6 +141,9 @@ async fn layer_answers(answer: impl Fn(&super::fake::Request, &[u8]) -> Reply + 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_layer_goes_on_where_it_broke() {
+    if !root() {
+        return;
+    }
     let server = layer_answers(|request, bytes| match request.count {
         0 => truncated(bytes, 100_000),
         _ => blob(request, bytes),
@@ -141,6 +156,9 @@ async fn a_broken_layer_goes_on_where_it_broke() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registry_without_ranges_sends_all_of_it_again() {
+    if !root() {
+        return;
+    }
     layer_answers(|request, bytes| match request.count {
         0 => truncated(bytes, 100_000),
         _ => http(200, &[], bytes),
@@ -150,6 +168,9 @@ async fn a_registry_without_ranges_sends_all_of_it_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_that_pass_are_waited_for() {
+    if !root() {
+        return;
+    }
     for first in [
         http(503, &[], "busy"),
         http(500, &[], ""),
@@ -169,6 +190,9 @@ async fn faults_that_pass_are_waited_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_layer_that_stalls_half_way_goes_on() {
+    if !root() {
+        return;
+    }
     layer_answers(|request, bytes| match request.count {
         0 => {
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", bytes.len());
@@ -182,6 +206,9 @@ async fn a_layer_that_stalls_half_way_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_layer_may_come_in_chunks_and_without_length() {
+    if !root() {
+        return;
+    }
     let chunked = |bytes: &[u8]| {
         let mut body = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
         for chunk in bytes.chunks(7000) {
@@ -197,6 +224,9 @@ async fn a_layer_may_come_in_chunks_and_without_length() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redirect_carries_no_login_to_another_host() {
+    if !root() {
+        return;
+    }
     let image = TestImage::usual();
     let bytes = image.last().bytes.clone();
     let storage = Server::start(move |request| blob(request, &bytes));
@@ -213,6 +243,9 @@ async fn a_redirect_carries_no_login_to_another_host() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn equal_pulls_are_one_and_layers_are_shared() {
+    if !root() {
+        return;
+    }
     let image = TestImage::usual();
     let served = image.clone();
     let server = Server::start(move |request| served.answer(request));
@@ -231,6 +264,9 @@ async fn equal_pulls_are_one_and_layers_are_shared() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_that_is_given_up_leaves_nothing_and_does_not_block_the_next() {
+    if !root() {
+        return;
+    }
     let image = TestImage::usual();
     let (served, hang) = (image.clone(), Arc::new(AtomicBool::new(true)));
     let hanging = Arc::clone(&hang);
@@ -256,6 +292,9 @@ async fn a_pull_that_is_given_up_leaves_nothing_and_does_not_block_the_next() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn progress_tells_each_layer() {
+    if !root() {
+        return;
+    }
     let image = TestImage::usual();
     let served = image.clone();
     let server = Server::start(move |request| served.answer(request));
@@ -280,6 +319,9 @@ async fn progress_tells_each_layer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mirrors_are_asked_first_and_the_registry_after_them() {
+    if !root() {
+        return;
+    }
     let image = TestImage::usual();
     let served = image.clone();
     let origin = Server::start(move |request| served.answer(request));
@@ -303,4 +345,18 @@ async fn mirrors_are_asked_first_and_the_registry_after_them() {
     let missing = ImageRef::parse(&format!("{}/team/app@{}", origin.address, Digest::of(b"no"))).expect("a reference");
     let error = text(rig.pull(&missing, &Vec::new()).await.expect_err("nobody has it"), &missing);
     assert!(error.contains("no mirror has it (image not found"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bandwidth_limit_is_kept() {
+    if !root() {
+        return;
+    }
+    let image = TestImage::usual();
+    let (size, served) = (image.layers.iter().map(|layer| layer.bytes.len()).sum::<usize>(), image.clone());
+    let server = Server::start(move |request| served.answer(request));
+    let rig = rig(crate::image::registry::RegistryConfig { bytes_per_second: Some(1_000_000), ..quick() });
+    let start = std::time::Instant::now();
+    rig.pull(&reference(&server, "app"), &Vec::new()).await.expect("it is pulled");
+    assert!(start.elapsed() >= Duration::from_micros(size as u64), "{size} bytes in {:?}", start.elapsed());
 }

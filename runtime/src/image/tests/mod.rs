@@ -2,8 +2,11 @@
 
 mod auth;
 mod bad;
+#[cfg(feature = "ecr")]
+mod ecr;
 mod fake;
 mod good;
+mod mutated;
 mod tls;
 
 use std::time::Duration;
@@ -14,6 +17,7 @@ use spec::pod::PullPolicy;
 use super::pull::{PullError, Puller};
 use super::registry::RegistryConfig;
 use super::store::{Image, Store};
+use super::unpack::testkit::root;
 use crate::api::PullCredentials;
 
 /// Limits that make a stall show within a test.

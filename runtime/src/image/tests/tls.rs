@@ -9,7 +9,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
 use super::fake::{Server, TestImage, http};
-use super::{quick, reference, rig};
+use super::{quick, reference, rig, root};
 use crate::image::registry::{HostConfig, RegistryConfig};
 
 fn file(name: &str) -> PathBuf {
@@ -58,6 +58,9 @@ async fn check(wants_client: bool, host: HostConfig, expected: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_decide() {
+    if !root() {
+        return;
+    }
     let client = Some(("client.pem", "client.key"));
     check(false, host(Some("ca.pem"), None), "").await;
     check(true, host(Some("ca.pem"), client), "").await;
@@ -72,6 +75,9 @@ async fn certificates_decide() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_and_https_are_told_apart() {
+    if !root() {
+        return;
+    }
     let image = TestImage::usual();
     let served = image.clone();
     let plain = Server::start(move |request| served.answer(request));
