@@ -48,6 +48,8 @@ pub enum Outcome {
     PodGone,
     /// These ports are published, and these could not be.
     Published(BTreeMap<PortKey, PortTarget>, Vec<PortFault>),
+    /// Pods know these names.
+    Named(BTreeMap<PodUid, spec::plan::Names>),
     /// The pod's generated files have this label.
     FilesUpdated(String),
     /// It failed.
@@ -115,8 +117,8 @@ impl Executor {
     pub async fn execute(&self, action: Action, desired: Arc<Desired>) -> Outcome {
         let result = match action {
             Action::Prepare { goal } => self.prepare(&goal, &desired).await.map(Outcome::Prepared),
-            Action::CreatePod { goal, ordinal, name, images } => {
-                let record = Arc::new(self.record(&goal, ordinal, name, images));
+            Action::CreatePod { goal, ordinal, name, spec, images } => {
+                let record = Arc::new(self.record(&goal, ordinal, name, spec, images));
                 self.make_pod(record, &desired, goal.files, BTreeMap::new()).await
             }
             Action::RestorePod { pod } => {
@@ -134,6 +136,9 @@ impl Executor {
                 published.retain(|key, _| faults.iter().all(|fault| fault.key != *key));
                 Outcome::Published(published, faults)
             }),
+            Action::SetNames { names } => {
+                self.runtime.set_names(&names).await.map(|()| Outcome::Named(names)).map_err(ActionError::from)
+            }
             Action::UpdateFiles { pod, label } => self.update_files(&pod, &desired, label).await,
         };
         result.unwrap_or_else(Outcome::Failed)
@@ -151,7 +156,7 @@ impl Executor {
         Ok(images)
     }
 
-    fn record(&self, goal: &Goal, ordinal: u32, name: String, images: ResolvedImages) -> PodRecord {
+    fn record(&self, goal: &Goal, ordinal: u32, name: String, spec: Arc<PodSpec>, images: ResolvedImages) -> PodRecord {
         let template = &goal.workload.template;
         PodRecord {
             uid: (self.uids)(),
@@ -162,7 +167,7 @@ impl Executor {
             labels: template.labels.clone(),
             annotations: template.annotations.clone(),
             source: goal.workload.source.clone(),
-            spec: Arc::clone(&template.spec),
+            spec,
             images,
             created_unix: self.clock.unix(),
             created: self.clock.now(),
@@ -179,6 +184,11 @@ impl Executor {
     ) -> Result<Outcome, ActionError> {
         let _permit = self.starts.acquire().await;
         let files = self.files(&record, Addresses::default(), desired)?;
+        for attachment in &record.spec.networks {
+            if let Some(network) = desired.networks.get(&attachment.network) {
+                self.runtime.define_network(network).await?;
+            }
+        }
         let addresses = self.runtime.create_pod(Arc::clone(&record), files).await?;
         Ok(Outcome::PodReady(Box::new(PodFacts { record, sandbox: true, addresses, containers }), label))
     }

@@ -243,7 +243,7 @@ impl Reconciler {
             ActionKey::Container(..) | ActionKey::Pod(_) | ActionKey::Create(..) => {
                 self.goals.workloads.len() == goals.workloads.len()
             }
-            ActionKey::Files(_) | ActionKey::Publish => false,
+            ActionKey::Files(_) | ActionKey::Publish | ActionKey::Names => false,
         });
         self.observed
             .prepared
@@ -335,7 +335,7 @@ impl Reconciler {
     fn is_settled(&self, uid: &PodUid, turn: u64) -> bool {
         let busy = self.observed.in_flight.iter().any(|key| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod == uid,
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish => false,
+            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => false,
         });
         !busy && self.touched.get(uid).is_none_or(|touched| *touched <= turn)
     }
@@ -347,7 +347,7 @@ impl Reconciler {
         self.observed.health.retain(|(pod, _), _| pod != uid);
         self.observed.failures.retain(|key, _| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod != uid,
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish => true,
+            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => true,
         });
         self.touched.remove(uid);
     }
@@ -417,7 +417,7 @@ impl Reconciler {
         match &key {
             ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => self.inspect(uid.clone()),
             ActionKey::Create(..) => self.list(),
-            ActionKey::Prepare(..) | ActionKey::Publish => {}
+            ActionKey::Prepare(..) | ActionKey::Publish | ActionKey::Names => {}
         }
         let failure = Failure { count, at: self.clock.now(), message: message.to_owned(), permanent };
         self.observed.failures.insert(key, failure);
@@ -426,7 +426,7 @@ impl Reconciler {
     fn succeeded(&mut self, step: &Step, key: &ActionKey, outcome: Outcome) {
         let pod_of = |key: &ActionKey| match key {
             ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => Some(uid.clone()),
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish => None,
+            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => None,
         };
         match outcome {
             Outcome::Prepared(images) => {
@@ -468,6 +468,12 @@ impl Reconciler {
                 }
             }
             Outcome::Published(ports, faults) => {
+                for (key, target) in &ports {
+                    if self.observed.published.get(key) != Some(target) {
+                        let pod = self.observed.pods.get(&target.pod).map(|pod| pod.record.name.as_str());
+                        tracing::info!(address = crate::snapshot::address(key), pod, "port published");
+                    }
+                }
                 self.observed.published = ports;
                 if !faults.is_empty() {
                     let message = faults.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; ");
@@ -475,6 +481,7 @@ impl Reconciler {
                     return;
                 }
             }
+            Outcome::Named(names) => self.observed.names = names,
             Outcome::FilesUpdated(label) => {
                 if let Some(uid) = pod_of(key) {
                     self.observed.files.insert(uid, label);
@@ -535,7 +542,7 @@ impl Reconciler {
                         ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => {
                             !pods.contains(uid)
                         }
-                        ActionKey::Publish => true,
+                        ActionKey::Publish | ActionKey::Names => true,
                     });
                     for uid in pods {
                         self.observed.retry.insert(uid);
@@ -602,7 +609,11 @@ impl Reconciler {
     fn note_holds(&mut self, plan: &Plan) {
         for (workload, hold) in plan.holds.iter().filter(|hold| !self.last_holds.contains(hold)) {
             match hold {
-                Hold::BackingOff { .. } | Hold::GaveUp { .. } | Hold::ProgressDeadline | Hold::Unsupported { .. } => {
+                Hold::BackingOff { .. }
+                | Hold::GaveUp { .. }
+                | Hold::ProgressDeadline
+                | Hold::JobFailed { .. }
+                | Hold::Unsupported { .. } => {
                     tracing::warn!(%workload, reason = hold.word(), "{hold}");
                     self.journal.record(event(
                         self.clock.unix(),

@@ -48,9 +48,6 @@ pub enum RunError {
     /// The quick-start image cannot be stored.
     #[error("cannot store the built-in image")]
     Builtin(#[source] runtime::image::store::StoreError),
-    /// Not everything could be stopped.
-    #[error("cannot stop everything: {0}")]
-    Down(String),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] std::io::Error),
@@ -151,7 +148,7 @@ fn host_address() -> Option<String> {
 pub async fn run(settings: Settings) -> Result<u8, RunError> {
     let clock: SharedClock = Arc::new(HostClock);
     let runtime = Arc::new(Embedded::open(options(&settings, true)?)?);
-    builtin(&runtime, &settings).await?;
+    builtin(&runtime).await?;
     let metrics = Metrics::new();
     let journal = Journal::open(&settings.events_dir(), Some(metrics.clone()))?;
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
@@ -201,20 +198,11 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
     result.map(|()| 0)
 }
 
-/// Stops and removes everything without a running agent, as `mainstay down` does when there is none.
-///
-/// # Errors
-/// Another agent runs, or something cannot be stopped.
-pub async fn down(settings: &Settings) -> Result<(), RunError> {
-    let runtime = Arc::new(Embedded::open(options(settings, true)?)?);
-    executor(settings, runtime, Arc::new(HostClock)).down().await.map_err(RunError::Down)
-}
-
 /// Puts the image that the quick start uses into the store.
-async fn builtin(runtime: &Arc<Embedded>, _settings: &Settings) -> Result<(), RunError> {
+async fn builtin(runtime: &Arc<Embedded>) -> Result<(), RunError> {
     let store = runtime.store().clone();
-    let _ = tokio::task::spawn_blocking(move || store.root().to_owned()).await;
-    Ok(())
+    let made = tokio::task::spawn_blocking(move || runtime::image::quickstart::ensure_quickstart(&store).map(drop));
+    made.await.map_or(Ok(()), |made| made.map_err(RunError::Builtin))
 }
 
 fn announce(settings: &Settings, server: &Server) {

@@ -14,6 +14,10 @@ use spec::image_ref::ImageRef;
 use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid};
 pub use spec::observed::{PortKey, PortTarget};
 use spec::pod::{ContainerSpec, PullPolicy};
+use spec::workload::NetworkSpec;
+
+/// Names for each address, as /etc/hosts has them.
+pub type Names = Vec<(std::net::IpAddr, Vec<String>)>;
 
 /// An error for people: what failed, and the chain of causes below it.
 #[derive(Debug, thiserror::Error)]
@@ -228,6 +232,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// Replaces the whole set of published ports in one atomic change; answers which could not be had. Those do not keep
     /// the others from being published.
     async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>>;
+
+    /// Makes a network that pods can join, unless it is there.
+    async fn define_network(&self, network: &NetworkSpec) -> Result<()>;
+
+    /// Writes the names that pods know of others, in place, so that running containers see them.
+    async fn set_names(&self, names: &BTreeMap<PodUid, Names>) -> Result<()>;
 
     /// Swaps the content of a pod's generated volumes.
     async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()>;

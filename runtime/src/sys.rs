@@ -136,6 +136,16 @@ pub fn prctl(option: i32, arg2: u64, arg3: u64) -> io::Result<i64> {
     check(unsafe { libc::prctl(option, arg2, arg3, 0u64, 0u64) }.into())
 }
 
+/// Leaves the session keyring of the caller for a new and empty one.
+///
+/// # Errors
+/// No keyrings in this kernel, or a quota.
+pub fn new_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) }).map(drop)
+}
+
 /// The permitted, effective and inheritable sets of this thread, as bit masks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CapMasks {

@@ -4,7 +4,7 @@
 
 use crate::codes;
 use crate::diagnostic::Diagnostic;
-use crate::load::{Document, Limits, Loaded, Places, template_at, template_error};
+use crate::load::{Document, Limits, Loaded, MOST, Places, template_at, template_error};
 use crate::node::{Entry, Map, Node, Style, Value};
 use crate::yaml::duplicate_key;
 
@@ -149,7 +149,9 @@ impl Reader<'_> {
             self.at += 1;
             let (node, result) = self.value(depth + 1);
             if let Some(first) = map.get(&key) {
-                self.diagnostics.push(duplicate_key(self.file, &key, key_span, first.key_span));
+                if self.diagnostics.len() < MOST {
+                    self.diagnostics.push(duplicate_key(self.file, &key, key_span, first.key_span));
+                }
             } else {
                 map.insert(key, Entry { key_span, node });
             }

@@ -26,6 +26,9 @@ impl Default for Limits {
     }
 }
 
+/// Findings of one file are cut off here: whoever has more reads these first.
+pub const MOST: usize = 200;
+
 /// One document of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
@@ -64,6 +67,13 @@ pub fn load(file: &str, bytes: &[u8], limits: &Limits) -> Loaded {
             .hint("split it into several files"),
         );
     }
+    let mut loaded = read(file, bytes, limits);
+    loaded.diagnostics.truncate(MOST);
+    loaded
+}
+
+fn read(file: &str, bytes: &[u8], limits: &Limits) -> Loaded {
+    let failed = |diagnostic| Loaded { documents: Vec::new(), diagnostics: vec![diagnostic] };
     let text = match decode(file, bytes) {
         Ok(text) => text,
         Err(diagnostic) => return failed(*diagnostic),
@@ -76,7 +86,8 @@ pub fn load(file: &str, bytes: &[u8], limits: &Limits) -> Loaded {
     if first.starts_with('{') && !first.starts_with("{{") {
         let json = crate::json::load(file, text, bom, limits);
         // `{a: b}` is YAML in flow style; what follows JSON's quoted key decides whose errors are shown.
-        if json.diagnostics.is_empty() || first[1..].trim_start().starts_with('"') {
+        let several = text.contains("\n---");
+        if json.diagnostics.is_empty() || (!several && first[1..].trim_start().starts_with('"')) {
             return json;
         }
     }

@@ -103,3 +103,209 @@ fn a_list_is_its_items() {
     assert_eq!(shown(&file.diagnostics), want);
     assert_eq!(file.diagnostics[1].path.as_deref(), Some("items[1].spec.containers[0].imge"));
 }
+
+/// A pod with a container `c` and further fields of it.
+fn pod(name: &str, container: &str, rest: &str) -> String {
+    format!(
+        "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}}}, \
+         spec: {{containers: [{{name: c, image: x, {container}}}], {rest}}}}}\n"
+    )
+}
+
+fn object(kind: &str, name: &str, rest: &str) -> String {
+    format!("---\n{{apiVersion: v1, kind: {kind}, metadata: {{name: {name}}}, {rest}}}\n")
+}
+
+/// What is said about objects together: severity, code and path of each finding.
+fn said(text: &str, missing: Missing) -> Vec<String> {
+    let file = parse("t.yaml", text);
+    assert_eq!(shown(&file.diagnostics), Vec::<String>::new(), "{text}");
+    let all = assemble(&[file], &AssembleOptions { mac_key: &KEY, node_labels: None, missing });
+    let line = |d: &Diagnostic| {
+        format!("{} {} {}", if d.is_error() { "E" } else { "W" }, d.code, d.path.as_deref().unwrap_or("-"))
+    };
+    all.diagnostics.iter().map(line).collect()
+}
+
+#[test]
+fn references_between_objects() {
+    let config = object("ConfigMap", "settings", "data: {mode: a}");
+    let secret = object("Secret", "login", "stringData: {password: a}");
+    let key = |kind: &str, name: &str, key: &str| {
+        pod("p", &format!("env: [{{name: A, valueFrom: {{{kind}KeyRef: {{name: {name}, key: {key}}}}}}}]"), "")
+    };
+    let volume = |source: &str| pod("p", "", &format!("volumes: [{{name: v, {source}}}]"));
+    let env = "spec.containers[0].env[0].valueFrom";
+    let cases: Vec<(String, Vec<String>)> = vec![
+        (config.clone() + &key("configMap", "settings", "mode"), vec![]),
+        (config.clone() + &key("configMap", "settings", "moed"), vec![format!("E M0042 {env}.configMapKeyRef")]),
+        (config.clone() + &key("configMap", "other", "mode"), vec![format!("E M0041 {env}.configMapKeyRef")]),
+        (secret.clone() + &key("secret", "login", "password"), vec![]),
+        (secret.clone() + &key("secret", "login", "user"), vec![format!("E M0042 {env}.secretKeyRef")]),
+        (
+            secret.clone() + &volume("secret: {secretName: login, items: [{key: x, path: z}]}"),
+            vec!["E M0042 spec.volumes[0].secret.items[0].key".into()],
+        ),
+        (volume("configMap: {name: a}"), vec!["E M0041 spec.volumes[0].configMap.name".into()]),
+        (volume("configMap: {name: a, optional: true}"), vec![]),
+        (
+            volume("persistentVolumeClaim: {claimName: a}"),
+            vec!["E M0041 spec.volumes[0].persistentVolumeClaim.claimName".into()],
+        ),
+        (
+            pod("p", "envFrom: [{secretRef: {name: a}}]", ""),
+            vec!["E M0041 spec.containers[0].envFrom[0].secretRef.name".into()],
+        ),
+        (pod("p", "", "imagePullSecrets: [{name: a}]"), vec!["W M0041 spec.imagePullSecrets[0].name".into()]),
+        (
+            pod("p", "", "nodeSelector: {disk: ssd, kubernetes.io/os: linux}"),
+            vec!["W M0046 spec.nodeSelector[\"disk\"]".into()],
+        ),
+        (
+            pod("p", "", "") + &object("Service", "s", "spec: {selector: {app: q}, ports: [{port: 1}]}"),
+            vec!["W M0044 spec.selector".into()],
+        ),
+        (pod("p", "", "") + &object("Service", "s", "spec: {selector: {app: p}, ports: [{port: 1}]}"), vec![]),
+        (pod("p", "", "") + &pod("p", "", ""), vec!["E M0040 -".into()]),
+        (
+            pod("a", "ports: [{containerPort: 1, hostPort: 80}]", "")
+                + &pod("b", "ports: [{containerPort: 2, hostPort: 80}]", ""),
+            vec!["E M0043 spec.containers[0].ports[0].hostPort".into()],
+        ),
+        (
+            pod("a", "ports: [{containerPort: 1, hostPort: 80, hostIP: 127.0.0.1}]", "")
+                + &pod("b", "ports: [{containerPort: 2, hostPort: 80, hostIP: 127.0.0.2}]", ""),
+            vec![],
+        ),
+        (
+            pod("a", "ports: [{containerPort: 1, hostPort: 80}]", "")
+                + &pod("b", "ports: [{containerPort: 2, hostPort: 80, protocol: UDP}]", ""),
+            vec![],
+        ),
+    ];
+    for (text, want) in cases {
+        assert_eq!(said(&text, Missing::Error), want, "{text}");
+    }
+    // A file by itself may refer to others; a slip of the pen is an error all the same.
+    let alone = key("configMap", "other", "mode");
+    assert_eq!(said(&alone, Missing::Warning), [format!("W M0041 {env}.configMapKeyRef")]);
+    let slip = config + &key("configMap", "setings", "mode");
+    assert_eq!(said(&slip, Missing::Warning), [format!("E M0041 {env}.configMapKeyRef")]);
+}
+
+#[test]
+fn claims_find_their_volumes() {
+    let claim = |name: &str, rest: &str| {
+        object(
+            "PersistentVolumeClaim",
+            name,
+            &format!("spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}, {rest}}}"),
+        )
+    };
+    let storage = |name: &str, rest: &str| {
+        object(
+            "PersistentVolume",
+            name,
+            &format!("spec: {{accessModes: [ReadWriteOnce], hostPath: {{path: /{name}}}, {rest}}}"),
+        )
+    };
+    let user = pod("p", "", "volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]");
+    for (objects, want) in [
+        (claim("c", ""), None),
+        (
+            claim("c", "") + &storage("a", "capacity: {storage: 2Gi}") + &storage("b", "capacity: {storage: 1Gi}"),
+            Some("/b"),
+        ),
+        (claim("c", "") + &storage("a", "capacity: {storage: 100Mi}"), None),
+        (claim("c", "storageClassName: x") + &storage("a", "capacity: {storage: 2Gi}"), None),
+        (
+            claim("c", "storageClassName: x") + &storage("a", "capacity: {storage: 2Gi}, storageClassName: x"),
+            Some("/a"),
+        ),
+        (claim("c", "volumeName: a") + &storage("a", "capacity: {storage: 2Gi}, storageClassName: x"), Some("/a")),
+        (claim("c", "") + &storage("a", "capacity: {storage: 1Gi}, claimRef: {name: c}"), Some("/a")),
+        (claim("c", "") + &storage("a", "capacity: {storage: 1Gi}, claimRef: {name: other}"), None),
+        (claim("b", "") + &claim("c", "") + &storage("a", "capacity: {storage: 1Gi}"), None),
+    ] {
+        let text = objects + &user;
+        let all = together(&[parse("t.yaml", &text)]);
+        let workload = all.desired.workloads.values().next().unwrap_or_else(|| panic!("{text}"));
+        let path = match &workload.template.spec.volumes[0].source {
+            VolumeSource::HostPath { path, .. } => Some(path.as_str()),
+            _ => None,
+        };
+        assert_eq!(path, want, "{text}");
+    }
+}
+
+#[test]
+fn what_is_broken_is_named_and_left_out() {
+    let text = pod("good", "", "")
+        + &pod("bad", "imge: x", "")
+        + "---\nkind: Pod\napiVersion: v1\nmetadata: {name: torn}\nspec: [\n";
+    let file = parse("t.yaml", &text);
+    let names: Vec<_> = file.broken.iter().map(|id| id.name.as_str()).collect();
+    assert_eq!((names, file.unnamed_broken), (vec!["bad", "torn"], false));
+    let all = together(&[file]);
+    assert_eq!(all.desired.workloads.len(), 1);
+    assert_eq!(all.broken.len(), 2);
+    // A document that cannot be named may be any object.
+    assert!(parse("t.yaml", "kind: Pod\napiVersion: v1\nmetadata: [\n").unnamed_broken);
+    // Nor does a placeholder for an image make a workload.
+    let example = together(&[parse("t.yaml", &pod("p", "", "").replace("image: x", "image: <yours>"))]);
+    assert_eq!((example.desired.workloads.len(), example.broken.len()), (0, 1));
+}
+
+#[test]
+fn other_files_are_told_apart() {
+    for (text, not_a_manifest, compose) in [
+        ("replicas: 1\n", true, false),
+        ("", true, false),
+        ("services: {web: {image: x}}\n", true, true),
+        ("kind: Pod\n", true, false),
+        ("apiVersion: v1\nkind: Namespace\nmetadata: {name: team}\n", false, false),
+        ("{{ template }}\n", false, false),
+    ] {
+        let file = parse("t.yaml", text);
+        assert_eq!((file.not_a_manifest, file.compose), (not_a_manifest, compose), "{text}");
+    }
+}
+
+#[test]
+fn a_finding_is_shown_with_its_line() {
+    let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n  replicas: \"2\"\n  selector:\n    matchLabels: {app: web}\n  template:\n    metadata:\n      labels: {app: wbe}\n    spec:\n      containers:\n        - name: web\n          imge: nginx\n";
+    let file = parse("web.yaml", text);
+    let rendered = spec::render::render(&file.diagnostics, |_| Some(text), false);
+    let want = r#"error[M0011]: `replicas` takes a whole number, not a string
+  --> web.yaml:6:13
+   |
+ 6 |   replicas: "2"
+   |             ^^^
+   = path: spec.replicas
+   = help: remove the quotes
+
+error[M0022]: the selector wants `app: web`, the template has `app: wbe`
+  --> web.yaml:8:19
+   |
+ 8 |     matchLabels: {app: web}
+   |                   ^^^
+   = path: spec.selector.matchLabels.app
+   = help: write `app: web` in `template.metadata.labels`
+
+error[M0013]: `image` is missing
+   --> web.yaml:14:11
+    |
+ 14 |         - name: web
+    |           ^^^^
+    = path: spec.template.spec.containers[0].image
+
+error[M0012]: unknown field `imge`
+   --> web.yaml:15:11
+    |
+ 15 |           imge: nginx
+    |           ^^^^ did you mean `image`?
+    = path: spec.template.spec.containers[0].imge
+
+"#;
+    assert_eq!(rendered, want, "{rendered}");
+}

@@ -17,14 +17,17 @@ fn world(name: &str) -> (Sandbox, Registry) {
 
 /// What a finished container of an image says.
 fn said(sandbox: &Sandbox, image: &str, arguments: &[&str]) -> String {
-    let mut wanted = pod("said", image, arguments);
+    // A name of its own, so that no answer of an earlier one is taken for its.
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let name = format!("said-{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let mut wanted = pod(&name, image, arguments);
     wanted["spec"]["restartPolicy"] = json!("Never");
-    sandbox.write("said.json", &wanted.to_string());
+    sandbox.write(&format!("{name}.json"), &wanted.to_string());
     let mut agent = Agent::start(sandbox);
     agent.wait_status("the container has ended", |status| {
-        status.containers("said").first().filter(|c| c.state == "exited").map(|_| ())
+        status.containers(&name).first().filter(|c| c.state == "exited").map(|_| ())
     });
-    agent.cli(&["logs", "said"]).ok().stdout
+    agent.cli(&["logs", &name]).ok().stdout
 }
 
 #[test]
@@ -133,7 +136,7 @@ fn a_bad_image_is_refused_with_a_reason() {
     refused(&other, &["platform", "architecture", "amd64", "arm64"]);
     let liar =
         registry.push("liar:1", &ImageBuilder::new().layer(Layer::new().file("/a", "b")).wrong_diff_ids().build());
-    refused(&liar, &["diff"]);
+    refused(&liar, &["its content has digest"]);
     let image = registry.push("corrupt:1", &scratch_image(&[("/etc/a", "a")]));
     registry.fail("/v2/corrupt/blobs/", Fault::Corrupt);
     refused(&image, &["digest"]);

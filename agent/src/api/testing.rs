@@ -79,6 +79,12 @@ impl Runtime for Readable {
     async fn publish(&self, _: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
         refuse("publish ports")
     }
+    async fn define_network(&self, _: &spec::workload::NetworkSpec) -> Result<()> {
+        refuse("define network")
+    }
+    async fn set_names(&self, _: &BTreeMap<PodUid, runtime::api::Names>) -> Result<()> {
+        refuse("set names")
+    }
     async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>) -> Result<()> {
         refuse("update files")
     }

@@ -17,6 +17,7 @@ pub(crate) struct Cli {
 
 /// Flags of every command.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Common {
     /// Configuration file [default: /etc/mainstay/config.toml when it exists]
     #[arg(long, global = true, value_name = "FILE")]

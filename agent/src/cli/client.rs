@@ -32,11 +32,6 @@ impl Client {
         Self { socket }
     }
 
-    /// Whether somebody answers on the socket.
-    pub(crate) fn is_served(&self) -> bool {
-        UnixStream::connect(&self.socket).is_ok()
-    }
-
     /// A value that the agent has.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         self.value("GET", path, None)

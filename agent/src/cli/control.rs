@@ -6,61 +6,65 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::client::Client;
-use super::output::{CliError, Io, Outcome, clean};
+use super::output::{CliError, Failed, Io, Outcome, clean};
 use crate::config::Settings;
 use crate::status::{Snapshot, StepStatus};
 
-/// Stops everything that the agent manages; volumes stay.
+/// Stops everything that the agent manages; volumes stay. Works without an agent, too.
 pub(super) fn down(settings: &Settings, yes: bool, io: &mut Io<'_>) -> Outcome {
-    let client = &Client::new(settings.socket());
-    if !client.is_served() {
-        return down_without_agent(settings, yes, io);
-    }
-    let snapshot: Snapshot = client.get("/v1/status")?;
+    let client = Client::new(settings.socket());
+    let running = client.get::<Snapshot>("/v1/status");
+    let snapshot = match &running {
+        Ok(snapshot) => snapshot.clone(),
+        Err(_) => super::disk::snapshot(&settings.data_dir)?,
+    };
     let pods: usize = snapshot.workloads.iter().map(|workload| workload.pods.len()).sum();
-    let what = format!("{pods} {} of {}", plural(pods, "pod"), count(snapshot.workloads.len(), "workload"));
-    if !yes && pods > 0 {
-        if !std::io::stdin().is_terminal() {
-            return Err(CliError::new(format!("not stopping {what} without a yes"))
-                .hint("say it with `mainstay down -y`")
-                .into());
-        }
-        write!(io.err, "Stop {what} and end the agent? Volumes stay. [y/N] ")?;
-        io.err.flush()?;
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer)?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Ok(1);
-        }
+    let what = format!("{} of {}", count(pods, "pod"), count(snapshot.workloads.len(), "workload"));
+    if !yes && pods > 0 && !confirmed(&what, io)? {
+        return Ok(1);
     }
-    let answer = client.post("/v1/down", &json!({}))?;
+    match running {
+        Ok(_) => drop(client.post("/v1/down", &json!({}))?),
+        Err(_) => alone(settings)?,
+    }
     if io.json {
-        io.json(&answer)?;
+        io.json(&json!({ "down": true, "pods": pods }))?;
     } else {
         writeln!(io.err, "stopped {what}; volumes stay")?;
     }
     Ok(0)
 }
 
-/// The same when no agent runs: this process stops everything itself.
-fn down_without_agent(settings: &Settings, yes: bool, io: &mut Io<'_>) -> Outcome {
-    if !yes {
-        return Err(CliError::new("not stopping everything without a yes: no agent is running that could count it")
+fn confirmed(what: &str, io: &mut Io<'_>) -> Result<bool, Failed> {
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::new(format!("not stopping {what} without a yes"))
             .hint("say it with `mainstay down -y`")
             .into());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| CliError::new("cannot start").cause(error))?;
-    runtime.block_on(crate::run::down(settings)).map_err(|error| {
-        let hint = error.hint().map(str::to_owned);
-        CliError { hint, ..CliError::of(&error) }
-    })?;
-    if io.json {
-        io.json(&json!({ "down": true }))?;
-    } else {
-        writeln!(io.err, "stopped everything; volumes stay")?;
-    }
-    Ok(0)
+    write!(io.err, "Stop {what} and end the agent? Volumes stay. [y/N] ")?;
+    io.err.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Does the agent's work without it: its locks make sure that it does not run.
+fn alone(settings: &Settings) -> Result<(), CliError> {
+    let told = |error: &crate::run::RunError| CliError { hint: error.hint().map(str::to_owned), ..CliError::of(error) };
+    let options = crate::run::options(settings, true).map_err(|error| told(&error))?;
+    let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let threads = threads.map_err(|error| CliError::new("cannot start threads").cause(error))?;
+    threads.block_on(async {
+        let runtime = runtime::Embedded::open(options).map_err(|error| told(&error.into()))?;
+        let clock = std::sync::Arc::new(crate::clock::HostClock);
+        let executor = crate::run::executor(settings, std::sync::Arc::new(runtime), clock);
+        let failed = |cause: String| {
+            CliError::new("cannot stop everything")
+                .cause(cause)
+                .hint("run `mainstay down` again: it goes on where it ended")
+        };
+        executor.down().await.map_err(failed)
+    })
 }
 
 /// Tries again what failed, without waiting.

@@ -34,7 +34,7 @@ fn told(error: &StoreError) -> CliError {
 }
 
 pub(super) fn reference(text: &str) -> Result<ImageRef, CliError> {
-    text.parse().map_err(|error| CliError::of(&error).hint("write it as [registry/]name[:tag][@digest]"))
+    ImageRef::parse(text).map_err(|error| CliError::of(&error).hint("write it as [registry/]name[:tag][@digest]"))
 }
 
 /// What can be chosen for a pull.

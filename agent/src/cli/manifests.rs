@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use spec::codes;
 use spec::diagnostic::Diagnostic;
@@ -11,7 +12,7 @@ use spec::secret::MacKey;
 use spec::workload::Desired;
 
 use super::output::CliError;
-use crate::discover::{self, FoundFile, SourceError};
+use crate::discover::{self, FoundFile, Project, SourceError};
 
 /// Everything that some paths hold.
 #[derive(Default)]
@@ -43,33 +44,77 @@ impl Manifests {
             }
         }
         let mut all = Self::default();
+        let (projects, rest) = discover::projects(found.iter().map(|file| file.path.as_path()));
+        let mut own = BTreeSet::new();
+        for project in &projects {
+            own.extend(all.compose(project)?);
+        }
         let mut parsed = Vec::new();
         for FoundFile { path, result } in found {
             let name = path.display().to_string();
+            if own.contains(&name) || !rest.contains(&path) {
+                continue;
+            }
             match result {
                 Ok(bytes) => {
                     let objects = parse_file(&name, &bytes, &ParseOptions::default());
-                    all.texts.insert(name, String::from_utf8_lossy(&bytes).into_owned());
+                    all.texts.insert(name.clone(), String::from_utf8_lossy(&bytes).into_owned());
+                    if objects.compose && paths.contains(&path) {
+                        // Named by hand, so its name does not matter.
+                        let dir = path.parent().unwrap_or(Path::new("")).to_owned();
+                        all.compose(&Project { dir, name: None, files: vec![path] })?;
+                        continue;
+                    }
+                    if objects.compose {
+                        let message = "a Compose file with this name counts only where another one includes it";
+                        let hint = "name it compose.yaml or NAME.compose.yaml, or list it in .mainstayignore";
+                        all.diagnostics
+                            .push(Diagnostic::warning(codes::NOT_A_MANIFEST, &name, None, message).hint(hint));
+                    }
                     all.files += usize::from(!objects.not_a_manifest);
                     all.objects += objects.objects.len();
                     all.diagnostics.extend(objects.diagnostics.iter().cloned());
                     parsed.push(objects);
                 }
                 Err(error) => {
-                    let mut message = error.to_string();
-                    if let Some(cause) = std::error::Error::source(&error) {
-                        message.push_str(&format!(": {cause}"));
-                    }
-                    all.diagnostics.push(Diagnostic::error(codes::UNREADABLE, &name, None, message));
+                    all.diagnostics.push(Diagnostic::error(codes::UNREADABLE, &name, None, error.report()));
                 }
             }
         }
         let assembly = assemble(&parsed, &AssembleOptions { mac_key, node_labels: None, missing });
-        all.desired = assembly.desired;
+        let services = std::mem::replace(&mut all.desired, assembly.desired);
+        all.desired.workloads.extend(services.workloads);
         all.diagnostics.extend(assembly.diagnostics);
         let place = |d: &Diagnostic| (d.file.clone(), d.span.map_or(0, |span| span.start));
         all.diagnostics.sort_by_key(place);
         Ok(all)
+    }
+
+    /// Adds a Compose project; the files that it read.
+    fn compose(&mut self, project: &Project) -> Result<Vec<String>, CliError> {
+        let loaded = discover::load_project(project).map_err(|error| CliError::of(&error))?;
+        let names: Vec<String> = loaded.files.keys().cloned().collect();
+        for (name, bytes) in &loaded.files {
+            self.texts.insert(name.clone(), String::from_utf8_lossy(bytes).into_owned());
+        }
+        self.files += project.files.len();
+        // One broken service breaks its project, as with Compose itself.
+        if !loaded.diagnostics.iter().any(Diagnostic::is_error) {
+            self.objects += loaded.project.workloads.len();
+            for workload in loaded.project.workloads {
+                if let Some(first) = self.desired.workloads.get(&workload.id) {
+                    let id = &workload.id;
+                    let message = format!("service `{}` of project `{}` is defined twice", id.name, id.namespace);
+                    let found = Diagnostic::error(codes::DUPLICATE_OBJECT, &workload.source.file, None, message);
+                    let found = found.hint("give one of the projects another `name:`");
+                    self.diagnostics.push(found.note(&first.source.file, None, "first defined here"));
+                    continue;
+                }
+                self.desired.workloads.insert(workload.id.clone(), Arc::new(workload));
+            }
+        }
+        self.diagnostics.extend(loaded.diagnostics);
+        Ok(names)
     }
 
     pub(super) fn errors(&self) -> usize {

@@ -14,7 +14,7 @@ use spec::workload::{Controller, WorkloadId, WorkloadKind};
 
 use super::control::count;
 use super::manifests::Manifests;
-use super::output::{Io, Outcome, clean};
+use super::output::{CliError, Io, Outcome, clean};
 use crate::config::Settings;
 
 /// What becomes of one workload.
@@ -46,7 +46,8 @@ struct Answer {
 
 pub(super) fn plan(paths: &[PathBuf], settings: &Settings, io: &mut Io<'_>) -> Outcome {
     let records = super::disk::records(&settings.data_dir)?;
-    let manifests = Manifests::read(paths, Missing::Error, &MacKey::new([0; 32]))?;
+    let key = mac_key(settings, !records.is_empty())?;
+    let manifests = Manifests::read(paths, Missing::Error, &key)?;
     if !manifests.diagnostics.is_empty() {
         io.err.write_all(manifests.rendered(false).as_bytes())?;
     }
@@ -68,6 +69,17 @@ pub(super) fn plan(paths: &[PathBuf], settings: &Settings, io: &mut Io<'_>) -> O
         writeln!(io.out, "\n{} to change, {unchanged} as wished", count(answer.changes.len(), "workload"))?;
     }
     Ok(code)
+}
+
+/// The key of this host's hashes of secrets, so that unchanged ones are seen to be the same.
+fn mac_key(settings: &Settings, needed: bool) -> Result<MacKey, CliError> {
+    let path = settings.data_dir.join("node.key");
+    if !needed || !path.exists() {
+        return Ok(MacKey::new([0; 32]));
+    }
+    let key = crate::source::NodeKey::load_or_make(&path);
+    key.map(|key| key.mac_key())
+        .map_err(|error| CliError::of(&error).hint("run the command as root, such as with sudo"))
 }
 
 fn compare(goals: &Goals, records: &[PodRecord], whole: bool) -> Answer {

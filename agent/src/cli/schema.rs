@@ -153,7 +153,7 @@ mod tests {
         let container = &schema["$defs"]["Container"];
         assert_eq!(container["additionalProperties"], false);
         assert!(container["required"].as_array().is_some_and(|names| names.contains(&json!("name"))), "{container}");
-        assert_eq!(schema["required"].as_array().map(Vec::len), Some(3), "{}", schema["required"]);
+        assert_eq!(schema["required"].as_array().map(Vec::len), Some(4), "{}", schema["required"]);
         let limits = &schema["$defs"]["ResourceRequirements"]["properties"]["claims"];
         assert!(limits["not"].is_object(), "{limits}");
     }

@@ -1,6 +1,6 @@
 //! Outputs as a whole, over the interface of an agent that does nothing.
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use super::args::{Cli, Format};
 use super::output::Io;
@@ -18,7 +18,9 @@ fn run(dir: &std::path::Path, line: &str) -> String {
         .chain([dir.join("data").display().to_string()])
         .chain(line.split_whitespace().map(|word| word.replace("DIR", &dir.display().to_string())));
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = match Cli::try_parse_from(words) {
+    // The width of the terminal that the tests happen to run in must not matter.
+    let parsed = Cli::command().term_width(100).try_get_matches_from(words);
+    let code = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => {
             let json = cli.common.output == Format::Json;
             let mut io = Io { out: &mut out, err: &mut err, json, color: false, now: NOW };
@@ -247,4 +249,40 @@ async fn explain_tells_what_becomes_of_a_field() {
             "explain pod.spec.hostNetwork -o json",
         ]
     );
+}
+
+#[tokio::test]
+async fn help_names_every_command() {
+    check!("help", None, &["--help", "run --help", "logs --help"]);
+}
+
+#[tokio::test]
+async fn images_without_a_store_are_none() {
+    check!(
+        "images",
+        None,
+        &[
+            "images",
+            "images -o json",
+            "pull Not:A:Reference",
+            "unpack example.com/none:1 DIR/x",
+            "load DIR/none",
+            "exec web -- true",
+            "run DIR/none",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn compose_projects_are_read_like_manifests() {
+    let compose = "services:\n  web: {image: \"web:$TAG\", ports: [\"8080:80\"]}\n  db: {image: db:1}\n";
+    let fixture = with_manifests(&[
+        ("shop/compose.yaml", compose),
+        ("shop/.env", "TAG=7\n"),
+        ("other/stack.yaml", compose),
+        ("bad.compose.yaml", "services:\n  web: {imag: x}\n"),
+        ("web.yaml", WEB),
+    ])
+    .await;
+    check!("compose", Some(&fixture), &["validate DIR/m", "validate DIR/m/other/stack.yaml", "plan DIR/m/shop",]);
 }

@@ -5,6 +5,7 @@
 //! over; `.yaml`, `.yml`, `.json` and `.toml` count. Symlinks are followed, each file and directory once. A source
 //! that cannot be listed as a whole is an error, never an empty list; one unreadable file is an error of that file.
 
+mod compose;
 mod ignore;
 mod projects;
 
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use ignore::Ignored;
 
+pub use compose::{LoadedProject, load_project};
 pub use projects::{Project, projects};
 
 /// A manifest above this many bytes is refused.
@@ -63,6 +65,17 @@ pub enum ReadError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl ReadError {
+    /// What is wrong, with its cause, in one line.
+    #[must_use]
+    pub fn report(&self) -> String {
+        match self {
+            Self::Io { source } => format!("{self}: {source}"),
+            Self::TooLarge { .. } | Self::Dangling { .. } | Self::NotAFile => self.to_string(),
+        }
+    }
 }
 
 /// Which directory a source is: another one under the same path has another identity.

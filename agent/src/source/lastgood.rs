@@ -9,9 +9,11 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use spec::manifest::compose::ComposeProject;
 use spec::manifest::{FileObjects, Object, ParseOptions, parse_file};
 use spec::workload::ObjectId;
 
+use super::projects::StoredProject;
 use super::seal::{NodeKey, SealError};
 
 /// A good object and the file it was good in.
@@ -26,6 +28,8 @@ pub(super) struct Good {
 #[derive(Debug, Default)]
 pub(super) struct LastGood {
     pub objects: BTreeMap<ObjectId, Good>,
+    /// Compose projects by their main file.
+    pub projects: BTreeMap<String, ComposeProject>,
     written: Option<Vec<u8>>,
 }
 
@@ -33,6 +37,8 @@ pub(super) struct LastGood {
 struct Stored {
     schema: u32,
     files: Vec<StoredFile>,
+    #[serde(default)]
+    projects: Vec<StoredProject>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,7 +71,8 @@ impl LastGood {
                 objects.insert(good.object.id.clone(), good);
             }
         }
-        Ok(Self { objects, written: Some(bytes) })
+        let projects = stored.projects.into_iter().map(StoredProject::into_project).collect();
+        Ok(Self { objects, projects, written: Some(bytes) })
     }
 
     /// Writes it down when it has changed.
@@ -82,7 +89,8 @@ impl LastGood {
                 objects,
             })
             .collect();
-        let bytes = serde_json::to_vec(&Stored { schema: 1, files }).unwrap_or_default();
+        let projects = self.projects.iter().map(|(main, project)| StoredProject::of(main, project)).collect();
+        let bytes = serde_json::to_vec(&Stored { schema: 1, files, projects }).unwrap_or_default();
         if self.written.as_ref() != Some(&bytes) {
             key.write(&path(data_dir), &bytes)?;
             self.written = Some(bytes);

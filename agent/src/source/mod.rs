@@ -5,6 +5,7 @@
 //! stay at their last good version, and say so.
 
 mod lastgood;
+mod projects;
 mod seal;
 mod watch;
 
@@ -20,10 +21,11 @@ use spec::secret::MacKey;
 use spec::workload::{Desired, ObjectId, WorkloadId};
 
 use crate::clock::SharedClock;
-use crate::discover::{Listing, discover};
+use crate::discover::{Listing, Project, discover, projects as find_projects};
 use crate::reconciler::Reading;
 use crate::status::{HeldStatus, SourceStatus};
 use lastgood::{Good, LastGood};
+use projects::ProjectReading;
 pub use seal::{NodeKey, SealError};
 pub use watch::{Watching, watch};
 
@@ -108,16 +110,106 @@ impl Sources {
             }
             listed.push((root.clone(), listing));
         }
+        let projects = self.load_projects(&listed);
+        for (main, project) in &projects {
+            text.push_str(main);
+            match project {
+                Ok(project) => {
+                    for (name, bytes) in &project.loaded.files {
+                        text.push_str(name);
+                        text.push_str(&Digest::of(bytes).hex());
+                    }
+                }
+                Err(error) => text.push_str(error),
+            }
+        }
         let revision = Digest::of(text.as_bytes()).short();
         if self.revision.as_ref() == Some(&revision) {
             return None;
         }
-        let reading = self.take(listed, revision.clone());
+        let reading = self.take(listed, projects, revision.clone());
         self.revision = Some(revision);
         Some(reading)
     }
 
-    fn take(&mut self, listed: Vec<(PathBuf, Result<Listing, String>)>, revision: String) -> Reading {
+    /// Compose projects among the listed files, by their main file. A file that is a source itself may have any name.
+    fn load_projects(
+        &self,
+        listed: &[(PathBuf, Result<Listing, String>)],
+    ) -> BTreeMap<String, Result<ProjectReading, String>> {
+        let mut found = BTreeMap::new();
+        for (root, listing) in listed {
+            let Ok(listing) = listing else { continue };
+            let (mut projects, rest) = find_projects(listing.files.iter().map(|file| file.path.as_path()));
+            if rest.as_slice() == [root.clone()]
+                && listing.files.iter().any(|file| {
+                    file.result
+                        .as_ref()
+                        .is_ok_and(|bytes| parse_file(&root.to_string_lossy(), bytes, &ParseOptions::default()).compose)
+                })
+            {
+                let dir = root.parent().map(std::path::Path::to_owned).unwrap_or_default();
+                projects.push(Project { dir, name: None, files: rest });
+            }
+            for project in &projects {
+                let main = project.files.first().map(|file| file.display().to_string()).unwrap_or_default();
+                found.insert(main, ProjectReading::of(project));
+            }
+        }
+        found
+    }
+
+    /// Puts projects into the desired state: as they are now when they are good, else at their last good version.
+    fn add_projects(
+        &mut self,
+        projects: BTreeMap<String, Result<ProjectReading, String>>,
+        lost: &[(String, String)],
+        desired: &mut Desired,
+        held: &mut BTreeMap<WorkloadId, HeldStatus>,
+    ) -> Vec<Diagnostic> {
+        let mut findings = Vec::new();
+        let mut next = BTreeMap::new();
+        for (main, project) in projects {
+            let (reason, message) = match project {
+                Ok(project) => {
+                    findings.extend(project.loaded.diagnostics.iter().cloned());
+                    if project.is_good() {
+                        project.loaded.project.add_to(desired);
+                        next.insert(project.main, project.loaded.project);
+                        continue;
+                    }
+                    ("broken", format!("{main} has errors; the last good version is kept"))
+                }
+                Err(error) => {
+                    findings.push(Diagnostic::error(spec::codes::UNREADABLE, &main, None, error.clone()));
+                    ("unreadable", format!("{error}; the last good version is kept"))
+                }
+            };
+            if let Some(good) = self.good.projects.get(&main) {
+                hold_project(good, desired, held, reason, &message);
+                next.insert(main, good.clone());
+            }
+        }
+        for (main, good) in &self.good.projects {
+            let gone = lost.iter().find(|(root, _)| std::path::Path::new(main).starts_with(root));
+            if let (false, Some((_, error))) = (next.contains_key(main), gone) {
+                let message = format!("{error}; the last good version is kept");
+                hold_project(good, desired, held, "source_failed", &message);
+                next.insert(main.clone(), good.clone());
+            }
+        }
+        self.good.projects = next;
+        findings
+    }
+
+    fn take(
+        &mut self,
+        listed: Vec<(PathBuf, Result<Listing, String>)>,
+        projects: BTreeMap<String, Result<ProjectReading, String>>,
+        revision: String,
+    ) -> Reading {
+        let of_projects: std::collections::BTreeSet<String> =
+            projects.values().flatten().flat_map(|project| project.loaded.files.keys().cloned()).collect();
         let mut files: Vec<FileObjects> = Vec::new();
         let mut contents: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
         let mut unreadable: BTreeMap<String, String> = BTreeMap::new();
@@ -139,7 +231,9 @@ impl Sources {
                         let name = file.path.to_string_lossy().into_owned();
                         match file.result {
                             Ok(bytes) => {
-                                files.push(self.parse(&name, &bytes));
+                                if !of_projects.contains(&name) {
+                                    files.push(self.parse(&name, &bytes));
+                                }
                                 contents.insert(name, bytes.into());
                             }
                             Err(error) => {
@@ -179,6 +273,11 @@ impl Sources {
                 });
             }
         }
+        for project in projects.values().flatten() {
+            contents.extend(project.loaded.files.iter().map(|(name, bytes)| (name.clone(), Arc::clone(bytes))));
+        }
+        let found = self.add_projects(projects, &lost, &mut assembly.desired, &mut held);
+        assembly.diagnostics.extend(found);
         self.remember(&files, own, &assembly.broken, &contents, &retained);
         self.report(&files, own, &assembly.diagnostics, &contents, &mut statuses);
         self.desired = assembly.desired.clone();
@@ -281,6 +380,21 @@ fn report(error: &dyn std::error::Error) -> String {
 /// A file that consists of one retained object.
 fn as_file(good: &Good) -> FileObjects {
     FileObjects { name: good.file.clone(), objects: vec![good.object.clone()], ..FileObjects::default() }
+}
+
+/// Keeps a project at a last good version.
+fn hold_project(
+    good: &spec::manifest::compose::ComposeProject,
+    desired: &mut Desired,
+    held: &mut BTreeMap<WorkloadId, HeldStatus>,
+    reason: &str,
+    message: &str,
+) {
+    good.add_to(desired);
+    for workload in &good.workloads {
+        let status = HeldStatus { reason: reason.to_owned(), message: message.to_owned() };
+        held.insert(workload.id.clone(), status);
+    }
 }
 
 /// The workload that an object is.

@@ -9,11 +9,12 @@ use async_trait::async_trait;
 use spec::image_ref::ImageRef;
 use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid, PortKey, PortTarget};
 use spec::pod::PullPolicy;
+use spec::workload::NetworkSpec;
 use tokio::sync::mpsc;
 
 use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, records, report, transient};
 use crate::api::{
-    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PortFault,
+    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, Names, NetworkStats, PortFault,
     PullCredentials, Result, Runtime, RuntimeEvent,
 };
 use crate::container::{ShimClient, cgroup};
@@ -131,6 +132,16 @@ impl Runtime for Embedded {
     async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
         let ports = ports.clone();
         self.blocking(move |inner| inner.publish(&ports)).await
+    }
+
+    async fn define_network(&self, network: &NetworkSpec) -> Result<()> {
+        let network = network.clone();
+        self.blocking(move |inner| inner.define_network(&network)).await
+    }
+
+    async fn set_names(&self, names: &BTreeMap<PodUid, Names>) -> Result<()> {
+        let names = names.clone();
+        self.blocking(move |inner| inner.set_names(&names)).await
     }
 
     async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()> {

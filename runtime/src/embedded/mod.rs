@@ -5,6 +5,7 @@
 
 mod calls;
 mod config;
+mod etc;
 mod layout;
 mod records;
 mod volumes;
@@ -349,36 +350,6 @@ impl Inner {
         Ok(addresses)
     }
 
-    /// /etc/hosts, /etc/resolv.conf and /etc/hostname of a pod.
-    fn write_etc(&self, record: &PodRecord, hostname: &str, addresses: Addresses) -> std::io::Result<()> {
-        let spec = &record.spec;
-        let dir = self.layout().pod_run(&record.uid);
-        let fqdn = spec
-            .subdomain
-            .as_ref()
-            .map(|subdomain| format!("{hostname}.{subdomain}.{}.svc.cluster.local", record.workload.namespace));
-        let gateway = self.network.gateway(spec.networks.first().map(|n| n.network.as_str())).unwrap_or_default();
-        let hosts = network::hosts::HostsFile {
-            addresses,
-            hostname,
-            fqdn: fqdn.as_deref(),
-            aliases: &spec.host_aliases,
-            gateway,
-            neighbours: &[],
-        };
-        let hosts = if spec.host_network {
-            let mut own = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-            own.push_str(&network::hosts::render_aliases(&spec.host_aliases, gateway));
-            own
-        } else {
-            hosts.render()
-        };
-        std::fs::write(dir.join("hosts"), hosts)?;
-        let host = network::hosts::host_resolver(spec.host_network)?;
-        std::fs::write(dir.join("resolv.conf"), network::hosts::pod_resolver(&host, &spec.dns).render())?;
-        std::fs::write(dir.join("hostname"), network::hosts::render_hostname(hostname))
-    }
-
     fn start(&self, start: &ContainerStart) -> Result<ContainerFacts> {
         let name = &start.container.name;
         let operation = format!("start container `{name}` of pod `{}`", start.pod.name);
@@ -545,6 +516,10 @@ impl Inner {
         }
         note(volume::remove_pod_volumes(uid, &self.dirs()).map_err(|error| report(&error)));
         note(self.network.detach(uid).map_err(|error| report(&error)));
+        for attachment in record.iter().flat_map(|record| &record.spec.networks) {
+            // The last pod of a network takes it along; with others on it this is refused, as it should be.
+            drop(self.network.remove_network(&attachment.network));
+        }
         note(network::remove_namespaces(&layout.namespaces(uid)).map_err(|error| report(&error)));
         note(remove_cgroup(&layout.pod_cgroup(uid)));
         for dir in [layout.pod_run(uid), layout.pod(uid)] {

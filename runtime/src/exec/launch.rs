@@ -105,6 +105,8 @@ impl Launch {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         self.enter_cwd()?;
         sys::cloexec_from(3).map_err(step("mark descriptors close-on-exec"))?;
+        // Keys of the host's session are none of the container's (runc does the same; a kernel may have none).
+        let _ = sys::new_session_keyring();
         let capabilities = step("set capabilities");
 
         // While the user changes, what is permitted is kept; the exec takes away what is not meant to stay.

@@ -4,14 +4,19 @@
 //! say; an image only when every layer of it is there.
 
 pub mod credentials;
+pub mod gc;
+pub mod load;
+pub mod overlay;
 mod pipe;
 mod progress;
 pub mod pull;
+pub mod quickstart;
 pub mod registry;
+pub mod save;
 pub mod store;
+mod tarball;
 pub mod unpack;
+pub mod verify;
 
 #[cfg(test)]
 mod tests;
-
-pub mod load;

@@ -3,6 +3,7 @@
 //! TCP connections end with their pod. UDP flows live on as long as packets come, so they are deleted when their port
 //! leads elsewhere, and whenever an address is given back.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -33,24 +34,34 @@ struct Tuple {
     destination_port: u16,
 }
 
-/// Deletes every flow from or to an address. Returns how many there were.
-pub(super) fn delete_of_address(address: IpAddr) -> Result<usize> {
-    let socket = open()?;
+/// Deletes every flow from or to one of these addresses. Returns how many there were.
+pub(super) fn delete_of_addresses(addresses: &BTreeSet<IpAddr>) -> Result<usize> {
     let wanted = |original: Tuple, reply: Tuple| {
-        [original.source, original.destination, reply.source, reply.destination].contains(&address)
+        [original.source, original.destination, reply.source, reply.destination].iter().any(|a| addresses.contains(a))
     };
-    // Flows that a pod opened, and flows that were translated to it, seen from where their replies come from.
     let mut deleted = 0;
-    for tuple in [TUPLE_ORIG, TUPLE_REPLY] {
-        deleted += delete(&socket, family(address), wanted, |a| {
-            a.nest(tuple, |a| {
-                a.nest(1, |a| match address {
-                    IpAddr::V4(v4) => a.bytes(1, &v4.octets()),
-                    IpAddr::V6(v6) => a.bytes(3, &v6.octets()),
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let of_family = |a: &&IpAddr| a.is_ipv4() == (family == libc::AF_INET);
+        let mut of_family = addresses.iter().filter(of_family);
+        let (Some(first), more) = (of_family.next(), of_family.next()) else { continue };
+        let socket = open()?;
+        if more.is_some() {
+            deleted += delete(&socket, family, wanted, |_| {})?;
+            continue;
+        }
+        // The kernel finds those of one address: flows that the pod opened, and flows that were translated to it, seen
+        // from where their replies come from.
+        for tuple in [TUPLE_ORIG, TUPLE_REPLY] {
+            deleted += delete(&socket, family, wanted, |a| {
+                a.nest(tuple, |a| {
+                    a.nest(1, |a| match first {
+                        IpAddr::V4(v4) => a.bytes(1, &v4.octets()),
+                        IpAddr::V6(v6) => a.bytes(3, &v6.octets()),
+                    });
                 });
-            });
-            filter(a, tuple, FILTER_IP_SRC);
-        })?;
+                filter(a, tuple, FILTER_IP_SRC);
+            })?;
+        }
     }
     Ok(deleted)
 }
@@ -81,10 +92,6 @@ pub(super) fn delete_udp_to(ports: &[(Option<IpAddr>, u16)]) -> Result<usize> {
 fn open() -> Result<Netlink> {
     Netlink::open(NETLINK_NETFILTER)
         .map_err(|source| NetworkError::Conntrack { what: "open a connection tracking socket", source })
-}
-
-const fn family(address: IpAddr) -> i32 {
-    if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
 }
 
 fn filter(a: &mut Attributes, tuple: u16, bits: u32) {

@@ -18,6 +18,7 @@ mod link;
 mod namespace;
 mod netlink;
 mod ports;
+mod reap;
 mod rule;
 mod setup;
 mod subnet;
@@ -97,6 +98,8 @@ pub struct Network {
     table: Mutex<Option<Table>>,
     /// What is published: the wish of the last `publish`, and the sockets that hold the ports.
     published: Mutex<Published>,
+    /// Clears up behind pods that are gone.
+    reaper: reap::Reaper,
     /// Port id of that socket, for telling our own changes from those of others.
     rules_port: Arc<AtomicU32>,
     /// Whether bridges and rules are known to be there; cleared by every hint to the contrary.
@@ -140,6 +143,7 @@ impl Network {
             config,
             leases: Mutex::new(leases),
             table: Mutex::new(None),
+            reaper: reap::Reaper::default(),
             rules_port: Arc::default(),
             published: Mutex::default(),
             ready: AtomicBool::new(false),
@@ -147,14 +151,16 @@ impl Network {
     }
 
     /// Connects a pod: addresses that stay the same for its uid, interfaces in its namespace, default routes.
-    /// An empty list of attachments is the default network. Repeating it mends what is missing.
+    /// An empty list of attachments is the default network; a network that was not defined before is made with a range
+    /// of its own and a way out. Repeating it mends what is missing.
     ///
     /// # Errors
-    /// When no address is left, a wished one is taken, a network is unknown, or the kernel refuses a step.
+    /// When no address is left, a wished one is taken, or the kernel refuses a step.
     pub fn attach(&self, pod: &PodUid, netns: &Path, attachments: &[NetworkAttachment]) -> Result<Addresses> {
         self.ensure()?;
         let default = [NetworkAttachment { network: self.config.name.clone(), ..NetworkAttachment::default() }];
         let wished = if attachments.is_empty() { &default } else { attachments };
+        self.define_missing(wished)?;
         let leases = lock(&self.leases).take(pod, wished)?;
         let netns = File::open(netns).map_err(NetworkError::namespace(format!("open {}", netns.display())))?;
         self.connect(pod, &netns, &leases).or_else(|error| {
@@ -177,25 +183,19 @@ impl Network {
         Ok(first.unwrap_or_default())
     }
 
-    /// Disconnects a pod and gives its addresses back. Flows that are still tracked for them are forgotten by the
-    /// kernel, so that none reaches the next pod with the address. That nothing is left is a success.
+    /// Disconnects a pod and gives its addresses back. Its interfaces, and the flows that the kernel still tracks for
+    /// its addresses, are deleted right after, without anybody waiting for it. That nothing is left is a success.
     ///
     /// # Errors
-    /// All steps are tried; what failed is told, and the addresses stay leased when an interface is left.
+    /// When the record cannot be removed: the addresses stay leased then.
     pub fn detach(&self, pod: &PodUid) -> Result<()> {
         let leases = lock(&self.leases).of(pod).to_vec();
-        let links = Links::open()?;
-        let mut errors = Vec::new();
-        for lease in &leases {
-            errors.extend(links.delete(&self.host_interface(pod, lease)).err());
+        if leases.is_empty() {
+            return Ok(());
         }
-        if errors.is_empty() {
-            errors.extend(lock(&self.leases).release(pod).err());
-        }
-        for address in leases.iter().flat_map(|l| both(l.addresses)) {
-            errors.extend(conntrack::delete_of_address(address).err());
-        }
-        NetworkError::collect(errors)
+        lock(&self.leases).release(pod)?;
+        let interfaces = leases.iter().map(|lease| self.host_interface(pod, lease)).collect();
+        self.reaper.take(interfaces, leases.iter().flat_map(|l| both(l.addresses)).collect())
     }
 
     /// A pod's addresses by network.
@@ -247,6 +247,7 @@ impl Network {
                 NetworkError::link(format!("find bridge {}", segment.bridge))(gone)
             })?;
             let host_name = self.host_interface(pod, lease);
+            self.reaper.spare(&host_name);
             let pod_name = format!("eth{}", lease.interface);
             let made = links.create_veth(&Veth {
                 host_name: &host_name,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use spec::observed::{Addresses, PodUid};
+use spec::pod::NetworkAttachment;
 
 use super::lease::{Segment, short_hash};
 use super::link::{Link, Links};
@@ -70,6 +71,19 @@ impl Network {
         self.define(&links, name, options)?;
         self.ready.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Makes the networks of these attachments that are not known.
+    pub(super) fn define_missing(&self, wished: &[NetworkAttachment]) -> Result<()> {
+        let unknown: Vec<&str> = {
+            let leases = lock(&self.leases);
+            wished.iter().map(|w| w.network.as_str()).filter(|name| leases.segment(name).is_none()).collect()
+        };
+        for name in &unknown {
+            let options = NetworkOptions { ipv6: self.config.ipv6, ..NetworkOptions::default() };
+            self.define_network(name, &options)?;
+        }
+        if unknown.is_empty() { Ok(()) } else { self.ensure() }
     }
 
     /// Removes a network beside the default one. That it is gone already is a success.
@@ -177,6 +191,7 @@ impl Network {
         self.ready.store(false, Ordering::Release);
         let mut errors = Vec::new();
         errors.extend(self.opened(&mut table).and_then(|t| t.remove()).err());
+        errors.extend(self.reaper.finish().err());
         let links = Links::open()?;
         for segment in leases.segments().cloned().collect::<Vec<_>>() {
             let removed = links.delete(&segment.bridge);

@@ -310,6 +310,33 @@ fn a_namespace_that_was_made_anew_is_connected_with_the_same_address() {
 }
 
 #[test]
+fn flows_of_an_address_are_forgotten_with_its_pod() {
+    on_a_host(|host| {
+        let network = host.network();
+        let neighbour = host.neighbour();
+        neighbour.serve_udp("[::]:53", "out");
+        let pods = ["a", "b", "c"].map(|name| host.pod(&network, name, &[]));
+        let clients: Vec<_> = pods
+            .iter()
+            .flat_map(|p| ["192.0.2.2:53", "[2001:db8::2]:53"].map(|address| udp_client(&p.place, address)))
+            .collect();
+        assert!(clients.iter().all(|c| ask_udp(c) == "out"));
+        let flows = || {
+            let table = std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").expect("readable");
+            pods.each_ref().map(|p| table.lines().filter(|l| l.contains(&format!("src={} ", p.v4()))).count())
+        };
+        assert_eq!(flows(), [1, 1, 1]);
+        network.detach(&pods[0].uid).expect("attached");
+        network.reaper.finish().expect("cleared up");
+        assert_eq!(flows(), [0, 1, 1]);
+        network.detach(&pods[1].uid).expect("attached");
+        network.detach(&pods[2].uid).expect("attached");
+        network.teardown().expect("no pod is left");
+        assert_eq!(flows(), [0, 0, 0]);
+    });
+}
+
+#[test]
 fn a_bound_port_is_reached_by_its_address_only() {
     on_a_host(|host| {
         let network = host.network();
@@ -429,7 +456,6 @@ fn networks_are_apart_and_internal_ones_have_no_way_out() {
         let neighbour = host.neighbour();
         neighbour.serve("[::]:80", "out");
         let options = |internal| NetworkOptions { ipv6: true, internal, ..NetworkOptions::default() };
-        network.define_network("front", &options(false)).expect("a free range");
         network.define_network("back", &options(true)).expect("a free range");
         let web = host.pod(&network, "web", &["front", "back"]);
         let db = host.pod(&network, "db", &["back"]);

@@ -30,6 +30,8 @@ pub(super) struct Client {
     pub(super) attached: Option<bool>,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// Whether a frame was put back.
+    stuck: bool,
     pub(super) closed: bool,
 }
 
@@ -44,7 +46,7 @@ pub(super) enum Input {
 impl Client {
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, attached: None, input: Vec::new(), output: Vec::new(), closed: false })
+        Ok(Self { stream, attached: None, input: Vec::new(), output: Vec::new(), stuck: false, closed: false })
     }
 
     /// Whether output waits to be written.
@@ -52,9 +54,9 @@ impl Client {
         !self.output.is_empty()
     }
 
-    /// Whether input waits to be taken.
-    pub(super) fn has_input(&self) -> bool {
-        self.input.len() >= 5
+    /// Whether it has sent more than the program has read.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.attached == Some(true) && self.stuck
     }
 
     /// Reads what is there.
@@ -96,6 +98,7 @@ impl Client {
         }
         let payload = rest.get(..length)?.to_vec();
         self.input.drain(..5 + length);
+        self.stuck = false;
         Some(Input::Frame(kind, payload))
     }
 
@@ -105,6 +108,7 @@ impl Client {
         frame.extend_from_slice(payload);
         frame.append(&mut self.input);
         self.input = frame;
+        self.stuck = true;
     }
 
     pub(super) fn answer(&mut self, response: &Response) {

@@ -131,10 +131,12 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     let mut container = match built {
         Ok(container) => container,
         Err(error) => {
+            details::stop();
             drop(error_write);
             return Err(explain(&error, error_read));
         }
     };
+    details::stop();
     drop(error_write);
     let pid = container.pid().map(|pid| pid.as_raw().cast_unsigned()).unwrap_or(0);
     let pidfd = rustix::process::Pid::from_raw(pid.cast_signed())

@@ -3,6 +3,7 @@
 //! Its processes are clones of the shim, so the lines go over the pipe that the executor's failures use.
 
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -13,7 +14,10 @@ use crate::sys;
 /// Mark of such a line on the pipe.
 const MARK: &str = "detail: ";
 
-struct Details(RawFd);
+/// The pipe, or -1 when this process does not use it any more: its number may then belong to another file.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+
+struct Details;
 
 #[derive(Default)]
 struct Text {
@@ -48,7 +52,10 @@ impl Subscriber for Details {
         let mut text = Text::default();
         event.record(&mut text);
         let line = format!("{MARK}{}{}\n", text.message, text.error).replace("\n\n", "\n");
-        let _ = sys::write_raw(self.0, line.as_bytes());
+        let pipe = PIPE.load(Ordering::Relaxed);
+        if pipe >= 0 {
+            let _ = sys::write_raw(pipe, line.as_bytes());
+        }
     }
 
     fn enter(&self, _: &Id) {}
@@ -58,8 +65,14 @@ impl Subscriber for Details {
 
 /// Sends errors that libcontainer logs, in this process and its clones, to a pipe.
 pub(super) fn send_to(pipe: RawFd) {
+    PIPE.store(pipe, Ordering::Relaxed);
     // Only fails when there is a subscriber already, which a shim has not.
-    let _ = tracing::subscriber::set_global_default(Details(pipe));
+    let _ = tracing::subscriber::set_global_default(Details);
+}
+
+/// Stops that in this process; its clones go on.
+pub(super) fn stop() {
+    PIPE.store(-1, Ordering::Relaxed);
 }
 
 /// Splits what came over the pipe: the first detail, which is nearest to the cause, and the rest.

@@ -150,7 +150,6 @@ fn shim(config: &ContainerConfig) -> i32 {
     // The caller waits for this pipe, or has it open for as long as it lives: no reader may block the shim.
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         let _ = sys::dup_onto(null.as_fd(), 1);
-        let _ = sys::dup_onto(null.as_fd(), 2);
     }
     sys::trim_heap();
     server.run();

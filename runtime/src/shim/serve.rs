@@ -38,6 +38,8 @@ pub(super) struct Server {
     outputs: Vec<(Stream, OwnedFd)>,
     stdin: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
+    /// Other side of the terminal: while it is open, the program may close its own and open it again.
+    _slave: Option<OwnedFd>,
     log: Option<Log>,
     listener: UnixListener,
     clients: Vec<Client>,
@@ -64,7 +66,10 @@ impl Server {
         for fd in outputs.iter().map(|(_, fd)| fd).chain(&created.stdin) {
             rustix::io::ioctl_fionbio(fd, true)?;
         }
+        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+        let slave = created.terminal.as_ref().and_then(|master| rustix::pty::ioctl_tiocgptpeer(master, flags).ok());
         Ok(Self {
+            _slave: slave,
             running: created.running,
             pidfd: created.pidfd,
             outputs,
@@ -95,16 +100,21 @@ impl Server {
     }
 
     fn wait(&self, limit: Option<Duration>) -> Ready {
-        let stuck_input = self.stdin_is_stuck();
         let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
         fds.extend(self.outputs.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::IN)));
-        fds.extend(self.clients.iter().map(|client| {
-            let mut wanted =
-                if client.attached == Some(true) && stuck_input { PollFlags::empty() } else { PollFlags::IN };
+        // A client whose input waits for the program is looked at when the program reads, or when output can go to it.
+        // Not for input, nor for its end, which would wake the loop again and again.
+        let mut polled = Vec::with_capacity(self.clients.len());
+        for (index, client) in self.clients.iter().enumerate() {
+            let mut wanted = if client.is_stuck() { PollFlags::empty() } else { PollFlags::IN };
             wanted.set(PollFlags::OUT, client.wants_write());
-            PollFd::new(&client.stream, wanted)
-        }));
-        if stuck_input {
+            if !wanted.is_empty() {
+                polled.push(index);
+                fds.push(PollFd::new(&client.stream, wanted));
+            }
+        }
+        let stuck = self.clients.iter().any(Client::is_stuck);
+        if stuck {
             fds.extend(self.input().map(|fd| PollFd::new(fd, PollFlags::OUT)));
         }
         let timeout =
@@ -115,22 +125,17 @@ impl Server {
         let events: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         let at = |index: usize| events.get(index).copied().unwrap_or(false);
         let outputs = self.outputs.len();
-        let input_ready = at(2 + outputs + self.clients.len());
-        Ready {
-            ended: at(0),
-            accept: at(1),
-            outputs: (0..outputs).filter(|index| at(2 + index)).collect(),
-            clients: (0..self.clients.len()).filter(|index| at(2 + outputs + index) || input_ready).collect(),
+        let input_ready = stuck && (self.input().is_none() || at(2 + outputs + polled.len()));
+        let mut clients: Vec<usize> =
+            polled.iter().enumerate().filter(|(place, _)| at(2 + outputs + place)).map(|(_, index)| *index).collect();
+        if input_ready {
+            clients.extend((0..self.clients.len()).filter(|index| !clients.contains(index)).collect::<Vec<_>>());
         }
+        Ready { ended: at(0), accept: at(1), outputs: (0..outputs).filter(|index| at(2 + index)).collect(), clients }
     }
 
     fn input(&self) -> Option<&OwnedFd> {
         self.terminal.as_ref().or(self.stdin.as_ref())
-    }
-
-    /// Whether an attached client has sent more than the program has read.
-    fn stdin_is_stuck(&self) -> bool {
-        self.clients.iter().any(|client| client.attached == Some(true) && client.has_input())
     }
 
     fn serve(&mut self, ready: &Ready) {
@@ -184,7 +189,7 @@ impl Server {
     fn serve_client(&mut self, index: usize) {
         let Some(mut client) = (index < self.clients.len()).then(|| self.clients.swap_remove(index)) else { return };
         client.flush();
-        if !(client.attached == Some(true) && client.has_input()) {
+        if !client.is_stuck() {
             client.fill();
         }
         while let Some(input) = client.take() {

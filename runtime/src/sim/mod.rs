@@ -120,7 +120,7 @@ impl Sim {
     /// A new pod's id, from the seed.
     #[must_use]
     pub fn next_uid(&self) -> PodUid {
-        PodUid(format!("{:016x}", self.world().rng.next()))
+        PodUid(format!("{:016x}", self.world().rng.draw()))
     }
 
     /// Changes how hostile the world is.
@@ -430,6 +430,15 @@ impl Runtime for Sim {
         self.enter("publish ports").await?;
         self.world().ports.clone_from(ports);
         self.leave("publish ports", Vec::new())
+    }
+
+    async fn define_network(&self, _: &spec::workload::NetworkSpec) -> Result<()> {
+        self.enter("define network").await
+    }
+
+    async fn set_names(&self, _: &BTreeMap<PodUid, crate::api::Names>) -> Result<()> {
+        self.enter("set names").await?;
+        self.leave("set names", ())
     }
 
     async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>) -> Result<()> {

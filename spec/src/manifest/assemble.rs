@@ -322,15 +322,22 @@ impl<'a> Context<'a> {
         VolumeSource::Named { name: format!("{}/{name}", self.namespace) }
     }
 
+    /// Labels of the node that the pod asks for. Every node of ours runs Linux.
     fn node_selector(&mut self, raw: &RawWorkload) {
-        let (Some(labels), Some(at)) = (self.options.node_labels, &raw.refs.node_selector) else { return };
+        let Some(at) = &raw.refs.node_selector else { return };
         for (key, value) in &raw.workload.template.spec.node_selector {
-            if labels.get(key) != Some(value) {
-                let message =
-                    format!("this node does not have the label `{key}: {value}`, so the pod does not run here");
-                let diagnostic = Diagnostic::warning(codes::NODE_SELECTOR, self.file, Some(at.span), message);
-                self.diagnostics.push(diagnostic.at(&at.path).hint("set it in the configuration, `node.labels`"));
+            let linux = matches!(key.as_str(), "kubernetes.io/os" | "beta.kubernetes.io/os") && value == "linux";
+            if linux {
+                continue;
             }
+            let message = match self.options.node_labels {
+                Some(labels) if labels.get(key) == Some(value) => continue,
+                Some(_) => format!("this node does not have the label `{key}: {value}`, so the pod does not run here"),
+                None => format!("the pod runs only where `nodeSelector` finds the label `{key}: {value}`"),
+            };
+            let diagnostic = Diagnostic::warning(codes::NODE_SELECTOR, self.file, Some(at.span), message);
+            let path = format!("{}[\"{key}\"]", at.path);
+            self.diagnostics.push(diagnostic.at(path).hint("set it in the configuration, `node.labels`"));
         }
     }
 

@@ -25,7 +25,7 @@ mod workloads;
 
 use crate::codes;
 use crate::diagnostic::Diagnostic;
-use crate::load::{Document, Limits, load};
+use crate::load::{Document, Limits, MOST, load};
 use crate::node::{Node, Span};
 use crate::schema::report::Report;
 use crate::schema::{check, read};
@@ -176,6 +176,15 @@ pub fn parse_file(name: &str, bytes: &[u8], options: &ParseOptions) -> FileObjec
         } else {
             out.diagnostics.push(header::not_a_manifest(name, &document.node));
         }
+    }
+    if out.diagnostics.len() > MOST {
+        // Errors are shown before warnings; the order of writing is kept otherwise.
+        let (mut errors, warnings): (Vec<_>, Vec<_>) = out.diagnostics.drain(..).partition(Diagnostic::is_error);
+        errors.extend(warnings);
+        errors.truncate(MOST);
+        let message = format!("only the first {MOST} problems of this file are shown");
+        errors.push(Diagnostic::warning(codes::TOO_LARGE, name, None, message));
+        out.diagnostics = errors;
     }
     out.not_a_manifest = manifests == 0 && !out.diagnostics.iter().any(Diagnostic::is_error);
     if out.compose && manifests > 0 {

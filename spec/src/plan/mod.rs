@@ -5,6 +5,10 @@
 //! What is in flight is part of [`Observed`], so planning twice is harmless. Removal comes before an addition that
 //! needs it. Doing is the executor's, which decides nothing.
 
+mod instance;
+mod job;
+mod names;
+mod ordered;
 mod pod;
 mod ports;
 mod reason;
@@ -17,10 +21,11 @@ use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::observed::{PodFacts, PodUid, PortKey, PortTarget};
-use crate::pod::ResolvedImages;
+use crate::pod::{PodSpec, ResolvedImages};
 use crate::time::{Millis, Timestamp};
-use crate::workload::{Controller, Desired, UpdateStrategy, Workload, WorkloadId};
+use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, WorkloadId};
 
+pub use names::{Names, names};
 pub use pod::{PodPhase, pod_phase, pod_ready_since};
 pub use ports::port_map;
 pub use reason::{Hold, Reason};
@@ -41,6 +46,8 @@ pub struct Goal {
 pub struct Goals {
     /// By identity.
     pub workloads: BTreeMap<WorkloadId, Goal>,
+    /// Services by namespace and name.
+    pub services: BTreeMap<(String, String), Arc<Service>>,
     /// Workloads that are wished no longer but whose removal is held: their pods are kept going as they are.
     pub held: BTreeSet<WorkloadId>,
 }
@@ -61,7 +68,7 @@ impl Goals {
                 (id.clone(), goal)
             })
             .collect();
-        Self { workloads, held: BTreeSet::new() }
+        Self { workloads, services: desired.services.clone(), held: BTreeSet::new() }
     }
 }
 
@@ -83,6 +90,8 @@ pub struct Observed {
     pub prepared: BTreeMap<(WorkloadId, String), ResolvedImages>,
     /// Ports as they are published now.
     pub published: BTreeMap<PortKey, PortTarget>,
+    /// Names as each pod knows them now.
+    pub names: BTreeMap<PodUid, Names>,
     /// What is being done.
     pub in_flight: BTreeSet<ActionKey>,
     /// What failed and was not done since.
@@ -140,6 +149,8 @@ pub enum ActionKey {
     Files(PodUid),
     /// The published ports.
     Publish,
+    /// The names that pods know.
+    Names,
 }
 
 /// Something to do.
@@ -158,6 +169,8 @@ pub enum Action {
         ordinal: u32,
         /// Its name.
         name: String,
+        /// What it is.
+        spec: Arc<PodSpec>,
         /// What its images stand for.
         images: ResolvedImages,
     },
@@ -198,6 +211,11 @@ pub enum Action {
         /// All of them.
         ports: BTreeMap<PortKey, PortTarget>,
     },
+    /// Tell pods the names of others.
+    SetNames {
+        /// All of them.
+        names: BTreeMap<PodUid, Names>,
+    },
     /// Swap the content of a pod's generated volumes.
     UpdateFiles {
         /// The pod.
@@ -221,6 +239,7 @@ impl Action {
                 ActionKey::Container(pod.record.uid.clone(), container.clone())
             }
             Self::Publish { .. } => ActionKey::Publish,
+            Self::SetNames { .. } => ActionKey::Names,
             Self::UpdateFiles { pod, .. } => ActionKey::Files(pod.record.uid.clone()),
         }
     }
@@ -236,6 +255,7 @@ impl Action {
             Self::StopContainer { .. } => "stop_container",
             Self::StopPod { .. } => "stop_pod",
             Self::Publish { .. } => "publish_ports",
+            Self::SetNames { .. } => "set_names",
             Self::UpdateFiles { .. } => "update_files",
         }
     }
@@ -371,6 +391,17 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
             }),
         }
     }
+    let names = names::names(goals, observed);
+    if names != observed.names && !view.busy(&ActionKey::Names) {
+        match view.blocked_until(&ActionKey::Names) {
+            Some((due, _)) => plan.wake_at(due),
+            None => plan.steps.push(Step {
+                action: Action::SetNames { names },
+                workload: None,
+                reason: Reason::NamesChanged,
+            }),
+        }
+    }
     plan
 }
 
@@ -396,8 +427,42 @@ fn plan_workload(view: &View<'_>, goal: &Goal, plan: &mut Plan) {
                 .any(|pod| pod.record.spec != *spec && pod.record.spec.shares_writable_data(spec));
             replicated::plan(view, goal, *replicas, &strategy, plan);
         }
-        Controller::Ordered { .. } | Controller::Job(_) | Controller::Cron(_) => {
-            plan.hold(&goal.workload.id, Hold::Unsupported { kind: goal.workload.id.kind });
+        Controller::Ordered { replicas, first_ordinal, parallel, partition, on_delete, min_ready, .. } => {
+            let rules = ordered::Rules {
+                replicas: *replicas,
+                first: *first_ordinal,
+                parallel: *parallel,
+                partition: *partition,
+                on_delete: *on_delete,
+                min_ready: *min_ready,
+            };
+            ordered::plan(view, goal, &rules, plan);
         }
+        Controller::Job(spec) => job::plan(view, goal, spec, plan),
+        Controller::Cron(_) => plan.hold(&goal.workload.id, Hold::Unsupported { kind: goal.workload.id.kind }),
+    }
+}
+
+/// Makes the pod with this ordinal, unless that is being done or failed a short while ago.
+fn create(view: &View<'_>, goal: &Goal, ordinal: u32, plan: &mut Plan) {
+    let id = &goal.workload.id;
+    let Some(images) = view.observed.prepared.get(&(id.clone(), goal.revision.clone())) else { return };
+    let action = Action::CreatePod {
+        goal: goal.clone(),
+        ordinal,
+        name: instance::name(goal, ordinal),
+        spec: instance::spec(goal, ordinal),
+        images: images.clone(),
+    };
+    let key = action.key();
+    if view.busy(&key) {
+        return;
+    }
+    match view.blocked_until(&key) {
+        Some((due, failure)) => {
+            plan.hold(id, Hold::Failed { message: failure.message.clone(), due });
+            plan.wake_at(due);
+        }
+        None => plan.push(id, action, Reason::Missing),
     }
 }

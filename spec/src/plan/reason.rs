@@ -42,6 +42,8 @@ pub enum Reason {
     FilesChanged,
     /// Ports are to lead elsewhere.
     PortsChanged,
+    /// Names stand for other pods now.
+    NamesChanged,
     /// Its images are needed.
     ImagesNeeded,
     /// The whole node is to be emptied.
@@ -65,6 +67,7 @@ impl Reason {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::FilesChanged => "files_changed",
             Self::PortsChanged => "ports_changed",
+            Self::NamesChanged => "names_changed",
             Self::ImagesNeeded => "images_needed",
             Self::Down => "down",
         }
@@ -105,6 +108,11 @@ pub enum Hold {
     NotReady,
     /// The new version made no progress for too long; the old one keeps running.
     ProgressDeadline,
+    /// A Job failed for good.
+    JobFailed {
+        /// Failures that counted.
+        failures: u32,
+    },
     /// No pod works on this kind yet.
     Unsupported {
         /// The kind.
@@ -124,6 +132,7 @@ impl Hold {
             Self::Dependency { .. } => "dependency",
             Self::NotReady => "not_ready",
             Self::ProgressDeadline => "progress_deadline",
+            Self::JobFailed { .. } => "job_failed",
             Self::Unsupported { .. } => "unsupported",
         }
     }
@@ -141,6 +150,7 @@ impl std::fmt::Display for Hold {
             Self::ProgressDeadline => {
                 f.write_str("the new version made no progress in time, the old one keeps running")
             }
+            Self::JobFailed { failures } => write!(f, "the Job failed after {failures} failures that count"),
             Self::Unsupported { kind } => write!(f, "{kind} workloads do not run yet"),
         }
     }

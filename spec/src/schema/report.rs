@@ -105,8 +105,15 @@ impl<'a> Report<'a> {
 
     /// The path of a node in the document.
     pub(crate) fn path(&self, node: &Node) -> String {
+        if self.diagnostics.len() >= MOST {
+            // Looking a path up takes time, and this one would not be shown.
+            return String::new();
+        }
         let mut path = String::new();
-        find(self.root, node, &mut path);
+        if !find(self.root, node, true, &mut path) {
+            path.clear();
+            find(self.root, node, false, &mut path);
+        }
         path
     }
 
@@ -122,26 +129,30 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Appends the path of `target` below `node`; nodes are told apart by where they are in memory.
-fn find(node: &Node, target: &Node, path: &mut String) -> bool {
+/// Appends the path of `target` below `node`; nodes are told apart by where they are in memory. With `inside` only
+/// values whose place holds the target's are looked at, which is quick and misses what came through an alias.
+fn find(node: &Node, target: &Node, inside: bool, path: &mut String) -> bool {
     if std::ptr::eq(node, target) {
         return true;
     }
+    let possible = |child: &Node| {
+        !inside || (child.span.start <= target.span.start && target.span.end <= child.span.end.max(child.span.start))
+    };
     let length = path.len();
     match &node.value {
         Value::Map(map) => {
-            for (key, entry) in map {
+            for (key, entry) in map.iter().filter(|(_, entry)| possible(&entry.node)) {
                 push_key(path, key);
-                if find(&entry.node, target, path) {
+                if find(&entry.node, target, inside, path) {
                     return true;
                 }
                 path.truncate(length);
             }
         }
         Value::Seq(items) => {
-            for (index, item) in items.iter().enumerate() {
+            for (index, item) in items.iter().enumerate().filter(|(_, item)| possible(item)) {
                 path.push_str(&format!("[{index}]"));
-                if find(item, target, path) {
+                if find(item, target, inside, path) {
                     return true;
                 }
                 path.truncate(length);

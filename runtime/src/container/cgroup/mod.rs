@@ -238,12 +238,16 @@ fn make_in(layout: &Layout, root: &Path, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Lets children of a version 2 cgroup have every controller that it has itself.
+/// Controllers that limits or readings need.
+const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
+
+/// Lets children of a version 2 cgroup have every controller that it has itself and that is of use.
 fn delegate(dir: &Path) -> Result<()> {
     let available = read(&dir.join("cgroup.controllers"))?;
     let enabled = read(&dir.join("cgroup.subtree_control")).unwrap_or_default();
     for controller in available.split_ascii_whitespace() {
-        if !enabled.split_ascii_whitespace().any(|name| name == controller) {
+        let wanted = CONTROLLERS.contains(&controller);
+        if wanted && !enabled.split_ascii_whitespace().any(|name| name == controller) {
             // One that cannot be delegated (a realtime process bars `cpu`) shows up where its limit is set.
             let _ = write(&dir.join("cgroup.subtree_control"), &format!("+{controller}"));
         }

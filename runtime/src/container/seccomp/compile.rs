@@ -35,6 +35,9 @@ const TRACE: u32 = 0x7ff0_0000;
 const LOG: u32 = 0x7ffc_0000;
 const ALLOW: u32 = 0x7fff_0000;
 
+/// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`.
+const SPEC_ALLOW: u64 = 4;
+
 /// Offsets in `struct seccomp_data`.
 const OFFSET_NR: u32 = 0;
 const OFFSET_ARCH: u32 = 4;
@@ -91,7 +94,7 @@ fn flag(name: &str) -> Result<u64, SeccompError> {
         // The process has one thread when the filter is installed.
         "SECCOMP_FILTER_FLAG_TSYNC" => Ok(0),
         "SECCOMP_FILTER_FLAG_LOG" => Ok(2),
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(4),
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(SPEC_ALLOW),
         other => Err(SeccompError::Unsupported(format!("flag {other}"))),
     }
 }
@@ -275,7 +278,9 @@ pub(super) fn compile(profile: &Profile, caps: CapSet) -> Result<Filter, Seccomp
         return Err(SeccompError::Unsupported("a listener (listenerPath)".to_owned()));
     }
     let default = action(&profile.default_action, profile.default_errno_ret)?;
-    let flags = profile.flags.iter().try_fold(0, |all, name| flag(name).map(|bit| all | bit))?;
+    // Like runc: a filter alone does not slow the program down by speculation controls.
+    let implied = if profile.flags.is_empty() { SPEC_ALLOW } else { 0 };
+    let flags = profile.flags.iter().try_fold(implied, |all, name| flag(name).map(|bit| all | bit))?;
     let mut program = vec![insn(LD_ABS, OFFSET_ARCH)];
     for arch in HOST.iter().filter(|arch| wanted(profile, arch)) {
         let code = arch_code(profile, caps, arch, default)?;

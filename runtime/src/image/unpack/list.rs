@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Write};
 
 /// What a line tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Item {
+pub(crate) enum Recorded {
     /// Regular file: CRC-32 over its bytes, which finds damage; whoever could forge it could forge the list as well.
     File {
         size: u64,
@@ -40,29 +40,29 @@ pub(crate) struct Line {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) mtime: (i64, u32),
-    pub(crate) item: Item,
+    pub(crate) item: Recorded,
 }
 
 impl Line {
     pub(super) fn removed(path: Vec<u8>) -> Self {
-        Self { path, mode: 0, uid: 0, gid: 0, mtime: (0, 0), item: Item::Removed }
+        Self { path, mode: 0, uid: 0, gid: 0, mtime: (0, 0), item: Recorded::Removed }
     }
 
     fn write(&self, out: &mut Vec<u8>) {
         let Self { mode, uid, gid, mtime, .. } = self;
         let (kind, detail) = match &self.item {
-            Item::File { size, crc, parts } => {
+            Recorded::File { size, crc, parts } => {
                 let mut detail = format!("{size},{crc:08x}");
                 for (offset, length) in parts.iter().flatten() {
                     detail.push_str(&format!(",{offset}:{length}"));
                 }
                 (if parts.is_some() { 'F' } else { 'f' }, detail)
             }
-            Item::Directory { opaque } => ('d', if *opaque { "opaque" } else { "-" }.to_owned()),
-            Item::Symlink(target) => ('l', escape(target)),
-            Item::Hardlink(target) => ('h', escape(target)),
-            Item::Special { mode, device } => ('s', format!("{mode:o},{device}")),
-            Item::Removed => ('r', "-".to_owned()),
+            Recorded::Directory { opaque } => ('d', if *opaque { "opaque" } else { "-" }.to_owned()),
+            Recorded::Symlink(target) => ('l', escape(target)),
+            Recorded::Hardlink(target) => ('h', escape(target)),
+            Recorded::Special { mode, device } => ('s', format!("{mode:o},{device}")),
+            Recorded::Removed => ('r', "-".to_owned()),
         };
         let (seconds, nanos) = mtime;
         let path = escape(&self.path);
@@ -91,16 +91,16 @@ impl Line {
                     Some((offset.parse().ok()?, length.parse().ok()?))
                 };
                 let parts = fields.map(part).collect::<Option<Vec<_>>>()?;
-                Item::File { size, crc, parts: (kind == "F").then_some(parts) }
+                Recorded::File { size, crc, parts: (kind == "F").then_some(parts) }
             }
-            "d" => Item::Directory { opaque: detail == "opaque" },
-            "l" => Item::Symlink(unescape(detail)?),
-            "h" => Item::Hardlink(unescape(detail)?),
+            "d" => Recorded::Directory { opaque: detail == "opaque" },
+            "l" => Recorded::Symlink(unescape(detail)?),
+            "h" => Recorded::Hardlink(unescape(detail)?),
             "s" => {
                 let (mode, device) = detail.split_once(',')?;
-                Item::Special { mode: u32::from_str_radix(mode, 8).ok()?, device: device.parse().ok()? }
+                Recorded::Special { mode: u32::from_str_radix(mode, 8).ok()?, device: device.parse().ok()? }
             }
-            "r" => Item::Removed,
+            "r" => Recorded::Removed,
             _ => return None,
         };
         Some(Self { path, mode, uid, gid, mtime, item })
@@ -194,15 +194,15 @@ mod tests {
     fn lines_are_read_back_as_they_were_written() {
         let line = |path: &[u8], item| Line { path: path.to_vec(), mode: 0o4755, uid: 1, gid: 2, mtime: (-5, 7), item };
         for line in [
-            line(b"a b%\n\xff", Item::File { size: 1 << 40, crc: 0xdead_beef, parts: None }),
-            line(b"s", Item::File { size: 9, crc: 1, parts: Some(vec![(0, 1), (4, 2)]) }),
-            line(b"s", Item::File { size: 9, crc: 0, parts: Some(vec![]) }),
-            line(b"", Item::Directory { opaque: true }),
-            line(b"d", Item::Directory { opaque: false }),
-            line(b"l", Item::Symlink(b"../ x".to_vec())),
-            line(b"l", Item::Symlink(Vec::new())),
-            line(b"h", Item::Hardlink(b"a/b".to_vec())),
-            line(b"s", Item::Special { mode: 0o020_000, device: 0 }),
+            line(b"a b%\n\xff", Recorded::File { size: 1 << 40, crc: 0xdead_beef, parts: None }),
+            line(b"s", Recorded::File { size: 9, crc: 1, parts: Some(vec![(0, 1), (4, 2)]) }),
+            line(b"s", Recorded::File { size: 9, crc: 0, parts: Some(vec![]) }),
+            line(b"", Recorded::Directory { opaque: true }),
+            line(b"d", Recorded::Directory { opaque: false }),
+            line(b"l", Recorded::Symlink(b"../ x".to_vec())),
+            line(b"l", Recorded::Symlink(Vec::new())),
+            line(b"h", Recorded::Hardlink(b"a/b".to_vec())),
+            line(b"s", Recorded::Special { mode: 0o020_000, device: 0 }),
             Line::removed(b"x".to_vec()),
         ] {
             let mut out = Vec::new();

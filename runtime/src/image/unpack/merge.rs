@@ -243,7 +243,8 @@ pub(crate) fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::i
     Ok(())
 }
 
-fn xattr_names(file: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
+/// Names of the attributes that a layer may bring.
+pub(crate) fn xattr_names(file: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
     let mut list = vec![0u8; 64 << 10];
     let length = match flistxattr(file, &mut list) {
         Ok(length) => length,

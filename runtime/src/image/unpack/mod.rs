@@ -23,10 +23,10 @@ pub use error::UnpackError;
 
 use archive::Bounds;
 pub(crate) use archive::{Archive, Input, Kind};
-pub(crate) use list::{escape, unescape};
-pub(crate) use merge::{Merge, Take, copy_xattrs, describe, names};
+pub(crate) use list::{Line, ListReader, Recorded, escape, unescape};
+pub(crate) use merge::{Merge, Take, copy_xattrs, describe, is_opaque, names, xattr_names};
 pub(crate) use stream::Inflater;
-pub(crate) use tree::{remove, remove_path};
+pub(crate) use tree::{beneath, open_directory, remove, remove_path};
 
 #[cfg(test)]
 pub(crate) mod testkit;
@@ -153,4 +153,26 @@ pub(crate) fn unpack(
         Ok(unpacked)
     })?;
     Ok((unpacked, passed.digest))
+}
+
+/// Unpacks arbitrary bytes into a fresh directory below the system's temporary one, and removes it: the entry point for
+/// fuzzing. A finding is a panic, or anything that changes outside.
+pub fn fuzz_one(bytes: &[u8]) {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let work = std::env::temp_dir().join(format!("mainstay-fuzz-{}-{number}", std::process::id()));
+    let limits = Limits { archive_bytes: 16 << 20, file_bytes: 16 << 20, entries: 1000, ..Limits::default() };
+    let prepare = || -> std::io::Result<(OwnedFd, File)> {
+        std::fs::create_dir(&work)?;
+        std::fs::create_dir(work.join("fs"))?;
+        let root = openat(CWD, work.join("fs"), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let list = File::options().read(true).write(true).create_new(true).open(work.join("list"))?;
+        Ok((root, list))
+    };
+    if let Ok((root, list)) = prepare() {
+        // Every answer is fine.
+        let _ = unpack(&mut &*bytes, root, list, &limits, None);
+    }
+    let _ = remove_path(&work);
 }

@@ -38,7 +38,7 @@ impl AsFd for Place {
 /// What the resolver met that its caller may want to know.
 pub(super) trait Notes {
     /// A directory was made because an entry is below it.
-    fn implied(&mut self, path: &[u8]);
+    fn implied(&mut self, path: &[u8]) -> Result<(), UnpackError>;
     /// A whiteout stood where a directory is needed, and has made room for it.
     fn replaced_whiteout(&mut self, place: BorrowedFd<'_>, path: &[u8]) -> Result<(), UnpackError>;
 }
@@ -177,7 +177,7 @@ impl Tree {
                         .and_then(|()| make_directory(fd.as_fd(), &name))
                         .map_err(|e| UnpackError::entry("make directory", &whole, e))?;
                     let made = [at.as_slice(), std::slice::from_ref(&name)].concat().join(&b'/');
-                    notes.implied(&made);
+                    notes.implied(&made)?;
                     let opened = open_directory(fd.as_fd(), &name)
                         .map_err(|e| UnpackError::entry("open directory", &whole, e))?;
                     notes.replaced_whiteout(opened.as_fd(), &made)?;
@@ -190,7 +190,7 @@ impl Tree {
                         return Err(UnpackError::entry("open directory", &whole, Errno::NOENT));
                     };
                     make_directory(fd.as_fd(), &name).map_err(|e| UnpackError::entry("make directory", &whole, e))?;
-                    notes.implied(&[at.as_slice(), std::slice::from_ref(&name)].concat().join(&b'/'));
+                    notes.implied(&[at.as_slice(), std::slice::from_ref(&name)].concat().join(&b'/'))?;
                 }
             }
             fd = beneath(&fd, &name, OFlags::PATH | OFlags::DIRECTORY)

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::archive::{Archive, Entry, Input, Kind};
 use super::error::UnpackError;
-use super::list::{Item, Line, ListReader, ListWriter};
+use super::list::{Line, ListReader, ListWriter, Recorded};
 use super::tree::{Names, Notes, Place, Tree, beneath, make_directory, open_directory, remove};
 use super::{Limits, Unpacked};
 
@@ -68,12 +68,14 @@ fn list_error(source: std::io::Error, operation: &'static str) -> UnpackError {
 }
 
 impl Notes for State {
-    fn implied(&mut self, path: &[u8]) {
+    fn implied(&mut self, path: &[u8]) -> Result<(), UnpackError> {
         // Counted as entries: one path of an archive can make hundreds of directories.
-        self.summary.entries += 1;
+        self.count_entry()?;
         if self.summary.implied.len() < MAX_IMPLIED {
             self.summary.implied.insert(path.to_vec());
         }
+        // Their time is fixed, so that a layer is the same wherever it is unpacked.
+        self.add(&implied_line(path, false))
     }
 
     fn replaced_whiteout(&mut self, place: BorrowedFd<'_>, path: &[u8]) -> Result<(), UnpackError> {
@@ -84,7 +86,7 @@ impl Notes for State {
 }
 
 fn implied_line(path: &[u8], opaque: bool) -> Line {
-    Line { path: path.to_vec(), mode: 0o755, uid: 0, gid: 0, mtime: (0, 0), item: Item::Directory { opaque } }
+    Line { path: path.to_vec(), mode: 0o755, uid: 0, gid: 0, mtime: (0, 0), item: Recorded::Directory { opaque } }
 }
 
 fn set_opaque(place: BorrowedFd<'_>, path: &[u8]) -> Result<(), UnpackError> {
@@ -112,7 +114,8 @@ impl<'a> Writer<'a> {
         let list = ListWriter::new(list).map_err(|e| list_error(e, "write the list of"))?;
         // The root is one that the layer does not describe, until it does.
         let summary = Unpacked { implied: [Vec::new()].into(), ..Unpacked::default() };
-        let state = State { list, summary, max_entries: limits.entries };
+        let mut state = State { list, summary, max_entries: limits.entries };
+        state.add(&implied_line(b"", false))?;
         let writer = Self { tree: Tree::open(root, limits.depth), state, limits, below, until_space_check: SPACE_STEP };
         writer.check_space()?;
         Ok(writer)
@@ -235,7 +238,7 @@ impl<'a> Writer<'a> {
         fchmod(&file, Mode::from_raw_mode(entry.mode)).map_err(|e| failed("set the mode of", e))?;
         set_xattrs(file.as_fd(), &path, entry)?;
         futimens(&file, &times(entry.mtime)).map_err(|e| failed("set the time of", e))?;
-        let item = Item::File { size: entry.size, crc: crc.sum(), parts: entry.sparse.clone() };
+        let item = Recorded::File { size: entry.size, crc: crc.sum(), parts: entry.sparse.clone() };
         self.state.add(&line(path, entry, item))
     }
 
@@ -315,7 +318,7 @@ impl<'a> Writer<'a> {
             .map_err(|e| failed("set the owner of", e))?;
         fchmod(opened, Mode::from_raw_mode(entry.mode)).map_err(|e| failed("set the mode of", e))?;
         set_xattrs(opened.as_fd(), &path, entry)?;
-        self.state.add(&line(path, entry, Item::Directory { opaque }))
+        self.state.add(&line(path, entry, Recorded::Directory { opaque }))
     }
 
     fn write_symlink(&mut self, place: &Place, name: &[u8], path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
@@ -331,7 +334,7 @@ impl<'a> Writer<'a> {
             .map_err(|e| failed("set the owner of", e))?;
         utimensat(place, name_of(name), &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| failed("set the time of", e))?;
-        self.state.add(&line(path, entry, Item::Symlink(entry.link.clone())))
+        self.state.add(&line(path, entry, Recorded::Symlink(entry.link.clone())))
     }
 
     fn write_hardlink(&mut self, place: &Place, name: &[u8], path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
@@ -373,7 +376,7 @@ impl<'a> Writer<'a> {
         })?;
         let target_path =
             if from.path.is_empty() { target_name.to_vec() } else { [&from.path, *target_name].join(&b'/') };
-        self.state.add(&line(path, entry, Item::Hardlink(target_path)))
+        self.state.add(&line(path, entry, Recorded::Hardlink(target_path)))
     }
 
     fn write_special(&mut self, place: &Place, name: &[u8], path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
@@ -397,7 +400,7 @@ impl<'a> Writer<'a> {
         utimensat(place, name_of(name), &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| failed("set the time of", e))?;
         let mode = kind.as_raw_mode() | entry.mode;
-        self.state.add(&line(path, entry, Item::Special { mode, device }))
+        self.state.add(&line(path, entry, Recorded::Special { mode, device }))
     }
 
     /// Hides what layers below have under this name; what this layer has itself stays, in whatever order they come
@@ -415,7 +418,7 @@ impl<'a> Writer<'a> {
             Err(Errno::NOENT) => {
                 mknodat(place, name_of(name), FileType::CharacterDevice, Mode::empty(), 0)
                     .map_err(|e| UnpackError::entry("create whiteout", &path, e))?;
-                let item = Item::Special { mode: FileType::CharacterDevice.as_raw_mode(), device: 0 };
+                let item = Recorded::Special { mode: FileType::CharacterDevice.as_raw_mode(), device: 0 };
                 self.state.add(&Line { path, mode: 0, uid: 0, gid: 0, mtime: (0, 0), item })
             }
             Err(error) => Err(UnpackError::entry("look up", &path, error)),
@@ -445,24 +448,19 @@ impl<'a> Writer<'a> {
             gid: stat.st_gid,
             // Its own entry, before or after, sets the time.
             mtime: (i64::MIN, nanos),
-            item: Item::Directory { opaque: true },
+            item: Recorded::Directory { opaque: true },
         })
     }
 
     /// Restores the times of directories and ends the list.
-    fn finish(mut self) -> Result<Unpacked, UnpackError> {
-        for path in std::mem::take(&mut self.state.summary.implied) {
-            // Their time is fixed, so that a layer is the same wherever it is unpacked.
-            self.state.add(&implied_line(&path, false))?;
-            self.state.summary.implied.insert(path);
-        }
+    fn finish(self) -> Result<Unpacked, UnpackError> {
         let State { list, summary, .. } = self.state;
         let read_error = |e| list_error(e, "read the list of");
         let mut file = list.finish().map_err(|e| list_error(e, "write the list of"))?;
         std::io::Seek::rewind(&mut file).map_err(read_error)?;
         for line in ListReader::new(file).map_err(read_error)? {
             let line = line.map_err(read_error)?;
-            if !matches!(line.item, Item::Directory { .. }) || line.mtime.0 == i64::MIN {
+            if !matches!(line.item, Recorded::Directory { .. }) || line.mtime.0 == i64::MIN {
                 continue;
             }
             let path: &[u8] = if line.path.is_empty() { b"." } else { &line.path };
@@ -482,7 +480,7 @@ fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-fn line(path: Vec<u8>, entry: &Entry, item: Item) -> Line {
+fn line(path: Vec<u8>, entry: &Entry, item: Recorded) -> Line {
     Line { path, mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, item }
 }
 

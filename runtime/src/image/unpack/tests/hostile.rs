@@ -323,7 +323,7 @@ fn broken_archives_are_refused() {
             ));
         }
         let whole = tar(&[pax(&[("mtime", "1.5")], file("f", &"x".repeat(700))), dir("d")]);
-        for cut in [1, 511, 513, 1000, 1024, 1100, 1537, 2000, 2300, 2561] {
+        for cut in [1, 511, 513, 1000, 1024, 1100, 1537, 2000, 2230, 2561] {
             cases.push((format!("cut at {cut}"), whole[..cut].to_vec()));
         }
         let packed = gzip(&whole);

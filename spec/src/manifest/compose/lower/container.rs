@@ -127,7 +127,15 @@ impl Lower<'_, '_> {
         let at = tree.get(key)?;
         match &at.val {
             Val::Str(text) => match shell::split(text) {
-                Ok(words) => Some(words),
+                Ok(words) => {
+                    if let Some(operator) = words.iter().find(|word| OPERATORS.contains(&word.as_str())) {
+                        let message = format!("`{operator}` means nothing here: the words of `{key}` go to no shell");
+                        self.sink()
+                            .warn(codes::BAD_VALUE, at, &join_key(path, key), message)
+                            .help("write [\"sh\", \"-c\", \"...\"]");
+                    }
+                    Some(words)
+                }
                 Err(error) => {
                     let message = format!("`{key}` cannot be split into words: {error}");
                     self.sink()
@@ -369,6 +377,9 @@ fn put(env: &mut Vec<(String, String)>, name: String, value: String) {
         None => env.push((name, value)),
     }
 }
+
+/// What only a shell understands.
+const OPERATORS: [&str; 7] = ["&&", "||", "|", ";", "&", ">", "<"];
 
 const SIGNALS: [&str; 33] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "IOT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",

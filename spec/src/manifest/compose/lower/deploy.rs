@@ -295,7 +295,7 @@ impl Lower<'_, '_> {
         // `deploy.restart_policy` takes the place of `restart`.
         if let Some(own) = tree.get("deploy").and_then(|deploy| deploy.get("restart_policy")) {
             policy = match own.text_of("condition") {
-                Some("none") => RestartPolicy::Never,
+                Some("none" | "no") => RestartPolicy::Never,
                 Some("on-failure") => RestartPolicy::OnFailure,
                 _ => RestartPolicy::Always,
             };

@@ -4,6 +4,7 @@ use super::Lower;
 use crate::codes;
 use crate::manifest::compose::sink::{Hint, closest};
 use crate::manifest::compose::tree::{Tree, Val, join_key};
+use crate::manifest::compose::units;
 use crate::pod::{ContainerSpec, Device, DnsConfig, HostAlias, PodSpec, Seccomp, Ulimit};
 
 impl Lower<'_, '_> {
@@ -69,8 +70,10 @@ impl Lower<'_, '_> {
         let (name, value) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or((text, ""));
         let security = &mut container.security;
         match (name, value) {
-            ("no-new-privileges", "" | "true") => security.allow_privilege_escalation = Some(false),
-            ("no-new-privileges", "false") => security.allow_privilege_escalation = Some(true),
+            ("no-new-privileges", "") => security.allow_privilege_escalation = Some(false),
+            ("no-new-privileges", value) if units::boolean(value).is_some() => {
+                security.allow_privilege_escalation = units::boolean(value).map(|on| !on);
+            }
             ("seccomp", "unconfined") => security.seccomp = Some(Seccomp::Unconfined),
             ("seccomp", "builtin" | "default") => security.seccomp = Some(Seccomp::RuntimeDefault),
             ("seccomp", profile) if !profile.is_empty() => {
