@@ -468,6 +468,12 @@ impl Reconciler {
                 }
             }
             Outcome::Published(ports, faults) => {
+                for (key, target) in &ports {
+                    if self.observed.published.get(key) != Some(target) {
+                        let pod = self.observed.pods.get(&target.pod).map(|pod| pod.record.name.as_str());
+                        tracing::info!(address = crate::snapshot::address(key), pod, "port published");
+                    }
+                }
                 self.observed.published = ports;
                 if !faults.is_empty() {
                     let message = faults.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; ");
@@ -603,7 +609,11 @@ impl Reconciler {
     fn note_holds(&mut self, plan: &Plan) {
         for (workload, hold) in plan.holds.iter().filter(|hold| !self.last_holds.contains(hold)) {
             match hold {
-                Hold::BackingOff { .. } | Hold::GaveUp { .. } | Hold::ProgressDeadline | Hold::Unsupported { .. } => {
+                Hold::BackingOff { .. }
+                | Hold::GaveUp { .. }
+                | Hold::ProgressDeadline
+                | Hold::JobFailed { .. }
+                | Hold::Unsupported { .. } => {
                     tracing::warn!(%workload, reason = hold.word(), "{hold}");
                     self.journal.record(event(
                         self.clock.unix(),

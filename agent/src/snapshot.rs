@@ -206,6 +206,17 @@ fn step(step: &Step) -> StepStatus {
     }
 }
 
+/// Where a published port is reached from the host itself.
+#[must_use]
+pub fn address(key: &spec::observed::PortKey) -> String {
+    let ip = key.host_ip.filter(|ip| !ip.is_unspecified()).unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
+    let address = std::net::SocketAddr::new(ip, key.host_port);
+    match key.protocol {
+        spec::pod::Protocol::Tcp => format!("http://{address}/"),
+        other => format!("{other}://{address}"),
+    }
+}
+
 /// A step for people: what and why.
 #[must_use]
 pub fn sentence(step: &Step) -> String {

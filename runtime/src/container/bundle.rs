@@ -273,6 +273,9 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
             "user": {"uid": 0, "gid": 0},
             "args": config.args,
             "cwd": "/",
+            // Never used: without it libcontainer asks libc for root's home, which, inside the container's root and
+            // with every capability, would load name service modules of the image.
+            "env": ["HOME=/"],
             "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
         },
         "linux": {

@@ -4,20 +4,19 @@
 //! say; an image only when every layer of it is there.
 
 pub mod credentials;
-mod pipe;
-mod progress;
-pub mod pull;
-pub mod registry;
-pub mod store;
-pub mod unpack;
-
-#[cfg(test)]
-mod tests;
-
 pub mod gc;
 pub mod load;
 pub mod overlay;
+mod pipe;
+mod progress;
+pub mod pull;
 pub mod quickstart;
+pub mod registry;
 pub mod save;
+pub mod store;
 mod tarball;
+pub mod unpack;
 pub mod verify;
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,18 @@ pub(crate) fn run(rounds: usize) {
     }
     println!("start() returns: {}", median(starts));
     println!("runc run -d:     {}", median(runcs));
+    // Less moved by whatever else the machine does. Ours with the whole life of shim and container, without the
+    // first process; runc without its container.
+    let usage = format!("/sys/fs/cgroup/cpuacct{}/cpuacct.usage", fixture.cgroup);
+    let nanos: u64 = fs::read_to_string(usage).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let spent = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).expect("readings");
+    let millis = |time: nix::sys::time::TimeVal| time.tv_sec() * 1000 + time.tv_usec() / 1000;
+    let children = millis(spent.user_time()) + millis(spent.system_time());
+    println!(
+        "CPU a container: ours {} us, runc and first processes {} us",
+        nanos / 1000 / rounds as u64,
+        children * 1000 / rounds as i64
+    );
 
     let begin = Instant::now();
     let running: Vec<_> = (0..20)

@@ -37,6 +37,7 @@ pub(crate) const ALL: &[Case] = &[
     ("parity-of-users", parity::user),
     ("devices", devices),
     ("device-filter-v2", device_filter_v2),
+    ("hostile-passwd", hostile_passwd),
     ("mounts", mounts),
     ("namespaces", namespaces),
     ("shared-processes", shared_processes),
@@ -683,4 +684,22 @@ fn shared_processes(f: &Fixture) {
     f.kill(&config);
     container::kill_all(&cgroup).expect("killed");
     container::cleanup(&f.dir.join("init"), &cgroup).expect("removed");
+}
+
+/// Nothing of ours that is privileged may look users up inside: libc would load modules that the image names.
+fn hostile_passwd(f: &Fixture) {
+    let etc = f.layer().join("etc");
+    for name in ["passwd", "group"] {
+        fs::remove_file(etc.join(name)).expect("removed");
+        // Whoever opens it for reading hangs.
+        nix::unistd::mkfifo(&etc.join(name), nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    }
+    let begin = std::time::Instant::now();
+    assert_eq!(f.probe("echo fine", |_| {}), "fine\n");
+    let config = f.config("sleep 1000");
+    f.start(&config).expect("started");
+    let fine = exec::capture(&config.dir, &request("exit 3"), 10, Duration::from_secs(20), &f.exe).expect("ran");
+    assert_eq!(fine.code, Some(3));
+    f.kill(&config);
+    assert!(begin.elapsed() < Duration::from_secs(60));
 }

@@ -151,9 +151,16 @@ fn wrong_type(tree: &Tree, shape: &Shape, path: &str, sink: &mut Sink) {
         Shape::OneOf(shapes) => shapes.iter().any(wanted),
         shape => wanted(shape),
     };
+    let duration = has(|s| matches!(s, Shape::Duration));
     let text = has(|s| matches!(s, Shape::Str | Shape::BytesStr | Shape::Duration | Shape::Enum(_)));
     let list = has(|s| matches!(s, Shape::List(_) | Shape::Unique(_)));
     match &tree.val {
+        Val::Int(number) if duration => {
+            found.help(format!("write the unit: {number}s"));
+        }
+        Val::Map(map) if path.contains(".environment[") && map.len() == 1 => {
+            found.help("in a list, write `- NAME=value`");
+        }
         Val::Bool(_) | Val::Int(_) | Val::Float(_) if text => {
             found.help("put quotes around it");
         }

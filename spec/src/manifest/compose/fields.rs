@@ -119,8 +119,9 @@ const fn strict(fields: &'static [Field]) -> Object {
 }
 
 const STRINGS: Shape = Unique(&Str);
-const STR_OR_LIST: Shape = OneOf(&[Str, STRINGS]);
-const PAIRS: Shape = OneOf(&[Map(&Scalar), STRINGS]);
+// Lists that are merged by a key have lost their duplicates before the check.
+const STR_OR_LIST: Shape = OneOf(&[Str, List(&Str)]);
+const PAIRS: Shape = OneOf(&[Map(&Scalar), List(&Str)]);
 const COMMAND: Shape = OneOf(&[Null, Str, List(&Str)]);
 const HOSTS: Shape = OneOf(&[Map(&OneOf(&[Str, List(&Str)])), STRINGS]);
 
@@ -169,7 +170,11 @@ pub static SERVICE: Object = object(&[
     f("networks", OneOf(&[STRINGS, Named(&OneOf(&[Null, Shape::Object(&ATTACHMENT)]))]), "Networks to join."),
     f("network_mode", Str, "`host`, `none`, `bridge` or `service:NAME`."),
     f("depends_on", OneOf(&[STRINGS, Named(&Shape::Object(&DEPENDS_ON))]), "Services that must be up first."),
-    f("healthcheck", Shape::Object(&HEALTHCHECK), "Tells whether the container works; a sick one is restarted."),
+    f(
+        "healthcheck",
+        Shape::Object(&HEALTHCHECK),
+        "Tells whether the container works; a sick one is restarted, unless `restart` is `no`.",
+    ),
     f("restart", Str, "`no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`."),
     f("deploy", OneOf(&[Null, Shape::Object(&DEPLOY)]), "Replicas, limits, updates."),
     f("scale", Int, "Number of containers."),

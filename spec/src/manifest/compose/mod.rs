@@ -121,6 +121,24 @@ impl ComposeProject {
     }
 }
 
+/// Puts a directory before all names of files, in findings and workloads: the loader names files as the project
+/// directory sees them, and several projects have a `compose.yaml` each.
+pub fn relocate(project: &mut ComposeProject, diagnostics: &mut [Diagnostic], directory: &Path) {
+    let moved = |name: &str| {
+        let inside = !name.is_empty() && !directory.as_os_str().is_empty();
+        if inside { directory.join(name).display().to_string() } else { name.to_owned() }
+    };
+    for workload in &mut project.workloads {
+        workload.source.file = moved(&workload.source.file);
+    }
+    for diagnostic in diagnostics {
+        diagnostic.file = moved(&diagnostic.file);
+        for note in &mut diagnostic.notes {
+            note.file = moved(&note.file);
+        }
+    }
+}
+
 /// Loads a project as far as its files are known.
 #[must_use]
 pub fn load(input: &ComposeInput) -> Step {

@@ -9,7 +9,7 @@ use crate::manifest::compose::FileState;
 use crate::manifest::compose::dotenv;
 use crate::manifest::compose::sink::Hint;
 use crate::manifest::compose::tree::{Fields, Item, Tree, Val, join_key};
-use crate::pod::{ContainerSpec, PodSpec};
+use crate::pod::{ContainerSpec, PodSpec, RestartPolicy};
 use crate::time::Millis;
 use crate::workload::{Controller, Dependency, DependencyCondition, PodTemplate, SourceRef, Workload};
 
@@ -38,6 +38,10 @@ impl Lower<'_, '_> {
         self.ports(tree, &path, &mut container);
         self.join_networks(name, tree, &path, &mut spec);
         self.restart(tree, &path, &mut spec);
+        if spec.restart_policy == Some(RestartPolicy::Never) {
+            // Nothing would start it again: an unhealthy container that runs is better than none, as with Docker.
+            container.liveness = None;
+        }
         let labels = self.labels(tree, &path);
         container.labels.clone_from(&labels);
         let annotations = plain(tree, "annotations");

@@ -91,7 +91,7 @@ fn a_project() {
         (Some(Millis(5000)), Some(Millis(3000)), Some(5))
     );
     assert_eq!((probe.start_period, probe.start_interval), (Some(Millis(10_000)), Some(Millis(5000))));
-    assert!(db.liveness.is_some(), "an unhealthy service is restarted");
+    assert!(db.liveness.is_none(), "what is never restarted is not stopped either");
     let sources: Vec<_> = pod(&project, "db").volumes.iter().map(|v| v.source.clone()).collect();
     assert_eq!(
         sources,
@@ -381,7 +381,9 @@ fn hooks_and_pre_start() {
 #[test]
 fn a_label_keeps_unhealthy_services_from_restarts() {
     for (label, heals) in [("a: b", true), ("mainstay.heal: false", false), ("mainstay.heal: 'true'", true)] {
-        let project = Project::one(&service(&format!("healthcheck: {{test: 'true'}}\nlabels: {{{label}}}"))).good();
+        let project =
+            Project::one(&service(&format!("restart: always\nhealthcheck: {{test: 'true'}}\nlabels: {{{label}}}")))
+                .good();
         assert_eq!(container(&project, "a").liveness.is_some(), heals, "{label}");
         assert!(container(&project, "a").readiness.is_some());
     }
@@ -393,4 +395,35 @@ fn volumes_of_another_service() {
     let project = Project::one(text).good();
     let mounts: Vec<_> = container(&project, "a").mounts.iter().map(|m| (m.path.as_str(), m.read_only)).collect();
     assert_eq!(mounts, [("/v", true), ("/w", true)]);
+}
+
+#[test]
+fn names_of_files_can_be_moved() {
+    let (mut project, mut found) = Project::one(&service("command: a && b")).load();
+    super::super::relocate(&mut project, &mut found, std::path::Path::new("srv/shop"));
+    assert_eq!(found[0].file, "srv/shop/compose.yaml");
+    assert_eq!(workload(&project, "a").source.file, "srv/shop/compose.yaml");
+}
+
+#[test]
+fn a_project_joins_the_desired_state() {
+    let project = Project::one("services: {a: {image: x, configs: [c]}}\nconfigs: {c: {content: hi}}").good();
+    let mut desired = crate::workload::Desired::default();
+    project.add_to(&mut desired);
+    assert_eq!((desired.workloads.len(), desired.configs.len(), desired.networks.len()), (1, 1, 1));
+    assert!(desired.configs.contains_key(&("shop".to_owned(), "c".to_owned())));
+}
+
+#[test]
+fn rollbacks_have_a_pace_of_their_own() {
+    let lines = "deploy: {replicas: 4, update_config: {parallelism: 2}, rollback_config: {parallelism: 0, order: start-first, delay: 1s, monitor: 2s, failure_action: continue}}";
+    let project = Project::one(&service(lines)).good();
+    let Controller::Replicated { strategy, .. } = &workload(&project, "a").controller else { panic!("replicated") };
+    assert_eq!((strategy.max_surge, strategy.max_unavailable, strategy.on_failure), (0, 2, OnFailure::Pause));
+    let rollback = strategy.rollback.as_ref().expect("a rollback of its own");
+    assert_eq!((rollback.max_surge, rollback.max_unavailable), (4, 0));
+    assert_eq!(
+        (rollback.delay, rollback.monitor, rollback.on_failure),
+        (Millis(1000), Millis(2000), OnFailure::Continue)
+    );
 }
