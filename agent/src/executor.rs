@@ -117,8 +117,8 @@ impl Executor {
     pub async fn execute(&self, action: Action, desired: Arc<Desired>) -> Outcome {
         let result = match action {
             Action::Prepare { goal } => self.prepare(&goal, &desired).await.map(Outcome::Prepared),
-            Action::CreatePod { goal, ordinal, name, images } => {
-                let record = Arc::new(self.record(&goal, ordinal, name, images));
+            Action::CreatePod { goal, ordinal, name, spec, images } => {
+                let record = Arc::new(self.record(&goal, ordinal, name, spec, images));
                 self.make_pod(record, &desired, goal.files, BTreeMap::new()).await
             }
             Action::RestorePod { pod } => {
@@ -156,7 +156,7 @@ impl Executor {
         Ok(images)
     }
 
-    fn record(&self, goal: &Goal, ordinal: u32, name: String, images: ResolvedImages) -> PodRecord {
+    fn record(&self, goal: &Goal, ordinal: u32, name: String, spec: Arc<PodSpec>, images: ResolvedImages) -> PodRecord {
         let template = &goal.workload.template;
         PodRecord {
             uid: (self.uids)(),
@@ -167,7 +167,7 @@ impl Executor {
             labels: template.labels.clone(),
             annotations: template.annotations.clone(),
             source: goal.workload.source.clone(),
-            spec: Arc::clone(&template.spec),
+            spec,
             images,
             created_unix: self.clock.unix(),
             created: self.clock.now(),

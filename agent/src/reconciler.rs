@@ -609,7 +609,11 @@ impl Reconciler {
     fn note_holds(&mut self, plan: &Plan) {
         for (workload, hold) in plan.holds.iter().filter(|hold| !self.last_holds.contains(hold)) {
             match hold {
-                Hold::BackingOff { .. } | Hold::GaveUp { .. } | Hold::ProgressDeadline | Hold::Unsupported { .. } => {
+                Hold::BackingOff { .. }
+                | Hold::GaveUp { .. }
+                | Hold::ProgressDeadline
+                | Hold::JobFailed { .. }
+                | Hold::Unsupported { .. } => {
                     tracing::warn!(%workload, reason = hold.word(), "{hold}");
                     self.journal.record(event(
                         self.clock.unix(),

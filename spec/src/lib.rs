@@ -29,3 +29,4 @@ pub mod time;
 mod toml_doc;
 pub mod workload;
 mod yaml;
+mod yaml_lenient;

@@ -86,7 +86,8 @@ fn read(file: &str, bytes: &[u8], limits: &Limits) -> Loaded {
     if first.starts_with('{') && !first.starts_with("{{") {
         let json = crate::json::load(file, text, bom, limits);
         // `{a: b}` is YAML in flow style; what follows JSON's quoted key decides whose errors are shown.
-        if json.diagnostics.is_empty() || first[1..].trim_start().starts_with('"') {
+        let several = text.contains("\n---");
+        if json.diagnostics.is_empty() || (!several && first[1..].trim_start().starts_with('"')) {
             return json;
         }
     }

@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
 use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::load::{Document, Limits, Loaded, MOST, saturate, template_at, template_error};
 use crate::node::{Entry, Map, Node, Span, Style, Value};
+use crate::yaml_lenient::Lenient;
 
 /// Reads all documents from `text[skip..]`.
 pub(crate) fn load(file: &str, text: &str, skip: usize, limits: &Limits) -> Loaded {
@@ -64,20 +65,34 @@ fn chunk(
     if is_blank(part) {
         return;
     }
-    let places = Chars::new(part, range.start, first_line);
-    let mut builder = Builder {
-        file,
-        limits,
-        spent,
-        places: &places,
-        stack: Vec::new(),
-        anchors: HashMap::new(),
-        roots: Vec::new(),
-        diagnostics: Vec::new(),
+    let mut lenient = Lenient::new(part);
+    let mut first_fault = None;
+    let (finished, roots, mut diagnostics) = loop {
+        let places = Chars::new(part, range.start, first_line, &lenient);
+        let before = (spent.nodes, spent.alias_bytes);
+        let mut builder = Builder {
+            file,
+            limits,
+            spent,
+            places: &places,
+            stack: Vec::new(),
+            anchors: HashMap::new(),
+            roots: Vec::new(),
+            diagnostics: Vec::new(),
+        };
+        let ended = builder.run(lenient.text());
+        if let Ended::Fault(fault) = &ended {
+            // When repairs lead nowhere, the first fault is the one to tell.
+            let told = first_fault.get_or_insert_with(|| syntax_error(file, part, &places, fault)).clone();
+            builder.diagnostics.push(told);
+        }
+        builder.close_all();
+        let Builder { roots, diagnostics, .. } = builder;
+        match ended {
+            Ended::Fault(fault) if lenient.repair(&fault) => (spent.nodes, spent.alias_bytes) = before,
+            ended => break (matches!(ended, Ended::Done), roots, diagnostics),
+        }
     };
-    let finished = builder.run(part);
-    builder.close_all();
-    let Builder { roots, mut diagnostics, .. } = builder;
     let secret = part.lines().any(|l| {
         l.trim_start_matches(['-', ' ', '\t']).strip_prefix("kind:").is_some_and(|kind| {
             let kind = kind.trim().trim_matches(['"', '\'']);
@@ -113,17 +128,18 @@ fn chunk(
 }
 
 /// Turns the parser's character positions into bytes and lines of the whole file.
-struct Chars {
+struct Chars<'l> {
+    lenient: &'l Lenient<'l>,
     bytes: Option<Vec<u32>>,
     len: usize,
     base: usize,
     first_line: usize,
 }
 
-impl Chars {
-    fn new(part: &str, base: usize, first_line: usize) -> Self {
+impl<'l> Chars<'l> {
+    fn new(part: &str, base: usize, first_line: usize, lenient: &'l Lenient<'l>) -> Self {
         let bytes = (!part.is_ascii()).then(|| part.char_indices().map(|(i, _)| saturate(i)).collect());
-        Self { bytes, len: part.len(), base, first_line }
+        Self { lenient, bytes, len: part.len(), base, first_line }
     }
 
     fn byte(&self, index: usize) -> usize {
@@ -135,14 +151,16 @@ impl Chars {
     }
 
     fn span(&self, span: saphyr_parser::Span) -> Span {
-        let (start, end) = (self.byte(span.start.index()), self.byte(span.end.index()));
+        let at = |marker| self.byte(self.lenient.original(marker).0);
+        let (start, end) = (at(&span.start), at(&span.end));
         Span { start, end: end.max(start), ..self.point(&span.start) }
     }
 
     fn point(&self, marker: &saphyr_parser::Marker) -> Span {
-        let at = self.byte(marker.index());
-        let line = self.first_line + marker.line().saturating_sub(1);
-        Span { start: at, end: at, line: saturate(line), column: saturate(marker.col() + 1) }
+        let (index, line, column) = self.lenient.original(marker);
+        let at = self.byte(index);
+        let line = self.first_line + line.saturating_sub(1);
+        Span { start: at, end: at, line: saturate(line), column: saturate(column + 1) }
     }
 }
 
@@ -172,11 +190,20 @@ struct Anchored {
     bytes: usize,
 }
 
+/// How reading ended.
+enum Ended {
+    Done,
+    /// A limit was exceeded or an alias makes no sense; that is reported.
+    Limit,
+    /// The text is not YAML.
+    Fault(ScanError),
+}
+
 struct Builder<'a> {
     file: &'a str,
     limits: &'a Limits,
     spent: &'a mut Spent,
-    places: &'a Chars,
+    places: &'a Chars<'a>,
     stack: Vec<Frame>,
     anchors: HashMap<usize, Anchored>,
     roots: Vec<Node>,
@@ -184,25 +211,20 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Whether the parser came to the end.
-    fn run(&mut self, part: &str) -> bool {
+    /// Hands the events of the parser on until it or a limit ends that.
+    fn run(&mut self, part: &str) -> Ended {
         let mut parser = Parser::new_from_str(part);
         loop {
             match parser.next_event() {
-                None => return true,
-                Some(Ok((Event::StreamEnd, _))) => return true,
+                None | Some(Ok((Event::StreamEnd, _))) => return Ended::Done,
                 Some(Ok((event, span))) => {
                     let span = self.places.span(span);
                     if let Err(diagnostic) = self.event(event, span) {
                         self.diagnostics.push(*diagnostic);
-                        return false;
+                        return Ended::Limit;
                     }
                 }
-                Some(Err(error)) => {
-                    let span = self.places.point(error.marker());
-                    self.diagnostics.push(syntax_error(self.file, part, span, self.places.base, error.info()));
-                    return false;
-                }
+                Some(Err(error)) => return Ended::Fault(error),
             }
         }
     }
@@ -410,7 +432,7 @@ impl Builder<'_> {
         };
         if !tag.is_yaml_core_schema() {
             // `!` alone means: do not guess the type (YAML 1.2, 6.9.1).
-            let non_specific = tag.handle == "!" && tag.suffix.is_empty();
+            let non_specific = tag_text(tag) == "!";
             let value = if style == ScalarStyle::Plain && !non_specific { plain(text) } else { quoted() };
             return (value, (!non_specific).then(|| tag_text(tag)));
         }
@@ -462,8 +484,9 @@ pub(crate) fn duplicate_key(file: &str, key: &str, span: Span, first: Span) -> D
         .note(file, Some(first), "first defined here")
 }
 
-fn syntax_error(file: &str, part: &str, span: Span, base: usize, info: &str) -> Diagnostic {
-    let at = span.start.saturating_sub(base).min(part.len());
+fn syntax_error(file: &str, part: &str, places: &Chars<'_>, fault: &ScanError) -> Diagnostic {
+    let (span, info) = (places.point(fault.marker()), fault.info());
+    let at = span.start.saturating_sub(places.base).min(part.len());
     let line_start = part.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
     let line = part.get(line_start..).unwrap_or_default().lines().next().unwrap_or_default();
     let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
@@ -647,6 +670,31 @@ mod tests {
         let out = loaded.documents[0].node.get("out").expect("out");
         let values: Vec<_> = ["x", "y", "z"].iter().map(|k| out.get(k).expect("merged").value.clone()).collect();
         assert_eq!(values, [Value::Int(0), Value::Int(1), Value::Int(2)]);
+    }
+
+    #[test]
+    fn layout_that_go_yaml_takes_is_taken() {
+        for (text, want) in [
+            ("a:\n    b: [\n      x,\n      y\n  ]\nc: 1\n", vec![]),
+            ("a:\n    b: [\nx,\ny\n]\nc: 1\n", vec![]),
+            ("a:\n  b: {\n    c: d\n}\n", vec![]),
+            ("a:\n  b: \"one\n  two\nthree\"\n  c: 'one\n it''s'\n", vec![]),
+            ("a:\n  b:\tc\n", vec![]),
+            // Places after a repair are those of the text as it was written.
+            ("a:\n  b: [\n    é\n]\nc: 1\nc: 2\n", vec![(codes::DUPLICATE_KEY, 6, 1)]),
+            ("a:\n  - b: [\n    é, {x: 1,\nx: 2}\n]\n", vec![(codes::DUPLICATE_KEY, 4, 1)]),
+            // What is wrong stays wrong.
+            ("a:\n  b: [\n    x\nc: 1\n", vec![(codes::SYNTAX, 4, 2)]),
+            ("a:\n  b: \"one\nc: 1\n", vec![(codes::SYNTAX, 2, 6)]),
+        ] {
+            assert_eq!(codes_of(text), want, "{text:?}");
+        }
+        let text = "a:\n  b: \"one\ntwo\"\n  c: [x,\ny]\n";
+        let loaded = load("t.yaml", text, 0, &Limits::default());
+        let a = loaded.documents[0].node.get("a").expect("a");
+        assert_eq!(a.get("b").and_then(Node::as_str), Some("one two"));
+        let y = &a.get("c").and_then(Node::as_seq).expect("a list")[1];
+        assert_eq!(text.get(y.span.start..y.span.end), Some("y"));
     }
 
     #[test]

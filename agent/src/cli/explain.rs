@@ -128,7 +128,7 @@ fn sentence(status: &Status) -> String {
         Status::Enforced => "enforced, as in Kubernetes".to_owned(),
         Status::Silent => "read and dropped: it describes an object in a cluster, not a wish".to_owned(),
         Status::NoEffect(why) => format!("accepted without effect: {why}"),
-        Status::Rejected(why, hint) if hint.is_empty() => format!("rejected: {why}"),
+        Status::Rejected(why, "") => format!("rejected: {why}"),
         Status::Rejected(why, hint) => format!("rejected: {why}; {hint}"),
     }
 }

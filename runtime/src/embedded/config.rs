@@ -3,7 +3,7 @@
 //! Rules: Kubernetes API, Container.command and .args (a command without args drops the image's CMD); OCI image
 //! specification, config.md (Entrypoint, Cmd, Env, User, WorkingDir, StopSignal).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use spec::observed::PodRecord;
 use spec::pod::{ContainerSpec, PodSpec};
@@ -159,7 +159,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
     let mut mounts = vec![];
     for (file, target) in [("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")]
     {
-        let taken = |mount: &Mount| mount.target == PathBuf::from(target);
+        let taken = |mount: &Mount| mount.target == Path::new(target);
         if !volumes.iter().any(taken) {
             mounts.push(bind(pod_run.join(file), target));
         }

@@ -13,7 +13,9 @@ pub mod pull;
 pub mod quickstart;
 pub mod registry;
 pub mod save;
+pub mod store;
 mod tarball;
+pub mod unpack;
 pub mod verify;
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Sim {
     /// A new pod's id, from the seed.
     #[must_use]
     pub fn next_uid(&self) -> PodUid {
-        PodUid(format!("{:016x}", self.world().rng.next()))
+        PodUid(format!("{:016x}", self.world().rng.draw()))
     }
 
     /// Changes how hostile the world is.

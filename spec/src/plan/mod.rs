@@ -5,7 +5,10 @@
 //! What is in flight is part of [`Observed`], so planning twice is harmless. Removal comes before an addition that
 //! needs it. Doing is the executor's, which decides nothing.
 
+mod instance;
+mod job;
 mod names;
+mod ordered;
 mod pod;
 mod ports;
 mod reason;
@@ -18,7 +21,7 @@ use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::observed::{PodFacts, PodUid, PortKey, PortTarget};
-use crate::pod::ResolvedImages;
+use crate::pod::{PodSpec, ResolvedImages};
 use crate::time::{Millis, Timestamp};
 use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, WorkloadId};
 
@@ -166,6 +169,8 @@ pub enum Action {
         ordinal: u32,
         /// Its name.
         name: String,
+        /// What it is.
+        spec: Arc<PodSpec>,
         /// What its images stand for.
         images: ResolvedImages,
     },
@@ -422,8 +427,42 @@ fn plan_workload(view: &View<'_>, goal: &Goal, plan: &mut Plan) {
                 .any(|pod| pod.record.spec != *spec && pod.record.spec.shares_writable_data(spec));
             replicated::plan(view, goal, *replicas, &strategy, plan);
         }
-        Controller::Ordered { .. } | Controller::Job(_) | Controller::Cron(_) => {
-            plan.hold(&goal.workload.id, Hold::Unsupported { kind: goal.workload.id.kind });
+        Controller::Ordered { replicas, first_ordinal, parallel, partition, on_delete, min_ready, .. } => {
+            let rules = ordered::Rules {
+                replicas: *replicas,
+                first: *first_ordinal,
+                parallel: *parallel,
+                partition: *partition,
+                on_delete: *on_delete,
+                min_ready: *min_ready,
+            };
+            ordered::plan(view, goal, &rules, plan);
         }
+        Controller::Job(spec) => job::plan(view, goal, spec, plan),
+        Controller::Cron(_) => plan.hold(&goal.workload.id, Hold::Unsupported { kind: goal.workload.id.kind }),
+    }
+}
+
+/// Makes the pod with this ordinal, unless that is being done or failed a short while ago.
+fn create(view: &View<'_>, goal: &Goal, ordinal: u32, plan: &mut Plan) {
+    let id = &goal.workload.id;
+    let Some(images) = view.observed.prepared.get(&(id.clone(), goal.revision.clone())) else { return };
+    let action = Action::CreatePod {
+        goal: goal.clone(),
+        ordinal,
+        name: instance::name(goal, ordinal),
+        spec: instance::spec(goal, ordinal),
+        images: images.clone(),
+    };
+    let key = action.key();
+    if view.busy(&key) {
+        return;
+    }
+    match view.blocked_until(&key) {
+        Some((due, failure)) => {
+            plan.hold(id, Hold::Failed { message: failure.message.clone(), due });
+            plan.wake_at(due);
+        }
+        None => plan.push(id, action, Reason::Missing),
     }
 }

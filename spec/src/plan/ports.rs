@@ -48,7 +48,8 @@ fn rank(goals: &Goals, observed: &Observed, pod: &Arc<PodFacts>, published: Opti
     let record = &pod.record;
     let ready = pod_ready_since(pod, observed).is_some();
     let current = goals.workloads.get(&record.workload).is_some_and(|goal| {
-        Arc::ptr_eq(&goal.workload.template.spec, &record.spec) || goal.workload.template.spec == record.spec
+        Arc::ptr_eq(&goal.workload.template.spec, &record.spec)
+            || *super::instance::spec(goal, record.ordinal) == *record.spec
     });
     let has = published.is_some_and(|target| target.pod == record.uid);
     let ending = observed.stopping.contains_key(&record.uid);

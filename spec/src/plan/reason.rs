@@ -108,6 +108,11 @@ pub enum Hold {
     NotReady,
     /// The new version made no progress for too long; the old one keeps running.
     ProgressDeadline,
+    /// A Job failed for good.
+    JobFailed {
+        /// Failures that counted.
+        failures: u32,
+    },
     /// No pod works on this kind yet.
     Unsupported {
         /// The kind.
@@ -127,6 +132,7 @@ impl Hold {
             Self::Dependency { .. } => "dependency",
             Self::NotReady => "not_ready",
             Self::ProgressDeadline => "progress_deadline",
+            Self::JobFailed { .. } => "job_failed",
             Self::Unsupported { .. } => "unsupported",
         }
     }
@@ -144,6 +150,7 @@ impl std::fmt::Display for Hold {
             Self::ProgressDeadline => {
                 f.write_str("the new version made no progress in time, the old one keeps running")
             }
+            Self::JobFailed { failures } => write!(f, "the Job failed after {failures} failures that count"),
             Self::Unsupported { kind } => write!(f, "{kind} workloads do not run yet"),
         }
     }

@@ -10,7 +10,7 @@ use super::{Action, ActionKey, Goal, Hold, Plan, Reason, View};
 use crate::diff;
 use crate::observed::PodFacts;
 use crate::time::Timestamp;
-use crate::workload::{Controller, DependencyCondition, UpdateStrategy, WorkloadId, WorkloadKind};
+use crate::workload::{DependencyCondition, UpdateStrategy, WorkloadKind};
 
 /// A pod of the workload and what this pass makes of it.
 struct Member<'a> {
@@ -100,7 +100,7 @@ fn is_current(goal: &Goal, pod: &PodFacts) -> bool {
 }
 
 /// Makes images available; whether they are.
-fn prepare(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
+pub(super) fn prepare(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
     let id = &goal.workload.id;
     if view.observed.prepared.contains_key(&(id.clone(), goal.revision.clone())) {
         return true;
@@ -119,7 +119,7 @@ fn prepare(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
 }
 
 /// Whether everything the workload depends on is up.
-fn dependencies_up(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
+pub(super) fn dependencies_up(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
     for dependency in &goal.workload.depends_on {
         if !view.goals.workloads.contains_key(&dependency.workload) && !dependency.required {
             continue;
@@ -212,32 +212,12 @@ fn room(members: &[Member<'_>], making: usize, wished: usize, strategy: &UpdateS
 
 fn create(view: &View<'_>, goal: &Goal, count: usize, plan: &mut Plan) {
     let id = &goal.workload.id;
-    let Some(images) = view.observed.prepared.get(&(id.clone(), goal.revision.clone())) else { return };
     let taken = |ordinal: u32| {
         view.pods_of(id).iter().any(|pod| pod.record.ordinal == ordinal && pod.record.revision == goal.revision)
             || view.busy(&ActionKey::Create(id.clone(), ordinal, goal.revision.clone()))
     };
     for ordinal in (0..).filter(|ordinal| !taken(*ordinal)).take(count) {
-        let action =
-            Action::CreatePod { goal: goal.clone(), ordinal, name: pod_name(goal, ordinal), images: images.clone() };
-        match view.blocked_until(&action.key()) {
-            Some((due, failure)) => {
-                plan.hold(id, Hold::Failed { message: failure.message.clone(), due });
-                plan.wake_at(due);
-            }
-            None => plan.push(id, action, Reason::Missing),
-        }
-    }
-}
-
-/// The name of a pod: a bare pod has its own, the pods of a Compose service count from 1, all others carry the
-/// version so that two versions can stand side by side.
-fn pod_name(goal: &Goal, ordinal: u32) -> String {
-    let WorkloadId { kind, namespace, name } = &goal.workload.id;
-    match (&goal.workload.controller, kind) {
-        (Controller::Single, _) => name.clone(),
-        (_, WorkloadKind::Service) => format!("{namespace}-{name}-{}", ordinal.saturating_add(1)),
-        _ => format!("{name}-{}-{ordinal}", goal.revision),
+        super::create(view, goal, ordinal, plan);
     }
 }
 

@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, open, renameat_with, syncfs};
 use serde::{Deserialize, Serialize};
 use spec::digest::Digest;
 
 use super::records::SCHEMA;
-use super::{Store, StoreError};
+use super::{Inner, Store, StoreError};
 use crate::image::unpack::{self, Compression, UnpackError};
 
 /// A layer in the store.
@@ -173,21 +174,66 @@ impl Store {
         }))
     }
 
+    pub(super) fn require_layers(&self, diff_ids: &[Digest]) -> Result<(), StoreError> {
+        match diff_ids.iter().find(|diff_id| !self.has_layer(diff_id)) {
+            Some(diff_id) => Err(StoreError::MissingLayer { diff_id: *diff_id }),
+            None => Ok(()),
+        }
+    }
+
     /// Brings layers to the disk, once for all of them, and notes it. The caller holds the lock.
     pub(super) fn sync_layers(&self, diff_ids: &[Digest]) -> Result<(), StoreError> {
-        let mut unsynced = Vec::new();
-        for diff_id in diff_ids {
-            let record = self.layer_record(diff_id)?.ok_or(StoreError::MissingLayer { diff_id: *diff_id })?;
-            if record.unsynced_boot.is_some() {
-                unsynced.push(record);
-            }
-        }
-        if unsynced.is_empty() {
+        self.require_layers(diff_ids)?;
+        if self.unsynced(diff_ids)?.is_empty() {
             return Ok(());
         }
+        self.sync()?;
+        self.note_synced(diff_ids)
+    }
+
+    /// The same without the caller waiting, and with the lock only for the notes.
+    pub(super) fn sync_later(&self, diff_ids: Vec<Digest>) {
+        let Inner { root, options, boot_id, .. } = &*self.inner;
+        // A store of its own: the thread must not keep alive what waits for it.
+        let inner =
+            Inner { root: root.clone(), options: options.clone(), boot_id: boot_id.clone(), syncing: Mutex::default() };
+        let store = Self { inner: Arc::new(inner) };
+        let run = move || {
+            let synced = store.sync().and_then(|()| {
+                let _lock = store.lock()?;
+                store.note_synced(&diff_ids)
+            });
+            if let Err(error) = synced {
+                // They stay marked: after a power cut they are pulled again.
+                tracing::warn!(error = %error, "pulled layers not synchronised");
+            }
+        };
+        match std::thread::Builder::new().name("image-sync".to_owned()).spawn(run) {
+            Ok(thread) => {
+                if let Ok(mut threads) = self.inner.syncing.lock() {
+                    threads.retain(|thread| !thread.is_finished());
+                    threads.push(thread);
+                }
+            }
+            Err(error) => tracing::warn!(error = %error, "pulled layers not synchronised"),
+        }
+    }
+
+    fn unsynced(&self, diff_ids: &[Digest]) -> Result<Vec<LayerRecord>, StoreError> {
+        let mut unsynced = Vec::new();
+        for diff_id in diff_ids {
+            unsynced.extend(self.layer_record(diff_id)?.filter(|record| record.unsynced_boot.is_some()));
+        }
+        Ok(unsynced)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
         let root = open_path(&self.inner.root)?;
-        syncfs(&root).map_err(StoreError::errno("synchronise", &self.inner.root))?;
-        for mut record in unsynced {
+        syncfs(&root).map_err(StoreError::errno("synchronise", &self.inner.root))
+    }
+
+    fn note_synced(&self, diff_ids: &[Digest]) -> Result<(), StoreError> {
+        for mut record in self.unsynced(diff_ids)? {
             record.unsynced_boot = None;
             self.write_json(&self.layer_path(&record.diff_id).join("layer.json"), &record)?;
         }

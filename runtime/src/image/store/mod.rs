@@ -19,8 +19,9 @@ mod records;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use spec::digest::Digest;
@@ -60,6 +61,23 @@ struct Inner {
     root: PathBuf,
     options: StoreOptions,
     boot_id: String,
+    /// Threads that bring pulled layers to the disk; held only to add to or take from.
+    syncing: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A short-lived command ends only when what it has pulled is safe.
+        join_all(&self.syncing);
+    }
+}
+
+fn join_all(threads: &Mutex<Vec<JoinHandle<()>>>) {
+    let threads = threads.lock().map(|mut threads| std::mem::take(&mut *threads)).unwrap_or_default();
+    for thread in threads {
+        // One that panicked has told; its layers stay marked as not synchronised.
+        let _ = thread.join();
+    }
 }
 
 /// Numbers temporary names of this process.
@@ -94,7 +112,7 @@ impl Store {
                 text.trim().to_owned()
             }
         };
-        let store = Self { inner: Arc::new(Inner { root, options, boot_id }) };
+        let store = Self { inner: Arc::new(Inner { root, options, boot_id, syncing: Mutex::default() }) };
         store.clean()?;
         Ok(store)
     }
@@ -123,7 +141,10 @@ impl Store {
     }
 
     /// Records an image: raw manifest and configuration, and what it is called. All layers must be there.
-    /// When this returns, the image survives a power cut.
+    ///
+    /// When this returns, an image that only a file or the program can give survives a power cut. A pulled one does
+    /// so a moment later: waiting for the disk would double the time of a pull, and a power cut before that only means
+    /// that it is pulled again. [`Self::flush`] waits.
     pub fn put_image_from(
         &self,
         origin: Origin,
@@ -149,7 +170,10 @@ impl Store {
         }
         let digest = Digest::of(manifest);
         let _lock = self.lock()?;
-        self.sync_layers(&parsed.diff_ids)?;
+        match origin {
+            Origin::Pulled => self.require_layers(&parsed.diff_ids)?,
+            Origin::Loaded | Origin::Builtin => self.sync_layers(&parsed.diff_ids)?,
+        }
         self.write_record(&self.path("manifests", &digest.hex()), manifest)?;
         self.write_record(&self.path("configs", &config_digest.hex()), config)?;
         let known = self.stored(&digest)?;
@@ -169,7 +193,15 @@ impl Store {
         if let Some(reference) = reference {
             self.write_reference(reference, digest)?;
         }
+        if origin == Origin::Pulled {
+            self.sync_later(stored.diff_ids.clone());
+        }
         self.read_image(&stored)
+    }
+
+    /// Waits until everything that was recorded survives a power cut.
+    pub fn flush(&self) {
+        join_all(&self.inner.syncing);
     }
 
     /// The image that a reference stands for: by name, else by the manifest digest it carries.

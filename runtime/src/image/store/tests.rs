@@ -97,6 +97,7 @@ fn a_layer_that_may_not_be_on_disk_is_not_believed_after_a_power_cut() {
     let pending = store.unpack_layer(&Digest::of(&lost), Compression::None, &mut lost.as_slice()).expect("unpacked");
     pending.commit().expect("committed");
     assert!(boot("first").has_layer(&Digest::of(&lost)), "the agent's restart is no power cut");
+    store.flush();
     let store = boot("second");
     assert!(store.has_layer(&Digest::of(&kept)));
     assert!(!store.has_layer(&Digest::of(&lost)));
