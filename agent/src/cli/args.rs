@@ -241,6 +241,45 @@ pub(crate) enum Command {
         #[arg(long)]
         image: Option<String>,
     },
+    /// Give an image one more name
+    Tag {
+        /// A name or a digest
+        image: String,
+        /// The new name
+        name: String,
+    },
+    /// Remove images, or names of them
+    Rmi {
+        /// Names or digests
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Remove images that no pod uses and a registry can give again
+    Prune {
+        /// Only what was not used for so long
+        #[arg(long, value_name = "TIME", default_value = "24h")]
+        older_than: humantime::Duration,
+        /// Also images that were loaded from files
+        #[arg(long)]
+        loaded: bool,
+    },
+    /// Show the disk space of images
+    Df,
+    /// Compare every file of the image store with what was unpacked; exit code 1 when something is damaged
+    Verify {
+        /// Remove damaged layers that no container stands on, so that they are fetched again
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Write images into an OCI archive
+    Save {
+        /// The archive
+        #[arg(short = 'f', long = "file", value_name = "FILE")]
+        path: PathBuf,
+        /// Names of images
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
     /// Print JSON Schemas of manifests, for editors
     Schema {
         /// Only this kind

@@ -20,7 +20,7 @@ pub(super) fn store(settings: &Settings) -> Result<Store, CliError> {
     Store::open(&path).map_err(|error| told(&error).place(path.display().to_string()))
 }
 
-fn told(error: &StoreError) -> CliError {
+pub(super) fn told(error: &StoreError) -> CliError {
     let told = CliError::of(error);
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(cause) = source {

@@ -22,6 +22,7 @@ mod ps;
 mod run;
 mod schema;
 mod status;
+mod store;
 mod validate;
 
 use std::io::IsTerminal as _;
@@ -122,6 +123,12 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         Command::Unpack { source, destination, image } => {
             images::unpack(&settings(common, io)?, &source, image.as_deref(), &destination, io)
         }
+        Command::Tag { image, name } => store::tag(&settings(common, io)?, &image, &name, io),
+        Command::Rmi { images } => store::remove(&settings(common, io)?, &images, io),
+        Command::Prune { older_than, loaded } => store::prune(&settings(common, io)?, older_than.into(), loaded, io),
+        Command::Df => store::usage(&settings(common, io)?, io),
+        Command::Verify { repair } => store::verify(&settings(common, io)?, repair, io),
+        Command::Save { path, images } => store::save_images(&settings(common, io)?, &images, &path, io),
         Command::Schema { kind } => schema::schema(kind.as_deref(), io),
         Command::Completions { shell } => completions(shell, io),
         Command::Config => config::config(&loaded(common, &[])?, io),

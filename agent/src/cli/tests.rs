@@ -267,6 +267,12 @@ async fn images_without_a_store_are_none() {
             "pull Not:A:Reference",
             "unpack example.com/none:1 DIR/x",
             "load DIR/none",
+            "tag example.com/none:1 example.com/other:1",
+            "rmi example.com/none:1",
+            "prune",
+            "df",
+            "verify",
+            "save -f DIR/x.tar example.com/none:1",
             "exec web -- true",
             "run DIR/none",
         ]

@@ -237,7 +237,7 @@ impl RegistryError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::BadHost { .. } => "check the image reference and the `registry` section of the configuration".into(),
+            Self::BadHost { .. } => "check the image reference and the `registries` table of the configuration".into(),
             Self::NoRoots { .. } => {
                 "install the package `ca-certificates`, or point SSL_CERT_FILE at a PEM file with CA certificates"
                     .into()

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use spec::image_ref::{DEFAULT_REGISTRY, ImageRef};
 
@@ -16,9 +17,12 @@ use super::errors::RegistryError;
 /// Where Docker Hub's API is served.
 const DOCKER_HUB_API: &str = "registry-1.docker.io";
 
-/// How registries are reached: the `registry` section of the configuration file.
+/// How registries are reached: the `registries` table of the configuration file.
+///
+/// Hosts may stand beside the other settings: `[registries."registry.local:5000"]` is the same as
+/// `[registries.hosts."registry.local:5000"]`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, remote = "Self")]
 pub struct RegistryConfig {
     /// Settings by registry, as it is written in references (`host` or `host:port`; `docker.io` for Docker Hub).
     pub hosts: BTreeMap<String, HostConfig>,
@@ -68,6 +72,25 @@ impl Default for RegistryConfig {
             retry_pause: Duration::from_millis(250),
             retry_after_limit: Duration::from_secs(30),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for RegistryConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut all = serde_json::Map::deserialize(deserializer)?;
+        // No setting has a dot or a colon in its name, and every registry has one or is `localhost`.
+        let is_host = |key: &String| key.contains(['.', ':']) || key == "localhost";
+        let names: Vec<String> = all.keys().filter(|key| is_host(key)).cloned().collect();
+        for name in names {
+            let Some(settings) = all.remove(&name) else { continue };
+            let hosts = all.entry("hosts").or_insert_with(|| serde_json::Map::new().into());
+            if let Some(hosts) = hosts.as_object_mut()
+                && hosts.insert(name.clone(), settings).is_some()
+            {
+                return Err(D::Error::custom(format!("`{name}` is set twice")));
+            }
+        }
+        Self::deserialize(serde_json::Value::Object(all)).map_err(D::Error::custom)
     }
 }
 
@@ -227,5 +250,5 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(serde::de::Error::custom)
+    humantime::parse_duration(&text).map_err(D::Error::custom)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base64::Engine as _;
 
 use super::fake::{Server, TestImage, http};
-use super::{quick, reference, rig, root};
+use super::{patient, reference, rig, root};
 use crate::image::registry::{EcrConfig, HostConfig};
 
 fn encoded(text: &str) -> String {
@@ -61,7 +61,7 @@ async fn check(expires_at: f64, expected: usize) {
         false => http(401, &[("www-authenticate", "Basic realm=\"ecr\"")], ""),
     });
     let metadata = metadata();
-    let mut config = quick();
+    let mut config = patient();
     config.ecr = EcrConfig {
         metadata_endpoint: format!("http://{}", metadata.address),
         api_endpoint: Some(format!("http://{}", api.address)),
@@ -89,7 +89,7 @@ async fn the_role_gives_a_password_that_is_kept_and_renewed() {
 async fn without_a_role_the_error_says_so() {
     let server = Server::start(|_| http(401, &[("www-authenticate", "Basic")], ""));
     let nothing = Server::start(|_| http(404, &[], ""));
-    let mut config = quick();
+    let mut config = patient();
     config.ecr = EcrConfig { metadata_endpoint: format!("http://{}", nothing.address), api_endpoint: None };
     let host = HostConfig { ecr_region: Some("eu-west-1".to_owned()), ..HostConfig::default() };
     config.hosts.insert(server.address.to_string(), host);

@@ -12,7 +12,7 @@ use spec::pod::PullPolicy;
 use super::fake::{
     OCI_INDEX, OCI_MANIFEST, Reply, Server, Step, TestImage, blob, http, layer, manifest, noise, raw, truncated,
 };
-use super::{quick, reference, rig, root, text};
+use super::{patient, quick, reference, rig, root, text};
 use crate::api::PullProgress;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,7 +27,7 @@ async fn an_image_of_every_compression_is_pulled_and_not_fetched_again() {
     ]);
     let (digest, served) = (image.digest(), image.clone());
     let server = Server::start(move |request| served.answer(request));
-    let rig = rig(quick());
+    let rig = rig(patient());
     let name = reference(&server, "team/app:1");
     assert_eq!(rig.pull(&name, &Vec::new()).await.expect("it is pulled").digest, digest);
     assert_eq!(server.count("/blobs/"), 4);
@@ -49,7 +49,7 @@ async fn policies_are_those_of_kubernetes() {
         true => Reply::Steps(vec![Step::Reset]),
         false => served.answer(request),
     });
-    let rig = rig(quick());
+    let rig = rig(patient());
     let name = reference(&server, "app:1");
     let get = |policy| rig.puller.pull(&name, policy, Some("linux/amd64"), const { &Vec::new() }, None);
     let error = text(get(PullPolicy::Never).await.expect_err("it is not there"), &name);
@@ -76,7 +76,7 @@ async fn a_digest_is_pulled_and_checked() {
         true => manifest(&served.json()),
         false => served.answer(request),
     });
-    let rig = rig(quick());
+    let rig = rig(patient());
     let name = reference(&server, &format!("app:1@{digest}"));
     assert_eq!(rig.pull(&name, &Vec::new()).await.expect("it is pulled").digest, digest);
     let other = reference(&server, &format!("other@{}", Digest::of(b"other")));
@@ -110,7 +110,7 @@ async fn an_index_is_followed_to_the_platform() {
         Some(name) if name == Digest::of(outer.as_bytes()).to_string() => manifest(&index),
         _ => served.answer(request),
     });
-    let rig = rig(quick());
+    let rig = rig(patient());
     for tag in ["latest", "nested"] {
         let name = reference(&server, &format!("app:{tag}"));
         assert_eq!(rig.pull(&name, &Vec::new()).await.expect(tag).digest, digest);
@@ -126,13 +126,20 @@ async fn an_index_is_followed_to_the_platform() {
 
 /// Pulls the usual image from a registry that answers the requests for its last layer in this way.
 async fn layer_answers(answer: impl Fn(&super::fake::Request, &[u8]) -> Reply + Send + Sync + 'static) -> Server {
+    layer_answers_with(patient(), answer).await
+}
+
+async fn layer_answers_with(
+    config: crate::image::registry::RegistryConfig,
+    answer: impl Fn(&super::fake::Request, &[u8]) -> Reply + Send + Sync + 'static,
+) -> Server {
     let image = TestImage::usual();
     let served = image.clone();
     let server = Server::start(move |request| match request.is_blob(served.last().digest) {
         true => answer(request, &served.last().bytes),
         false => served.answer(request),
     });
-    let rig = rig(quick());
+    let rig = rig(config);
     let name = reference(&server, "app");
     let pulled = rig.pull(&name, &Vec::new()).await;
     assert_eq!(pulled.map(|i| i.digest).map_err(|error| text(error, &name)), Ok(image.digest()));
@@ -193,7 +200,7 @@ async fn a_layer_that_stalls_half_way_goes_on() {
     if !root() {
         return;
     }
-    layer_answers(|request, bytes| match request.count {
+    layer_answers_with(quick(), |request, bytes| match request.count {
         0 => {
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", bytes.len());
             let sent = [head.as_bytes(), bytes.get(..290_000).expect("inside")].concat();
@@ -249,7 +256,7 @@ async fn equal_pulls_are_one_and_layers_are_shared() {
     let image = TestImage::usual();
     let served = image.clone();
     let server = Server::start(move |request| served.answer(request));
-    let rig = rig(quick());
+    let rig = rig(patient());
     let (a, b) = (reference(&server, "a:1"), reference(&server, "b:1"));
     let none = Vec::new();
     let pulls = (0..20).map(|index| rig.pull(if index % 2 == 0 { &a } else { &b }, &none));
@@ -277,7 +284,7 @@ async fn a_pull_that_is_given_up_leaves_nothing_and_does_not_block_the_next() {
             false => served.answer(request),
         }
     });
-    let rig = rig(quick());
+    let rig = rig(patient());
     let name = reference(&server, "app");
     let given_up = tokio::time::timeout(Duration::from_millis(150), rig.pull(&name, &Vec::new())).await;
     assert!(given_up.is_err());
@@ -298,7 +305,7 @@ async fn progress_tells_each_layer() {
     let image = TestImage::usual();
     let served = image.clone();
     let server = Server::start(move |request| served.answer(request));
-    let rig = rig(quick());
+    let rig = rig(patient());
     let name = reference(&server, "app");
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     rig.puller
@@ -331,7 +338,7 @@ async fn mirrors_are_asked_first_and_the_registry_after_them() {
         true => served.answer(request),
         false => http(200, &[], "not it"),
     });
-    let mut config = quick();
+    let mut config = patient();
     let mirrors = vec![format!("http://{}/proxy", empty.address), wrong.address.to_string()];
     let host = super::super::registry::HostConfig { mirrors, ..Default::default() };
     config.hosts.insert(origin.address.to_string(), host);
@@ -355,7 +362,7 @@ async fn a_bandwidth_limit_is_kept() {
     let image = TestImage::usual();
     let (size, served) = (image.layers.iter().map(|layer| layer.bytes.len()).sum::<usize>(), image.clone());
     let server = Server::start(move |request| served.answer(request));
-    let rig = rig(crate::image::registry::RegistryConfig { bytes_per_second: Some(1_000_000), ..quick() });
+    let rig = rig(crate::image::registry::RegistryConfig { bytes_per_second: Some(1_000_000), ..patient() });
     let start = std::time::Instant::now();
     rig.pull(&reference(&server, "app"), &Vec::new()).await.expect("it is pulled");
     assert!(start.elapsed() >= Duration::from_micros(size as u64), "{size} bytes in {:?}", start.elapsed());

@@ -54,8 +54,8 @@ fn mutate(reply: Reply, request: &Request, dice: &mut Dice) -> Reply {
     Reply::Steps(steps.chain([Step::Close]).collect())
 }
 
-/// What is wrong with how a pull of this seed went.
-async fn check(seed: u64) -> Option<String> {
+/// Whether the image came all the same; the error is what is wrong with how a pull of this seed went.
+async fn check(seed: u64) -> Result<bool, String> {
     let image = TestImage::usual();
     let digest = image.digest();
     // The same requests are broken each time they come, so that trying again is no way out.
@@ -68,9 +68,12 @@ async fn check(seed: u64) -> Option<String> {
     let start = Instant::now();
     let result = rig.refused(&reference(&server, &format!("app@{digest}")), &Vec::new()).await;
     let fine = result == format!("pulled {digest}") || result.starts_with("cannot pull image");
-    let late = start.elapsed() > Duration::from_secs(8);
+    let late = start.elapsed() > Duration::from_secs(25);
     let unfit = result.contains(|c: char| c.is_control());
-    (!fine || late || unfit).then(|| format!("seed {seed} after {:?}: {result}", start.elapsed()))
+    match fine && !late && !unfit {
+        true => Ok(result.starts_with("pulled")),
+        false => Err(format!("seed {seed} after {:?}: {result}", start.elapsed())),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,13 +89,17 @@ async fn broken_answers_never_make_a_wrong_image() {
     let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let seeds = (first..).take(count.try_into().unwrap_or(usize::MAX));
     let running = seeds.take_while(|_| deadline.is_none_or(|deadline| Instant::now() < deadline));
-    let mut tried = 0_u64;
+    let (mut pulled, mut refused) = (0, 0);
     let mut wrong = Vec::new();
     let mut results = stream::iter(running.map(check)).buffer_unordered(6);
     while let Some(result) = results.next().await {
-        tried += 1;
-        wrong.extend(result);
+        match result {
+            Ok(true) => pulled += 1,
+            Ok(false) => refused += 1,
+            Err(error) => wrong.push(error),
+        }
     }
-    assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
-    eprintln!("{tried} broken registries");
+    eprintln!("{refused} broken registries refused, {pulled} pulled from all the same");
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(refused > 0 && pulled > 0, "both happen");
 }

@@ -9,7 +9,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
 use super::fake::{Server, TestImage, http};
-use super::{quick, reference, rig, root};
+use super::{patient, reference, rig, root};
 use crate::image::registry::{HostConfig, RegistryConfig};
 
 fn file(name: &str) -> PathBuf {
@@ -49,7 +49,7 @@ async fn check(wants_client: bool, host: HostConfig, expected: &str) {
     let image = TestImage::usual();
     let (digest, served) = (image.digest(), image.clone());
     let server = Server::start_with(Some(server_config(wants_client)), move |request| served.answer(request));
-    let mut config = quick();
+    let mut config = patient();
     config.hosts.insert(server.address.to_string(), host);
     let error = rig(config).refused(&reference(&server, "team/app"), &Vec::new()).await;
     let expected = if expected.is_empty() { format!("pulled {digest}") } else { expected.to_owned() };
@@ -81,7 +81,7 @@ async fn http_and_https_are_told_apart() {
     let image = TestImage::usual();
     let served = image.clone();
     let plain = Server::start(move |request| served.answer(request));
-    let mut config = quick();
+    let mut config = patient();
     config.hosts.insert(plain.address.to_string(), host(Some("ca.pem"), None));
     let error = rig(config).refused(&reference(&plain, "team/app"), &Vec::new()).await;
     assert!(error.contains("seems to speak http without TLS"), "{error}");
@@ -91,7 +91,7 @@ async fn http_and_https_are_told_apart() {
     let secure = Server::start_with(Some(server_config(false)), move |_| {
         http(307, &[("location", &format!("http://{address}/v2/team/app/manifests/latest"))], "")
     });
-    let mut config = quick();
+    let mut config = patient();
     config.hosts.insert(secure.address.to_string(), host(Some("ca.pem"), None));
     let error = rig(config).refused(&reference(&secure, "team/app"), &Vec::new()).await;
     assert!(error.contains("it leads from https to http without TLS"), "{error}");
@@ -103,12 +103,21 @@ fn settings_are_read_and_misspelt_ones_refused() {
     let read = |text: &str| serde_json::from_str::<RegistryConfig>(text);
     let config = read(
         r#"{"stall_limit": "45s", "bytes_per_second": 1000000, "hosts": {"docker.io": {"mirrors": ["mirror.gcr.io"]},
-            "registry.local:5000": {"plain_http": true}}}"#,
+            "registry.local:5000": {"plain_http": true}}, "localhost:5000": {"plain_http": false}}"#,
     )
     .expect("it is valid");
+    let names: Vec<_> = config.hosts.keys().map(String::as_str).collect();
+    assert_eq!(names, ["docker.io", "localhost:5000", "registry.local:5000"]);
     assert_eq!(config.stall_limit, std::time::Duration::from_secs(45));
     assert_eq!(config.parallel_layers, 3);
-    for text in [r#"{"stall": "1s"}"#, r#"{"hosts": {"a": {"mirror": []}}}"#, r#"{"stall_limit": "soon"}"#] {
+    for text in [
+        r#"{"stall": "1s"}"#,
+        r#"{"a.io": {"plain": true}}"#,
+        r#"{"a.io": {}, "hosts": {"a.io": {}}}"#,
+        r#"{"a.io": 7}"#,
+        r#"{"hosts": {"a": {"mirror": []}}}"#,
+        r#"{"stall_limit": "soon"}"#,
+    ] {
         assert!(read(text).is_err(), "{text}");
     }
 }

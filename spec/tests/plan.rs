@@ -1,0 +1,274 @@
+//! Table tests of the plan: a wish, what is there, and the steps that follow, a line each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use spec::image_ref::ImageRef;
+use spec::observed::{Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid};
+use spec::plan::{Action, Goals, Observed, plan};
+use spec::pod::{ContainerSpec, EnvSource, EnvVar, PodSpec, RestartPolicy, Volume, VolumeMount, VolumeSource};
+use spec::time::{Millis, Timestamp};
+use spec::workload::{
+    Controller, Desired, JobSpec, PodTemplate, SourceRef, UpdateStrategy, Workload, WorkloadId, WorkloadKind,
+};
+
+const NOW: Timestamp = Timestamp(10_000_000);
+
+/// A workload whose pods have this version.
+fn workload(controller: Controller, version: &str) -> Workload {
+    let kind = match &controller {
+        Controller::Single => WorkloadKind::Pod,
+        Controller::Replicated { .. } => WorkloadKind::Deployment,
+        Controller::Ordered { .. } => WorkloadKind::StatefulSet,
+        Controller::Job(_) => WorkloadKind::Job,
+        Controller::Cron(_) => WorkloadKind::CronJob,
+    };
+    Workload {
+        id: WorkloadId { kind, namespace: "default".into(), name: "w".into() },
+        source: SourceRef::default(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        controller,
+        template: PodTemplate { spec: Arc::new(pod_spec(version)), ..PodTemplate::default() },
+        depends_on: Vec::new(),
+    }
+}
+
+fn pod_spec(version: &str) -> PodSpec {
+    let container = ContainerSpec {
+        name: "main".into(),
+        image: Some(ImageRef::parse("app:1").expect("valid")),
+        env: vec![EnvVar { name: "V".into(), source: EnvSource::Literal(version.into()) }],
+        ..ContainerSpec::default()
+    };
+    PodSpec { containers: vec![container], ..PodSpec::default() }
+}
+
+/// How a pod of a case is.
+#[derive(Clone, Copy, PartialEq)]
+enum Is {
+    New,
+    Runs,
+    Ended(i32),
+}
+
+/// A node with that wish and those pods: ordinal, version, state. Images are there.
+struct Case {
+    desired: Desired,
+    observed: Observed,
+}
+
+impl Case {
+    fn new(workload: Workload, pods: &[(u32, &str, Is)]) -> Self {
+        let mut observed = Observed { boot_id: "boot".into(), ..Observed::default() };
+        for (index, (ordinal, version, is)) in pods.iter().enumerate() {
+            let mut spec = PodSpec::clone(&workload.template.spec);
+            spec.containers = pod_spec(version).containers;
+            let same = spec == *workload.template.spec;
+            let record = PodRecord {
+                uid: PodUid(format!("{index:016x}")),
+                workload: workload.id.clone(),
+                ordinal: *ordinal,
+                revision: if same { spec::plan::revision(&workload) } else { "old".into() },
+                name: format!("{version}-{ordinal}"),
+                labels: BTreeMap::new(),
+                annotations: BTreeMap::new(),
+                source: SourceRef::default(),
+                spec: if same { Arc::clone(&workload.template.spec) } else { Arc::new(spec) },
+                images: BTreeMap::new(),
+                created_unix: 0,
+                created: Timestamp(0),
+                boot_id: "boot".into(),
+            };
+            let state = match is {
+                Is::New => None,
+                Is::Runs => Some(ContainerState::Running { pid: 1, started: Timestamp(1000) }),
+                Is::Ended(code) => Some(ContainerState::Exited(Exit {
+                    code: *code,
+                    signal: None,
+                    oom: false,
+                    started: Some(Timestamp(1000)),
+                    finished: Timestamp(2000),
+                    finished_unix: 0,
+                    boot_id: "boot".into(),
+                    error: None,
+                    message: None,
+                })),
+            };
+            let containers =
+                state.map(|state| ("main".to_owned(), ContainerFacts { attempt: 0, series: 0, state })).into_iter();
+            let facts = PodFacts {
+                record: Arc::new(record),
+                sandbox: true,
+                addresses: Addresses::default(),
+                containers: containers.collect(),
+            };
+            observed.pods.insert(facts.record.uid.clone(), Arc::new(facts));
+        }
+        let revision = spec::plan::revision(&workload);
+        observed.prepared.insert((workload.id.clone(), revision), BTreeMap::new());
+        let mut desired = Desired::default();
+        desired.workloads.insert(workload.id.clone(), Arc::new(workload));
+        Self { desired, observed }
+    }
+
+    fn steps(&self) -> Vec<String> {
+        let plan = plan(&Goals::new(&self.desired), &self.observed, NOW);
+        plan.steps
+            .iter()
+            .map(|step| match &step.action {
+                Action::CreatePod { ordinal, .. } => format!("create {ordinal}"),
+                Action::StopPod { pod, .. } => format!("stop {}", pod.record.name),
+                Action::StartContainer { pod, attempt, .. } => format!("start {} #{attempt}", pod.record.name),
+                other => other.word().to_owned(),
+            })
+            .collect()
+    }
+}
+
+#[track_caller]
+fn check(workload: Workload, pods: &[(u32, &str, Is)], expected: &[&str]) {
+    assert_eq!(Case::new(workload, pods).steps(), expected);
+}
+
+fn replicas(replicas: u32, surge: u32, unavailable: u32) -> Controller {
+    let strategy = UpdateStrategy { max_surge: surge, max_unavailable: unavailable, ..UpdateStrategy::default() };
+    Controller::Replicated { replicas, strategy }
+}
+
+fn set(replicas: u32, parallel: bool) -> Controller {
+    Controller::Ordered {
+        replicas,
+        first_ordinal: 0,
+        parallel,
+        partition: 0,
+        on_delete: false,
+        min_ready: Millis(0),
+        claims: Vec::new(),
+        service_name: None,
+    }
+}
+
+fn job(completions: u32, parallelism: u32, backoff_limit: u32) -> Workload {
+    let job = JobSpec {
+        completions: Some(completions),
+        parallelism,
+        backoff_limit,
+        active_deadline: None,
+        ttl_after_finished: None,
+        indexed: false,
+        suspend: false,
+        failure_policy: Vec::new(),
+    };
+    let mut workload = workload(Controller::Job(job), "a");
+    let mut spec = pod_spec("a");
+    spec.restart_policy = Some(RestartPolicy::Never);
+    workload.template.spec = Arc::new(spec);
+    workload
+}
+
+#[test]
+fn a_bare_pod_ends_before_its_successor_starts() {
+    check(workload(Controller::Single, "a"), &[], &["create 0"]);
+    check(workload(Controller::Single, "a"), &[(0, "a", Is::New)], &["start a-0 #0"]);
+    check(workload(Controller::Single, "a"), &[(0, "a", Is::Runs)], &[]);
+    check(workload(Controller::Single, "b"), &[(0, "a", Is::Runs)], &["stop a-0"]);
+    check(workload(Controller::Single, "a"), &[(0, "a", Is::Ended(1))], &["start a-0 #1"]);
+}
+
+#[test]
+fn with_a_surge_the_new_one_is_ready_before_the_old_one_goes() {
+    let w = |n| workload(replicas(n, 1, 0), "b");
+    check(w(1), &[(0, "a", Is::Runs)], &["create 0"]);
+    check(w(1), &[(0, "a", Is::Runs), (0, "b", Is::New)], &["start b-0 #0"]);
+    check(w(1), &[(0, "a", Is::Runs), (0, "b", Is::Runs)], &["stop a-0"]);
+    check(w(2), &[(0, "a", Is::Runs), (1, "a", Is::Runs)], &["create 0"]);
+    check(w(2), &[(0, "a", Is::Runs), (1, "a", Is::Runs), (0, "b", Is::Runs)], &["stop a-1"]);
+    // Scaling needs no update.
+    check(workload(replicas(3, 1, 0), "a"), &[(0, "a", Is::Runs)], &["create 1", "create 2"]);
+    check(workload(replicas(1, 1, 0), "a"), &[(0, "a", Is::Runs), (1, "a", Is::Runs)], &["stop a-1"]);
+    check(workload(replicas(0, 1, 0), "a"), &[(0, "a", Is::Runs)], &["stop a-0"]);
+}
+
+#[test]
+fn without_a_surge_one_old_pod_goes_at_a_time() {
+    check(workload(replicas(2, 0, 1), "b"), &[(0, "a", Is::Runs), (1, "a", Is::Runs)], &["stop a-1"]);
+    check(workload(replicas(2, 0, 1), "b"), &[(0, "a", Is::Runs)], &["create 0"]);
+}
+
+#[test]
+fn two_versions_never_write_the_same_data() {
+    let mut workload = workload(replicas(2, 1, 0), "b");
+    let mut spec = pod_spec("b");
+    spec.volumes = vec![Volume { name: "d".into(), source: VolumeSource::Named { name: "d".into() } }];
+    for container in &mut spec.containers {
+        container.mounts =
+            vec![VolumeMount { volume: "d".into(), path: "/d".into(), ..VolumeMount::default() }];
+    }
+    workload.template.spec = Arc::new(spec);
+    let mut case = Case::new(workload, &[(0, "a", Is::Runs), (1, "a", Is::Runs)]);
+    for pod in case.observed.pods.values_mut() {
+        let mut facts = PodFacts::clone(pod);
+        let mut record = PodRecord::clone(&facts.record);
+        let mut spec = PodSpec::clone(&record.spec);
+        for container in &mut spec.containers {
+            container.mounts =
+                vec![VolumeMount { volume: "d".into(), path: "/d".into(), ..VolumeMount::default() }];
+        }
+        record.spec = Arc::new(spec);
+        facts.record = Arc::new(record);
+        *pod = Arc::new(facts);
+    }
+    assert_eq!(case.steps(), ["stop a-0", "stop a-1"]);
+}
+
+#[test]
+fn a_version_whose_images_are_missing_touches_nothing_old() {
+    let mut case = Case::new(workload(replicas(1, 1, 0), "b"), &[(0, "a", Is::Runs)]);
+    case.observed.prepared.clear();
+    assert_eq!(case.steps(), ["pull"]);
+}
+
+#[test]
+fn a_set_starts_and_ends_in_order() {
+    check(workload(set(3, false), "a"), &[], &["create 0"]);
+    check(workload(set(3, false), "a"), &[(0, "a", Is::New)], &["start a-0 #0"]);
+    check(workload(set(3, false), "a"), &[(0, "a", Is::Runs)], &["create 1"]);
+    check(workload(set(3, true), "a"), &[], &["create 0", "create 1", "create 2"]);
+    let three = [(0, "a", Is::Runs), (1, "a", Is::Runs), (2, "a", Is::Runs)];
+    check(workload(set(3, false), "a"), &three, &[]);
+    check(workload(set(1, false), "a"), &three, &["stop a-2"]);
+    check(workload(set(3, false), "b"), &three, &["stop a-2"]);
+    // The next one is updated only when the last one serves again.
+    check(workload(set(2, false), "b"), &[(0, "a", Is::Runs), (1, "b", Is::New)], &["start b-1 #0"]);
+    check(workload(set(2, false), "b"), &[(0, "a", Is::Runs), (1, "b", Is::Runs)], &["stop a-0"]);
+}
+
+#[test]
+fn a_job_runs_to_its_end_and_never_again() {
+    check(job(1, 1, 6), &[], &["create 0"]);
+    check(job(1, 1, 6), &[(0, "a", Is::Runs)], &[]);
+    check(job(1, 1, 6), &[(0, "a", Is::Ended(0))], &[]);
+    check(job(3, 2, 6), &[], &["create 0", "create 1"]);
+    check(job(3, 2, 6), &[(0, "a", Is::Ended(0)), (1, "a", Is::Runs)], &["create 2"]);
+    // The last failure is long ago: its wait is over.
+    check(job(1, 1, 6), &[(0, "a", Is::Ended(1))], &["create 1"]);
+    check(job(1, 1, 1), &[(0, "a", Is::Ended(1)), (1, "a", Is::Ended(1))], &[]);
+}
+
+#[test]
+fn what_is_in_flight_is_not_done_again() {
+    for (workload, pods) in [
+        (workload(replicas(3, 1, 0), "a"), vec![]),
+        (workload(set(2, true), "a"), vec![]),
+        (job(2, 2, 6), vec![]),
+        (workload(replicas(1, 1, 0), "b"), vec![(0, "a", Is::Runs), (0, "b", Is::New)]),
+    ] {
+        let mut case = Case::new(workload, &pods);
+        let goals = Goals::new(&case.desired);
+        let first = plan(&goals, &case.observed, NOW);
+        assert!(!first.steps.is_empty());
+        case.observed.in_flight.extend(first.steps.iter().map(|step| step.action.key()));
+        assert_eq!(case.steps(), Vec::<String>::new());
+    }
+}
