@@ -1,4 +1,4 @@
-//! `docs/features.md` promises nothing that no test shows: every named test exists and runs.
+//! `docs/features.md` and `docs/outages.md` promise nothing that no test shows: every named test exists and runs.
 
 use std::fs;
 use std::path::Path;
@@ -75,30 +75,35 @@ fn read(path: &str) -> Option<String> {
     fs::read_to_string(workspace_root().join(path)).ok()
 }
 
+const DOCUMENTS: [&str; 2] = ["docs/features.md", "docs/outages.md"];
+
 #[test]
 fn every_named_test_exists_and_runs() {
-    let text = read("docs/features.md").expect("docs/features.md exists");
-    let rows = rows(&text).unwrap_or_else(|why| panic!("docs/features.md: {why}"));
-    assert!(rows.len() >= 10, "the table was found");
-    let mut faults = Vec::new();
-    for row in &rows {
-        for test in &row.tests {
-            faults.extend(fault(test, read).map(|why| format!("{}: {why}", row.feature)));
+    for document in DOCUMENTS {
+        let text = read(document).unwrap_or_else(|| panic!("{document} exists"));
+        let rows = rows(&text).unwrap_or_else(|why| panic!("{document}: {why}"));
+        assert!(rows.len() >= 10, "{document}: the table was found");
+        let mut faults = Vec::new();
+        for row in &rows {
+            for test in &row.tests {
+                faults.extend(fault(test, read).map(|why| format!("{}: {why}", row.feature)));
+            }
         }
+        let open = rows.iter().filter(|row| row.tests.is_empty()).count();
+        println!("{document}: {} rows, {open} of them not yet shown by a test", rows.len());
+        assert!(faults.is_empty(), "{document}:\n{}", faults.join("\n"));
     }
-    let open = rows.iter().filter(|row| row.tests.is_empty()).count();
-    println!("{} features, {open} of them not yet shown by a test", rows.len());
-    assert!(faults.is_empty(), "docs/features.md:\n{}", faults.join("\n"));
 }
 
 /// A feature's own test file may not be left out of the build: an integration test is built by being where it is.
 #[test]
 fn named_files_are_part_of_the_build() {
-    let text = read("docs/features.md").expect("docs/features.md exists");
-    for test in rows(&text).unwrap_or_default().iter().flat_map(|row| &row.tests) {
-        let path = Path::new(test.split("::").next().unwrap_or_default());
-        let crates = ["spec", "runtime", "agent", "tests"];
-        assert!(crates.iter().any(|name| path.starts_with(name)), "{test}: not in a crate of the workspace");
+    for text in DOCUMENTS.into_iter().filter_map(read) {
+        for test in rows(&text).unwrap_or_default().iter().flat_map(|row| &row.tests) {
+            let path = Path::new(test.split("::").next().unwrap_or_default());
+            let crates = ["spec", "runtime", "agent", "tests"];
+            assert!(crates.iter().any(|name| path.starts_with(name)), "{test}: not in a crate of the workspace");
+        }
     }
 }
 
