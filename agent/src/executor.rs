@@ -36,8 +36,8 @@ pub struct Executor {
 /// What came of an action.
 #[derive(Debug)]
 pub enum Outcome {
-    /// What each container's image stands for.
-    Prepared(ResolvedImages),
+    /// What each container's image stands for, and how many bytes were fetched for it.
+    Prepared(ResolvedImages, u64),
     /// The pod exists, with the label of its generated files.
     PodReady(Box<PodFacts>, String),
     /// An attempt of the container was started (and may have ended already).
@@ -116,7 +116,9 @@ impl Executor {
     /// Does one action. `desired` is the state the plan was made from.
     pub async fn execute(&self, action: Action, desired: Arc<Desired>) -> Outcome {
         let result = match action {
-            Action::Prepare { goal } => self.prepare(&goal, &desired).await.map(Outcome::Prepared),
+            Action::Prepare { goal } => {
+                self.prepare(&goal, &desired).await.map(|(images, fetched)| Outcome::Prepared(images, fetched))
+            }
             Action::CreatePod { goal, ordinal, name, spec, images } => {
                 let record = Arc::new(self.record(&goal, ordinal, name, spec, images));
                 self.make_pod(record, &desired, goal.files, BTreeMap::new()).await
@@ -144,16 +146,23 @@ impl Executor {
         result.unwrap_or_else(Outcome::Failed)
     }
 
-    async fn prepare(&self, goal: &Goal, desired: &Desired) -> Result<ResolvedImages, ActionError> {
+    async fn prepare(&self, goal: &Goal, desired: &Desired) -> Result<(ResolvedImages, u64), ActionError> {
         let spec = &goal.workload.template.spec;
         let credentials = pull_credentials(desired, &goal.workload.id.namespace, spec);
         let mut images = ResolvedImages::new();
+        let mut fetched = 0u64;
         for container in spec.all_containers() {
             let image = container.image.as_ref().ok_or_else(|| ActionError::NoImage(container.name.clone()))?;
             let info = self.runtime.pull(image, container.pull_policy(), &credentials).await?;
+            fetched = fetched.saturating_add(info.fetched);
             images.insert(container.name.clone(), info.digest);
         }
-        Ok(images)
+        for volume in &spec.volumes {
+            let VolumeSource::Image { image, pull_policy } = &volume.source else { continue };
+            let policy = pull_policy.unwrap_or_else(|| image.default_pull_policy());
+            fetched = fetched.saturating_add(self.runtime.pull(image, policy, &credentials).await?.fetched);
+        }
+        Ok((images, fetched))
     }
 
     fn record(&self, goal: &Goal, ordinal: u32, name: String, spec: Arc<PodSpec>, images: ResolvedImages) -> PodRecord {

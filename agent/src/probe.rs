@@ -17,6 +17,7 @@ use spec::time::{Millis, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::clock::SharedClock;
+use crate::telemetry::Metrics;
 
 /// A container's health has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,7 @@ pub struct HealthReport {
 pub struct Prober {
     runtime: Arc<dyn Runtime>,
     clock: SharedClock,
+    metrics: Metrics,
     reports: mpsc::UnboundedSender<HealthReport>,
     tasks: BTreeMap<(PodUid, String, u32), tokio::task::JoinHandle<()>>,
 }
@@ -42,8 +44,13 @@ pub struct Prober {
 impl Prober {
     /// Reports go to `reports`.
     #[must_use]
-    pub fn new(runtime: Arc<dyn Runtime>, clock: SharedClock, reports: mpsc::UnboundedSender<HealthReport>) -> Self {
-        Self { runtime, clock, reports, tasks: BTreeMap::new() }
+    pub fn new(
+        runtime: Arc<dyn Runtime>,
+        clock: SharedClock,
+        metrics: Metrics,
+        reports: mpsc::UnboundedSender<HealthReport>,
+    ) -> Self {
+        Self { runtime, clock, metrics, reports, tasks: BTreeMap::new() }
     }
 
     /// Starts probing what runs and is not probed yet, ends probing what does not run any more.
@@ -64,6 +71,7 @@ impl Prober {
                     let task = Task {
                         runtime: Arc::clone(&self.runtime),
                         clock: Arc::clone(&self.clock),
+                        metrics: self.metrics.clone(),
                         reports: self.reports.clone(),
                         pod: Arc::clone(pod),
                         container: container.clone(),
@@ -95,6 +103,7 @@ impl Drop for Prober {
 struct Task {
     runtime: Arc<dyn Runtime>,
     clock: SharedClock,
+    metrics: Metrics,
     reports: mpsc::UnboundedSender<HealthReport>,
     pod: Arc<PodFacts>,
     container: ContainerSpec,
@@ -173,13 +182,15 @@ impl Task {
         tokio::time::sleep(period.as_duration().max(Duration::from_millis(10))).await;
     }
 
-    async fn once(&self, probe: &Probe, streak: &mut Streak) -> Result<(), String> {
+    async fn once(&self, kind: &'static str, probe: &Probe, streak: &mut Streak) -> Result<(), String> {
         let limit = probe.timeout.unwrap_or(Millis::from_secs(1)).as_duration();
         let check = check(&probe.handler, &self.pod, &self.container.name, limit, self.runtime.as_ref());
+        let started = tokio::time::Instant::now();
         let result = match tokio::time::timeout(limit, check).await {
             Ok(result) => result,
             Err(_) => Err(format!("no answer within {}", humantime::format_duration(limit))),
         };
+        self.metrics.probe(kind, result.is_ok(), started.elapsed());
         match &result {
             Ok(()) => {
                 streak.passed = streak.passed.saturating_add(1);
@@ -201,7 +212,7 @@ impl Task {
         let mut streak = Streak::default();
         loop {
             // The result is in the streak.
-            let _ = self.once(probe, &mut streak).await;
+            let _ = self.once("startup", probe, &mut streak).await;
             if streak.passed >= probe.success_threshold.unwrap_or(1) {
                 return true;
             }
@@ -217,7 +228,7 @@ impl Task {
         self.wait_initial(probe).await;
         let mut streak = Streak::default();
         loop {
-            if let Err(message) = self.once(probe, &mut streak).await
+            if let Err(message) = self.once("liveness", probe, &mut streak).await
                 && streak.failed >= probe.failure_threshold.unwrap_or(3)
             {
                 return Err(message);
@@ -230,7 +241,7 @@ impl Task {
         self.wait_initial(probe).await;
         let mut streak = Streak::default();
         loop {
-            let message = self.once(probe, &mut streak).await.err();
+            let message = self.once("readiness", probe, &mut streak).await.err();
             let ready = {
                 let now = health.lock().await.ready;
                 (now && streak.failed < probe.failure_threshold.unwrap_or(3))

@@ -130,7 +130,8 @@ impl Reconciler {
     pub fn new(parts: Parts) -> (Self, mpsc::UnboundedSender<Event>) {
         let (events, inbox) = mpsc::unbounded_channel();
         let (reports, mut health) = mpsc::unbounded_channel();
-        let prober = Prober::new(Arc::clone(&parts.executor.runtime), Arc::clone(&parts.clock), reports);
+        let prober =
+            Prober::new(Arc::clone(&parts.executor.runtime), Arc::clone(&parts.clock), parts.metrics.clone(), reports);
         let forward = events.clone();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move {
@@ -361,7 +362,14 @@ impl Reconciler {
                 facts.record = Arc::clone(&known.record);
                 for (name, old) in &known.containers {
                     let merged = match facts.containers.remove(name) {
-                        Some(new) => newer(old.clone(), new),
+                        Some(new) => {
+                            if new.exit().is_some_and(|exit| exit.oom)
+                                && (old.attempt < new.attempt || old.is_running())
+                            {
+                                self.metrics.container_oom(&known.record.workload, name);
+                            }
+                            newer(old.clone(), new)
+                        }
                         None => old.clone(),
                     };
                     facts.containers.insert(name.clone(), merged);
@@ -380,6 +388,10 @@ impl Reconciler {
         let ok = !matches!(outcome, Outcome::Failed(_));
         self.observed.in_flight.remove(&key);
         self.metrics.action(step.action.word(), step.reason.word(), ok, elapsed);
+        if matches!(step.action, Action::Prepare { .. }) {
+            let bytes = if let Outcome::Prepared(_, fetched) = &outcome { *fetched } else { 0 };
+            self.metrics.image_pull(ok, bytes, elapsed);
+        }
         if let ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) = &key {
             self.touched.insert(uid.clone(), self.turn);
         }
@@ -429,7 +441,7 @@ impl Reconciler {
             ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => None,
         };
         match outcome {
-            Outcome::Prepared(images) => {
+            Outcome::Prepared(images, _) => {
                 if let ActionKey::Prepare(id, revision) = key {
                     self.observed.prepared.insert((id.clone(), revision.clone()), images);
                 }

@@ -169,6 +169,7 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         settings.data_dir.clone(),
         settings.node_labels.clone(),
         Arc::clone(&clock),
+        metrics.clone(),
     )?;
     let deliver = events.clone();
     let watching =

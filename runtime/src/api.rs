@@ -55,6 +55,8 @@ pub struct ImageInfo {
     pub digest: Digest,
     /// Bytes of its unpacked layers.
     pub size: u64,
+    /// Bytes that were fetched for this answer.
+    pub fetched: u64,
 }
 
 /// Credentials for registries, by registry host: what `imagePullSecrets` hold.

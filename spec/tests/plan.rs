@@ -45,7 +45,7 @@ fn pod_spec(version: &str) -> PodSpec {
 }
 
 /// How a pod of a case is.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Is {
     New,
     Runs,

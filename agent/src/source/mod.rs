@@ -24,6 +24,7 @@ use crate::clock::SharedClock;
 use crate::discover::{Listing, Project, discover, projects as find_projects};
 use crate::reconciler::Reading;
 use crate::status::{HeldStatus, SourceStatus};
+use crate::telemetry::Metrics;
 use lastgood::{Good, LastGood};
 use projects::ProjectReading;
 pub use seal::{NodeKey, SealError};
@@ -37,6 +38,7 @@ pub struct Sources {
     mac_key: MacKey,
     node_labels: BTreeMap<String, String>,
     clock: SharedClock,
+    metrics: Metrics,
     /// Parsed files by path, as long as their bytes are the same.
     parsed: HashMap<String, (Digest, FileObjects)>,
     good: LastGood,
@@ -56,6 +58,7 @@ impl Sources {
         data_dir: PathBuf,
         node_labels: BTreeMap<String, String>,
         clock: SharedClock,
+        metrics: Metrics,
     ) -> Result<Self, SealError> {
         let key = NodeKey::load_or_make(&data_dir.join("node.key"))?;
         let good = LastGood::load(&data_dir, &key).unwrap_or_else(|error| {
@@ -70,6 +73,7 @@ impl Sources {
             mac_key,
             node_labels,
             clock,
+            metrics,
             parsed: HashMap::new(),
             good,
             desired: Desired::default(),
@@ -95,6 +99,10 @@ impl Sources {
         let mut text = String::new();
         for root in &self.roots {
             let listing = discover(root).map_err(|error| crate::source::report(&error));
+            if listing.is_ok() {
+                // A clock of today fits a float to the microsecond.
+                self.metrics.source_success(&root.display().to_string(), self.clock.unix() as f64);
+            }
             match &listing {
                 Ok(listing) => {
                     for file in &listing.files {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, records, report, transient};
 use crate::api::{
     ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, Names, NetworkStats, PortFault,
-    PullCredentials, Result, Runtime, RuntimeEvent,
+    PullCredentials, PullProgress, Result, Runtime, RuntimeEvent,
 };
 use crate::container::{ShimClient, cgroup};
 use crate::{exec, volume};
@@ -69,13 +69,21 @@ impl Runtime for Embedded {
                 .store
                 .image(&reference)
                 .map_err(|error| transient(format!("look image `{reference}` up"))(error.into()))?;
-            Ok(image.map(|image| ImageInfo { digest: image.digest, size: image.size, reference }))
+            Ok(image.map(|image| ImageInfo { digest: image.digest, size: image.size, fetched: 0, reference }))
         })
         .await
     }
 
     async fn pull(&self, reference: &ImageRef, policy: PullPolicy, credentials: &PullCredentials) -> Result<ImageInfo> {
-        self.pull_with_progress(reference, policy, credentials, None).await
+        let (sender, mut progress) = mpsc::unbounded_channel();
+        let info = self.pull_with_progress(reference, policy, credentials, Some(sender)).await?;
+        let mut received = BTreeMap::new();
+        while let Ok(event) = progress.try_recv() {
+            if let PullProgress::Bytes { digest, received: bytes } = event {
+                received.insert(digest, bytes);
+            }
+        }
+        Ok(ImageInfo { fetched: received.values().sum(), ..info })
     }
 
     async fn create_pod(&self, record: Arc<PodRecord>, files: BTreeMap<String, FileSet>) -> Result<Addresses> {

@@ -192,7 +192,14 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
             net: if own_network { Namespace::Path(pinned.join("net")) } else { Namespace::Host },
             ipc: if spec.host_ipc { Namespace::Host } else { Namespace::Path(pinned.join("ipc")) },
             uts: if own_network { Namespace::Path(pinned.join("uts")) } else { Namespace::Host },
-            pid: if spec.host_pid { Namespace::Host } else { Namespace::New },
+            pid: if spec.host_pid {
+                Namespace::Host
+            } else if spec.share_process_namespace {
+                let pid = std::fs::read_to_string(pod_run.join("init/pid")).unwrap_or_default();
+                Namespace::Path(PathBuf::from(format!("/proc/{pid}/ns/pid")))
+            } else {
+                Namespace::New
+            },
             user: None,
         },
         cgroup_path: attempt.cgroup.clone(),

@@ -81,6 +81,12 @@ impl Layout {
         format!("/{}/pod{uid}", self.cgroup)
     }
 
+    /// The cgroup of the first process of a process namespace that a pod's containers share.
+    #[must_use]
+    pub fn init_cgroup(&self, uid: &PodUid) -> String {
+        format!("{}/init", self.pod_cgroup(uid))
+    }
+
     /// The cgroup of all shims.
     #[must_use]
     pub fn shim_cgroup(&self) -> String {

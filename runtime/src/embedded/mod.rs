@@ -187,7 +187,7 @@ impl Embedded {
             .pull(reference, policy, None, credentials, progress)
             .await
             .map_err(|error| error.into_runtime(reference))?;
-        Ok(ImageInfo { reference: reference.clone(), digest: image.digest, size: image.size })
+        Ok(ImageInfo { reference: reference.clone(), digest: image.digest, size: image.size, fetched: 0 })
     }
 
     /// Runs blocking work off the async threads.
@@ -344,6 +344,16 @@ impl Inner {
                 self.network.attach(uid, &namespaces.join("net"), &spec.networks).map_err(network_failed)?
             }
         };
+        if spec.share_process_namespace {
+            let dir = pod_run.join("init");
+            let running = std::fs::read_to_string(dir.join("pid")).ok().and_then(|pid| pid.parse::<u32>().ok());
+            if running.and_then(container::record::start_time).is_none() {
+                let init = container::start_pod_init(&dir, &layout.init_cgroup(uid), &self.self_exe)
+                    .map_err(|error| transient(&operation)(error.into()))?;
+                std::fs::write(dir.join("pid"), init.pid.to_string())
+                    .map_err(|error| transient(&operation)(error.into()))?;
+            }
+        }
         self.write_etc(record, &hostname, addresses).map_err(|error| transient(&operation)(error.into()))?;
         self.prepare_volumes(record, files)?;
         std::fs::write(pod_run.join("ready"), b"").map_err(|error| transient(&operation)(error.into()))?;
@@ -513,6 +523,10 @@ impl Inner {
                 let attempt = layout.attempt(uid, &container.name, number);
                 note(container::cleanup(&attempt.run, &attempt.cgroup).map_err(|error| report(&error)));
             }
+        }
+        if record.as_ref().is_some_and(|record| record.spec.share_process_namespace) {
+            let dir = layout.pod_run(uid).join("init");
+            note(container::cleanup(&dir, &layout.init_cgroup(uid)).map_err(|error| report(&error)));
         }
         note(volume::remove_pod_volumes(uid, &self.dirs()).map_err(|error| report(&error)));
         note(self.network.detach(uid).map_err(|error| report(&error)));

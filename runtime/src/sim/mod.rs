@@ -312,7 +312,7 @@ impl Runtime for Sim {
 
     async fn image(&self, reference: &ImageRef) -> Result<Option<ImageInfo>> {
         let digest = Digest::of(reference.to_string().as_bytes());
-        Ok(Some(ImageInfo { reference: reference.clone(), digest, size: 1 }))
+        Ok(Some(ImageInfo { reference: reference.clone(), digest, size: 1, fetched: 0 }))
     }
 
     async fn pull(&self, reference: &ImageRef, _: PullPolicy, _: &PullCredentials) -> Result<ImageInfo> {
@@ -322,7 +322,7 @@ impl Runtime for Sim {
             return Err(failure(&operation, FailureClass::Permanent, "not found"));
         }
         let digest = Digest::of(reference.to_string().as_bytes());
-        self.leave(&operation, ImageInfo { reference: reference.clone(), digest, size: 1 })
+        self.leave(&operation, ImageInfo { reference: reference.clone(), digest, size: 1, fetched: 0 })
     }
 
     async fn create_pod(&self, record: Arc<PodRecord>, _: BTreeMap<String, FileSet>) -> Result<Addresses> {
