@@ -202,8 +202,7 @@ fn two_versions_never_write_the_same_data() {
     let mut spec = pod_spec("b");
     spec.volumes = vec![Volume { name: "d".into(), source: VolumeSource::Named { name: "d".into() } }];
     for container in &mut spec.containers {
-        container.mounts =
-            vec![VolumeMount { volume: "d".into(), path: "/d".into(), ..VolumeMount::default() }];
+        container.mounts = vec![VolumeMount { volume: "d".into(), path: "/d".into(), ..VolumeMount::default() }];
     }
     workload.template.spec = Arc::new(spec);
     let mut case = Case::new(workload, &[(0, "a", Is::Runs), (1, "a", Is::Runs)]);
@@ -212,8 +211,7 @@ fn two_versions_never_write_the_same_data() {
         let mut record = PodRecord::clone(&facts.record);
         let mut spec = PodSpec::clone(&record.spec);
         for container in &mut spec.containers {
-            container.mounts =
-                vec![VolumeMount { volume: "d".into(), path: "/d".into(), ..VolumeMount::default() }];
+            container.mounts = vec![VolumeMount { volume: "d".into(), path: "/d".into(), ..VolumeMount::default() }];
         }
         record.spec = Arc::new(spec);
         facts.record = Arc::new(record);
@@ -270,5 +268,92 @@ fn what_is_in_flight_is_not_done_again() {
         assert!(!first.steps.is_empty());
         case.observed.in_flight.extend(first.steps.iter().map(|step| step.action.key()));
         assert_eq!(case.steps(), Vec::<String>::new());
+    }
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn a_pod() -> impl Strategy<Value = (u32, &'static str, Is)> {
+        let state = prop_oneof![Just(Is::New), Just(Is::Runs), Just(Is::Ended(0)), Just(Is::Ended(1))];
+        (0u32..4, prop_oneof![Just("a"), Just("b"), Just("c")], state)
+    }
+
+    fn a_workload() -> impl Strategy<Value = Workload> {
+        let controller = prop_oneof![
+            Just(Controller::Single),
+            (0u32..4, 0u32..3, 0u32..3).prop_map(|(n, surge, down)| replicas(n, surge, down.max(1 - surge.min(1)))),
+            (0u32..4, any::<bool>()).prop_map(|(n, parallel)| set(n, parallel)),
+        ];
+        (controller, prop_oneof![Just("a"), Just("b")]).prop_map(|(controller, version)| workload(controller, version))
+    }
+
+    proptest! {
+        /// What is in flight is not planned again, and one pass never stops and tends the same pod.
+        #[test]
+        fn a_pass_is_consistent(workload in a_workload(), pods in prop::collection::vec(a_pod(), 0..6)) {
+            let mut case = Case::new(workload, &pods);
+            let goals = Goals::new(&case.desired);
+            let first = plan(&goals, &case.observed, NOW);
+            let mut stopped = std::collections::BTreeSet::new();
+            let mut tended = std::collections::BTreeSet::new();
+            let mut keys = std::collections::BTreeSet::new();
+            for step in &first.steps {
+                prop_assert!(keys.insert(step.action.key()), "one action a key");
+                match &step.action {
+                    Action::StopPod { pod, .. } => drop(stopped.insert(pod.record.uid.clone())),
+                    Action::StartContainer { pod, .. } | Action::RestorePod { pod } => {
+                        tended.insert(pod.record.uid.clone());
+                    }
+                    _ => {}
+                }
+            }
+            prop_assert!(stopped.is_disjoint(&tended));
+            case.observed.in_flight.extend(keys);
+            prop_assert_eq!(case.steps(), Vec::<String>::new());
+        }
+
+        /// A workload whose removal is held loses nothing; one that is gone for good loses everything.
+        #[test]
+        fn only_what_is_not_held_is_removed(workload in a_workload(), pods in prop::collection::vec(a_pod(), 1..6)) {
+            let case = Case::new(workload, &pods);
+            let mut goals = Goals::default();
+            let count = |goals: &Goals| {
+                let plan = plan(goals, &case.observed, NOW);
+                plan.steps.iter().filter(|step| matches!(step.action, Action::StopPod { .. })).count()
+            };
+            prop_assert_eq!(count(&goals), pods.len());
+            goals.held.extend(case.desired.workloads.keys().cloned());
+            prop_assert_eq!(count(&goals), 0);
+        }
+
+        /// Availability never falls below what the strategy allows: no more serving pods are stopped at once.
+        #[test]
+        fn the_bounds_of_the_strategy_are_kept(
+            n in 0u32..5,
+            surge in 0u32..3,
+            unavailable in 0u32..3,
+            pods in prop::collection::vec(a_pod(), 0..8),
+        ) {
+            let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
+            let case = Case::new(workload(replicas(n, surge, unavailable), "b"), &pods);
+            let plan = plan(&Goals::new(&case.desired), &case.observed, NOW);
+            let serving = pods.iter().filter(|pod| pod.2 == Is::Runs).count();
+            let stopped = plan
+                .steps
+                .iter()
+                .filter(|step| match &step.action {
+                    Action::StopPod { pod, .. } => pod.containers.get("main").is_some_and(ContainerFacts::is_running),
+                    _ => false,
+                })
+                .count();
+            let floor = (n as usize).saturating_sub(unavailable as usize);
+            prop_assert!(stopped == 0 || serving - stopped >= floor, "{serving} serve, {stopped} are stopped, floor {floor}");
+            let created = plan.steps.iter().filter(|step| matches!(step.action, Action::CreatePod { .. })).count();
+            let most = (n + surge) as usize;
+            prop_assert!(created == 0 || pods.len() + created <= most.max(n as usize), "{} there, {created} more", pods.len());
+        }
     }
 }

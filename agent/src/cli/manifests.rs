@@ -12,7 +12,7 @@ use spec::secret::MacKey;
 use spec::workload::Desired;
 
 use super::output::CliError;
-use crate::discover::{self, FoundFile, Project, SourceError};
+use crate::discover::{self, FoundFile, Neighbours, Project, SourceError};
 
 /// Everything that some paths hold.
 #[derive(Default)]
@@ -44,10 +44,14 @@ impl Manifests {
             }
         }
         let mut all = Self::default();
+        let neighbours = match missing {
+            Missing::Error => Neighbours::Known,
+            Missing::Warning => Neighbours::Unknown,
+        };
         let (projects, rest) = discover::projects(found.iter().map(|file| file.path.as_path()));
         let mut own = BTreeSet::new();
         for project in &projects {
-            own.extend(all.compose(project)?);
+            own.extend(all.compose(project, neighbours)?);
         }
         let mut parsed = Vec::new();
         for FoundFile { path, result } in found {
@@ -62,7 +66,7 @@ impl Manifests {
                     if objects.compose && paths.contains(&path) {
                         // Named by hand, so its name does not matter.
                         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
-                        all.compose(&Project { dir, name: None, files: vec![path] })?;
+                        all.compose(&Project { dir, name: None, files: vec![path] }, neighbours)?;
                         continue;
                     }
                     if objects.compose {
@@ -91,8 +95,8 @@ impl Manifests {
     }
 
     /// Adds a Compose project; the files that it read.
-    fn compose(&mut self, project: &Project) -> Result<Vec<String>, CliError> {
-        let loaded = discover::load_project(project).map_err(|error| CliError::of(&error))?;
+    fn compose(&mut self, project: &Project, neighbours: Neighbours) -> Result<Vec<String>, CliError> {
+        let loaded = discover::load_project(project, neighbours).map_err(|error| CliError::of(&error))?;
         let names: Vec<String> = loaded.files.keys().cloned().collect();
         for (name, bytes) in &loaded.files {
             self.texts.insert(name.clone(), String::from_utf8_lossy(bytes).into_owned());

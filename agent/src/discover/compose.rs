@@ -29,18 +29,28 @@ pub struct LoadedProject {
     pub files: BTreeMap<String, Arc<[u8]>>,
 }
 
+/// Whether the files beside a Compose file are there to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Neighbours {
+    /// What is missing is an error.
+    Known,
+    /// A file is checked far from its host: what may be missing beside it is a warning.
+    Unknown,
+}
+
 /// Loads a project with everything that it includes and refers to.
 ///
 /// # Errors
 ///
 /// The current directory cannot be told, which a relative path counts from.
-pub fn load_project(project: &Project) -> std::io::Result<LoadedProject> {
+pub fn load_project(project: &Project, neighbours: Neighbours) -> std::io::Result<LoadedProject> {
     let dir = if project.dir.as_os_str().is_empty() { Path::new(".") } else { project.dir.as_path() };
     let mut input = ComposeInput {
         files: project.files.iter().filter_map(|file| file.file_name()).map(PathBuf::from).collect(),
         project_dir: std::path::absolute(dir)?,
         project_name: project.name.clone(),
         home: HOME.into(),
+        neighbours_unknown: neighbours == Neighbours::Unknown,
         ..ComposeInput::default()
     };
     let mut loaded = LoadedProject::default();
@@ -115,7 +125,7 @@ mod tests {
         write("web.env", "A=b\n");
         let files = vec![dir.path().join("compose.yaml")];
         let project = Project { dir: dir.path().to_owned(), name: Some("shop".to_owned()), files };
-        let loaded = load_project(&project).expect("the directory is absolute");
+        let loaded = load_project(&project, Neighbours::Known).expect("the directory is absolute");
         let read: Vec<&str> = loaded.files.keys().filter_map(|file| file.rsplit('/').next()).collect();
         assert_eq!(read, [".env", "compose.yaml", "more.yaml", "web.env"]);
         let image = |name: &str| {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use ignore::Ignored;
 
-pub use compose::{LoadedProject, load_project};
+pub use compose::{LoadedProject, Neighbours, load_project};
 pub use projects::{Project, projects};
 
 /// A manifest above this many bytes is refused.

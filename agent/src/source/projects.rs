@@ -10,7 +10,7 @@ use spec::manifest::compose::ComposeProject;
 use spec::secret::SecretBytes;
 use spec::workload::{ConfigData, NetworkSpec, SecretData, Workload};
 
-use crate::discover::{LoadedProject, Project, load_project};
+use crate::discover::{LoadedProject, Neighbours, Project, load_project};
 
 /// A project as it was read now.
 pub(super) struct ProjectReading {
@@ -24,7 +24,8 @@ impl ProjectReading {
     /// Reads a project.
     pub(super) fn of(project: &Project) -> Result<Self, String> {
         let main = project.files.first().map(|file| file.display().to_string()).unwrap_or_default();
-        let loaded = load_project(project).map_err(|error| format!("cannot load {main}: {error}"))?;
+        let loaded =
+            load_project(project, Neighbours::Known).map_err(|error| format!("cannot load {main}: {error}"))?;
         Ok(Self { main, loaded })
     }
 

@@ -17,10 +17,7 @@ pub(super) fn spec(goal: &Goal, ordinal: u32) -> Arc<PodSpec> {
                 // The claim of ordinal 3 is `<claim>-<set>-3`, and stays when the pod goes (StatefulSet, volumeClaimTemplates).
                 let volume = format!("{namespace}/{}-{name}-{ordinal}", claim.name);
                 spec.volumes.retain(|known| known.name != claim.name);
-                spec.volumes.push(Volume {
-                    name: claim.name.clone(),
-                    source: VolumeSource::Named { name: volume },
-                });
+                spec.volumes.push(Volume { name: claim.name.clone(), source: VolumeSource::Named { name: volume } });
             }
             spec.subdomain = spec.subdomain.or_else(|| service_name.clone());
             Arc::new(spec)
