@@ -39,6 +39,9 @@ pub struct SourceStatus {
     pub state: String,
     /// Manifest files in it.
     pub files: usize,
+    /// Files of them with errors.
+    #[serde(default)]
+    pub broken: usize,
     /// Errors of its files, rendered for people, one each.
     pub errors: Vec<String>,
     /// Warnings, rendered for people.

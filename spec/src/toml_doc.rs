@@ -23,7 +23,9 @@ pub(crate) fn load(file: &str, text: &str, skip: usize, limits: &Limits) -> Load
     let root = Node::new(places.span(skip, text.len()), Value::Map(reader.table(table.get_ref(), 1)));
     let mut diagnostics = reader.diagnostics;
     let complete = diagnostics.is_empty();
-    let roots = match root.get("objects").map(|node| &node.value) {
+    // `[[items]]` is what the objects of a List are called in YAML and JSON.
+    let list = root.get("objects").or_else(|| root.get("items"));
+    let roots = match list.map(|node| &node.value) {
         Some(Value::Seq(objects)) if root.get("kind").is_none() => objects.clone(),
         _ if root.as_map().is_none_or(Map::is_empty) && complete => Vec::new(),
         _ => vec![root],

@@ -32,12 +32,6 @@ pub(super) fn run(common: &Common, args: &RunArgs, io: &mut Io<'_>) -> Outcome {
         flags.push(("allow_metadata", "true".to_owned()));
     }
     let mut loaded = super::loaded(common, &flags)?;
-    // A default may appear later; what was typed and is not there was mistyped.
-    if let Some(path) = args.sources.iter().find(|path| !path.exists()) {
-        return Err(CliError::new(format!("there is no file or directory `{}`", path.display()))
-            .hint("give the directory that holds the manifests")
-            .into());
-    }
     if !args.sources.is_empty() {
         let sources = args.sources.iter().map(|path| absolute(path).map(Into::into)).collect::<Result<_, _>>()?;
         loaded.settings.sources = sources;

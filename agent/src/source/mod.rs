@@ -246,6 +246,7 @@ impl Sources {
                             }
                             Err(error) => {
                                 let error = report(&error);
+                                status.broken += 1;
                                 status.errors.push(format!("cannot read {name}: {error}"));
                                 unreadable.insert(name, error);
                             }
@@ -362,7 +363,16 @@ impl Sources {
                 Severity::Warning => status.warnings.push(rendered.trim_end().to_owned()),
             }
         }
-        for (_, status) in statuses.iter_mut() {
+        for (root, status) in statuses.iter_mut() {
+            let with_errors: std::collections::BTreeSet<&str> = files
+                .iter()
+                .take(own)
+                .flat_map(|file| &file.diagnostics)
+                .chain(between)
+                .filter(|finding| finding.is_error() && std::path::Path::new(&finding.file).starts_with(&*root))
+                .map(|finding| finding.file.as_str())
+                .collect();
+            status.broken += with_errors.len();
             if status.state == "ok" && !status.errors.is_empty() {
                 "degraded".clone_into(&mut status.state);
             }

@@ -216,7 +216,7 @@ impl Metrics {
         let (mut ok, mut broken, mut errors, mut warnings) = (0, 0, 0, 0);
         inner.source_failed.reset();
         for source in &snapshot.sources {
-            let bad = source.errors.len().min(source.files);
+            let bad = source.broken.min(source.files);
             ok += source.files - bad;
             broken += bad;
             errors += source.errors.len();

@@ -36,6 +36,7 @@ fn snapshot() -> Snapshot {
         state: "degraded".to_owned(),
         files: 3,
         errors: vec!["x".to_owned()],
+        broken: 1,
         ..Default::default()
     };
     Snapshot { workloads: vec![workload], sources: vec![source], ..Default::default() }

@@ -44,7 +44,7 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, replicas: u32, strategy: &Updat
             pod::stop(view, member.pod, Reason::ScaledDown, plan);
         }
     } else if up {
-        retire(view, &members, wished, making, strategy, changed, plan);
+        retire(view, &members, wished, strategy, changed, plan);
     }
     for member in surplus(&current, wished) {
         pod::stop(view, member.pod, Reason::ScaledDown, plan);
@@ -146,7 +146,6 @@ fn retire(
     view: &View<'_>,
     members: &[Member<'_>],
     wished: usize,
-    making: usize,
     strategy: &UpdateStrategy,
     changed: impl Fn(&PodFacts) -> Reason,
     plan: &mut Plan,
@@ -164,7 +163,7 @@ fn retire(
     let floor = wished.saturating_sub(strategy.max_unavailable as usize);
     let mut spare = available.saturating_sub(floor);
     // With a surge, broken old pods wait too until the new version has proved itself to be no worse.
-    let total = members.iter().filter(|m| !m.ending).count() + making;
+    let total = members.iter().filter(|m| !m.ending).count();
     let mut over = (total + usize::from(strategy.max_surge == 0)).saturating_sub(wished);
     if strategy.max_surge == 0 {
         over = over.max(strategy.max_unavailable as usize);
