@@ -187,6 +187,7 @@ pub(crate) fn busy_snapshot() -> Snapshot {
             state: "degraded".to_owned(),
             files: 3,
             errors: vec!["error[M0012]: unknown field `imagee`\n --> jobs.yaml:7:9".to_owned()],
+            broken: 1,
             warnings: vec!["warning: values.yaml is no manifest".to_owned()],
             last_success: Some(1_700_000_000),
         }],

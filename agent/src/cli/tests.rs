@@ -274,7 +274,6 @@ async fn images_without_a_store_are_none() {
             "verify",
             "save -f DIR/x.tar example.com/none:1",
             "exec web -- true",
-            "run DIR/none",
         ]
     );
 }
