@@ -188,15 +188,27 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
     let mut terminate =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(RunError::Signals)?;
     let result = tokio::select! {
-        result = reconciler.run() => result.map_err(RunError::from),
-        _ = terminate.recv() => Ok(()),
-        _ = tokio::signal::ctrl_c() => Ok(()),
+        result = reconciler.run() => {
+            // The loop ends by itself only after `down`.
+            tracing::info!("agent ended");
+            result.map_err(RunError::from)
+        }
+        () = told_to_end(&mut terminate) => {
+            tracing::info!("agent ended; containers keep running");
+            Ok(())
+        }
     };
-    // Containers go on without the agent.
-    tracing::info!("agent ended; containers keep running");
     drop(watching);
     server.stop().await;
     result.map(|()| 0)
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_end(terminate: &mut tokio::signal::unix::Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 /// Puts the image that the quick start uses into the store.
