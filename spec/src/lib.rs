@@ -5,6 +5,7 @@
 //! [`observed`]; `plan` compares the two and says what may be done now, and why.
 
 pub mod budget;
+pub mod capability;
 pub mod codes;
 pub mod diagnostic;
 pub mod diff;

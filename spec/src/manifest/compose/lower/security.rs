@@ -49,14 +49,14 @@ impl Lower<'_, '_> {
             let Some(text) = item.str() else { continue };
             let upper = text.to_ascii_uppercase();
             let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-            if name == "ALL" || CAPABILITIES.contains(&name) {
+            if name == "ALL" || crate::capability::NAMES.contains(&name) {
                 names.push(name.to_owned());
                 continue;
             }
             if item.unset && text.is_empty() {
                 continue;
             }
-            let near = closest(name, CAPABILITIES);
+            let near = closest(name, crate::capability::NAMES);
             let found = self.sink().error(codes::BAD_VALUE, item, &path, format!("`{text}` is not a capability"));
             if let Some(near) = near {
                 found.help(format!("did you mean `{near}`?"));
@@ -241,51 +241,6 @@ impl Lower<'_, '_> {
         }
     }
 }
-
-/// capabilities(7) of Linux 6.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
 
 /// Names of docker/go-units.
 const ULIMITS: [&str; 15] = [
