@@ -4,6 +4,8 @@
 //! Level, not edge: any event may be lost or doubled, since each pass plans from facts. Cancel safety: the loop waits
 //! on one channel and one timer only; both may be dropped at any time without losing a message.
 
+mod people;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::SharedClock;
 use crate::events::{Event as JournalEvent, EventKind, Journal};
 use crate::executor::{Executor, Outcome, newer};
+use crate::orders::Orders;
 use crate::probe::{HealthReport, Prober};
 use crate::status::{HeldStatus, Snapshot, SourceStatus};
 use crate::telemetry::Metrics;
@@ -43,7 +46,7 @@ pub enum Command {
         /// Its id.
         id: String,
         /// Answers whether that id is held now.
-        reply: oneshot::Sender<bool>,
+        reply: oneshot::Sender<Result<bool, String>>,
     },
 }
 
@@ -88,7 +91,7 @@ pub struct Reconciler {
     observed: Observed,
     reading: Reading,
     budget: Budget,
-    approved: BTreeSet<String>,
+    orders: Orders,
     removal: Option<budget::HeldRemoval>,
     ready: bool,
     turn: u64,
@@ -120,6 +123,8 @@ pub struct Parts {
     pub snapshot: watch::Sender<Arc<Snapshot>>,
     /// How much may be removed at once.
     pub budget: Budget,
+    /// What people ordered.
+    pub orders: Orders,
     /// Time between two listings of everything.
     pub resync: Duration,
 }
@@ -150,7 +155,7 @@ impl Reconciler {
             observed,
             reading: Reading::default(),
             budget: parts.budget,
-            approved: BTreeSet::new(),
+            orders: parts.orders,
             removal: None,
             ready: false,
             turn: 0,
@@ -271,7 +276,8 @@ impl Reconciler {
             .map(|pod| pod.record.workload.clone())
             .collect();
         let revision = &self.reading.revision;
-        let removal = budget::check(&running, &wished, &protected, revision, self.budget, &self.approved);
+        let approved = self.orders.standing().removals;
+        let removal = budget::check(&running, &wished, &protected, revision, self.budget, &approved);
         if let Some(removal) = &removal
             && self.removal.as_ref().is_none_or(|known| known.id != removal.id)
         {
@@ -563,11 +569,7 @@ impl Reconciler {
                 let _ = reply.send(known.is_some());
             }
             Command::Approve { id, reply } => {
-                let known = self.removal.as_ref().is_some_and(|removal| removal.id == id);
-                if known {
-                    self.approved.insert(id);
-                }
-                let _ = reply.send(known);
+                let _ = reply.send(self.approve(&id));
             }
         }
         false

@@ -14,6 +14,7 @@ use crate::clock::{HostClock, SharedClock};
 use crate::config::Settings;
 use crate::events::{Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::orders::Orders;
 use crate::reconciler::{Event, Parts, Reconciler};
 use crate::source::{SealError, Sources, watch};
 use crate::telemetry::Metrics;
@@ -151,6 +152,7 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
     builtin(&runtime).await?;
     let metrics = Metrics::new();
     let journal = Journal::open(&settings.events_dir(), Some(metrics.clone()))?;
+    let orders = Orders::open(&settings.data_dir);
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
     let (reconciler, events) = Reconciler::new(Parts {
         executor: executor(&settings, Arc::clone(&runtime), Arc::clone(&clock)),
@@ -162,6 +164,7 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
             minimum: settings.removal_budget.min as usize,
             percent: settings.removal_budget.percent as usize,
         },
+        orders: orders.clone(),
         resync: settings.resync,
     });
     let sources = Sources::open(
@@ -170,6 +173,7 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         settings.node_labels.clone(),
         Arc::clone(&clock),
         metrics.clone(),
+        orders,
     )?;
     let deliver = events.clone();
     let watching =

@@ -183,6 +183,7 @@ pub(crate) fn busy_snapshot() -> Snapshot {
         passes: 9,
         converged: false,
         sources: vec![SourceStatus {
+            approve: None,
             path: "/etc/mainstay/manifests".to_owned(),
             state: "degraded".to_owned(),
             files: 3,
