@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod discover;
+pub mod disk;
 pub mod events;
 pub mod executor;
 pub mod probe;

@@ -17,6 +17,7 @@ use spec::workload::{Desired, WorkloadId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::SharedClock;
+use crate::disk::{DiskReport, DiskWatch};
 use crate::events::{Event as JournalEvent, EventKind, Journal};
 use crate::executor::{Executor, Outcome, newer};
 use crate::probe::{HealthReport, Prober};
@@ -75,6 +76,8 @@ pub enum Event {
     Done(Box<Step>, Outcome, Duration),
     /// A probe's result.
     Health(HealthReport),
+    /// A pod takes more of the disk than it may.
+    Disk(DiskReport),
     /// Somebody asks.
     Command(Command),
 }
@@ -96,6 +99,7 @@ pub struct Reconciler {
     touched: BTreeMap<PodUid, u64>,
     last_holds: Vec<(WorkloadId, Hold)>,
     prober: Prober,
+    disks: DiskWatch,
     metrics: Metrics,
     journal: Journal,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -132,6 +136,7 @@ impl Reconciler {
         let (reports, mut health) = mpsc::unbounded_channel();
         let prober =
             Prober::new(Arc::clone(&parts.executor.runtime), Arc::clone(&parts.clock), parts.metrics.clone(), reports);
+        let disks = DiskWatch::new(Arc::clone(&parts.executor.runtime), events.clone());
         let forward = events.clone();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move {
@@ -158,6 +163,7 @@ impl Reconciler {
             touched: BTreeMap::new(),
             last_holds: Vec::new(),
             prober,
+            disks,
             metrics: parts.metrics,
             journal: parts.journal,
             snapshot: parts.snapshot,
@@ -229,6 +235,9 @@ impl Reconciler {
             Event::Listed(turn, pods) => self.listed(turn, pods),
             Event::Done(step, outcome, elapsed) => self.done(*step, outcome, elapsed),
             Event::Health(report) => self.health(report),
+            Event::Disk(report) => {
+                self.observed.disk.insert(report.pod, report.usage);
+            }
             Event::Command(command) => return self.command(command).await,
         }
         false
@@ -345,6 +354,7 @@ impl Reconciler {
         self.observed.pods.remove(uid);
         self.observed.stopping.remove(uid);
         self.observed.files.remove(uid);
+        self.observed.disk.remove(uid);
         self.observed.health.retain(|(pod, _), _| pod != uid);
         self.observed.failures.retain(|key, _| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod != uid,
@@ -360,6 +370,7 @@ impl Reconciler {
             Some(known) => {
                 // The record never changes: one allocation stays shared.
                 facts.record = Arc::clone(&known.record);
+                facts.failed = known.failed.clone().or(facts.failed);
                 for (name, old) in &known.containers {
                     let merged = match facts.containers.remove(name) {
                         Some(new) => {
@@ -471,6 +482,15 @@ impl Reconciler {
             }
             Outcome::ContainerStopped => {
                 if let Some(uid) = pod_of(key) {
+                    self.inspect(uid);
+                }
+            }
+            Outcome::PodFailed(failure) => {
+                if let Some(uid) = pod_of(key) {
+                    if let Some(pod) = self.observed.pods.get(&uid) {
+                        let pod = PodFacts { failed: Some(failure), ..PodFacts::clone(pod) };
+                        self.observed.pods.insert(uid.clone(), Arc::new(pod));
+                    }
                     self.inspect(uid);
                 }
             }
@@ -601,6 +621,7 @@ impl Reconciler {
             self.start(step.clone());
         }
         self.prober.follow(self.observed.pods.values());
+        self.disks.follow(self.observed.pods.values());
         let snapshot = Arc::new(crate::snapshot::build(&crate::snapshot::Facts {
             desired: &self.desired,
             goals: &self.goals,
