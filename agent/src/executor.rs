@@ -96,13 +96,7 @@ impl ActionError {
     /// The message with the whole chain of causes, and the hint.
     #[must_use]
     pub fn report(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
+        let mut text = spec::causes::chain(self);
         if let Some(hint) = self.hint() {
             text.push_str(" (hint: ");
             text.push_str(hint);

@@ -98,7 +98,7 @@ impl Sources {
         let mut listed = Vec::new();
         let mut text = String::new();
         for root in &self.roots {
-            let listing = discover(root).map_err(|error| crate::source::report(&error));
+            let listing = discover(root).map_err(|error| spec::causes::chain(&error));
             if listing.is_ok() {
                 // A clock of today fits a float to the microsecond.
                 self.metrics.source_success(&root.display().to_string(), self.clock.unix() as f64);
@@ -245,7 +245,7 @@ impl Sources {
                                 contents.insert(name, bytes.into());
                             }
                             Err(error) => {
-                                let error = report(&error);
+                                let error = spec::causes::chain(&error);
                                 status.broken += 1;
                                 status.errors.push(format!("cannot read {name}: {error}"));
                                 unreadable.insert(name, error);
@@ -381,18 +381,6 @@ impl Sources {
             }
         }
     }
-}
-
-/// An error with its causes.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// A file that consists of one retained object.
