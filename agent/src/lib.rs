@@ -14,4 +14,5 @@ pub mod run;
 pub mod snapshot;
 pub mod source;
 pub mod status;
+pub mod systemd;
 pub mod telemetry;

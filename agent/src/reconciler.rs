@@ -80,6 +80,8 @@ pub enum Event {
     Disk(DiskReport),
     /// Somebody asks.
     Command(Command),
+    /// Somebody wants to know whether the loop still goes round: it answers, and that is all.
+    Ping(oneshot::Sender<()>),
 }
 
 /// The loop's state.
@@ -195,6 +197,11 @@ impl Reconciler {
             tokio::select! {
                 event = self.inbox.recv() => {
                     let Some(event) = event else { return Ok(()) };
+                    if let Event::Ping(reply) = event {
+                        // Nothing has changed: no pass. Whoever asked may be gone.
+                        let _ = reply.send(());
+                        continue;
+                    }
                     if self.apply_all(event).await {
                         return Ok(());
                     }
@@ -239,6 +246,7 @@ impl Reconciler {
                 self.observed.disk.insert(report.pod, report.usage);
             }
             Event::Command(command) => return self.command(command).await,
+            Event::Ping(reply) => drop(reply.send(())),
         }
         false
     }
@@ -598,11 +606,25 @@ impl Reconciler {
         while !self.observed.in_flight.is_empty() {
             match self.inbox.recv().await {
                 Some(Event::Done(step, outcome, elapsed)) => self.done(*step, outcome, elapsed),
+                Some(Event::Ping(reply)) => drop(reply.send(())),
                 Some(_) => {}
                 None => break,
             }
         }
-        self.executor.down().await
+        let executor = self.executor.clone();
+        let stopping = executor.down();
+        tokio::pin!(stopping);
+        loop {
+            tokio::select! {
+                result = &mut stopping => return result,
+                // Grace periods may be longer than a watchdog waits.
+                event = self.inbox.recv() => {
+                    if let Some(Event::Ping(reply)) = event {
+                        let _ = reply.send(());
+                    }
+                }
+            }
+        }
     }
 
     /// One pass: plan, publish what is known, start what is to be done. Returns when to look again.
