@@ -19,6 +19,7 @@ use spec::workload::{Desired, WorkloadId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::SharedClock;
+use crate::disk::{DiskReport, DiskWatch};
 use crate::events::{Event as JournalEvent, EventKind, Journal};
 use crate::executor::{Executor, Outcome, newer};
 use crate::orders::Orders;
@@ -78,8 +79,12 @@ pub enum Event {
     Done(Box<Step>, Outcome, Duration),
     /// A probe's result.
     Health(HealthReport),
+    /// A pod takes more of the disk than it may.
+    Disk(DiskReport),
     /// Somebody asks.
     Command(Command),
+    /// Somebody wants to know whether the loop still goes round: it answers, and that is all.
+    Ping(oneshot::Sender<()>),
 }
 
 /// The loop's state.
@@ -99,6 +104,7 @@ pub struct Reconciler {
     touched: BTreeMap<PodUid, u64>,
     last_holds: Vec<(WorkloadId, Hold)>,
     prober: Prober,
+    disks: DiskWatch,
     metrics: Metrics,
     journal: Journal,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -137,6 +143,7 @@ impl Reconciler {
         let (reports, mut health) = mpsc::unbounded_channel();
         let prober =
             Prober::new(Arc::clone(&parts.executor.runtime), Arc::clone(&parts.clock), parts.metrics.clone(), reports);
+        let disks = DiskWatch::new(Arc::clone(&parts.executor.runtime), events.clone());
         let forward = events.clone();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move {
@@ -163,6 +170,7 @@ impl Reconciler {
             touched: BTreeMap::new(),
             last_holds: Vec::new(),
             prober,
+            disks,
             metrics: parts.metrics,
             journal: parts.journal,
             snapshot: parts.snapshot,
@@ -194,6 +202,11 @@ impl Reconciler {
             tokio::select! {
                 event = self.inbox.recv() => {
                     let Some(event) = event else { return Ok(()) };
+                    if let Event::Ping(reply) = event {
+                        // Nothing has changed: no pass. Whoever asked may be gone.
+                        let _ = reply.send(());
+                        continue;
+                    }
                     if self.apply_all(event).await {
                         return Ok(());
                     }
@@ -234,7 +247,11 @@ impl Reconciler {
             Event::Listed(turn, pods) => self.listed(turn, pods),
             Event::Done(step, outcome, elapsed) => self.done(*step, outcome, elapsed),
             Event::Health(report) => self.health(report),
+            Event::Disk(report) => {
+                self.observed.disk.insert(report.pod, report.usage);
+            }
             Event::Command(command) => return self.command(command).await,
+            Event::Ping(reply) => drop(reply.send(())),
         }
         false
     }
@@ -351,6 +368,7 @@ impl Reconciler {
         self.observed.pods.remove(uid);
         self.observed.stopping.remove(uid);
         self.observed.files.remove(uid);
+        self.observed.disk.remove(uid);
         self.observed.health.retain(|(pod, _), _| pod != uid);
         self.observed.failures.retain(|key, _| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod != uid,
@@ -366,6 +384,7 @@ impl Reconciler {
             Some(known) => {
                 // The record never changes: one allocation stays shared.
                 facts.record = Arc::clone(&known.record);
+                facts.failed = known.failed.clone().or(facts.failed);
                 for (name, old) in &known.containers {
                     let merged = match facts.containers.remove(name) {
                         Some(new) => {
@@ -480,6 +499,15 @@ impl Reconciler {
                     self.inspect(uid);
                 }
             }
+            Outcome::PodFailed(failure) => {
+                if let Some(uid) = pod_of(key) {
+                    if let Some(pod) = self.observed.pods.get(&uid) {
+                        let pod = PodFacts { failed: Some(failure), ..PodFacts::clone(pod) };
+                        self.observed.pods.insert(uid.clone(), Arc::new(pod));
+                    }
+                    self.inspect(uid);
+                }
+            }
             Outcome::PodGone => {
                 if let Some(uid) = pod_of(key) {
                     self.forget(&uid);
@@ -580,11 +608,25 @@ impl Reconciler {
         while !self.observed.in_flight.is_empty() {
             match self.inbox.recv().await {
                 Some(Event::Done(step, outcome, elapsed)) => self.done(*step, outcome, elapsed),
+                Some(Event::Ping(reply)) => drop(reply.send(())),
                 Some(_) => {}
                 None => break,
             }
         }
-        self.executor.down().await
+        let executor = self.executor.clone();
+        let stopping = executor.down();
+        tokio::pin!(stopping);
+        loop {
+            tokio::select! {
+                result = &mut stopping => return result,
+                // Grace periods may be longer than a watchdog waits.
+                event = self.inbox.recv() => {
+                    if let Some(Event::Ping(reply)) = event {
+                        let _ = reply.send(());
+                    }
+                }
+            }
+        }
     }
 
     /// One pass: plan, publish what is known, start what is to be done. Returns when to look again.
@@ -603,6 +645,7 @@ impl Reconciler {
             self.start(step.clone());
         }
         self.prober.follow(self.observed.pods.values());
+        self.disks.follow(self.observed.pods.values());
         let snapshot = Arc::new(crate::snapshot::build(&crate::snapshot::Facts {
             desired: &self.desired,
             goals: &self.goals,

@@ -113,6 +113,12 @@ pub struct PodStatus {
     pub phase: String,
     /// Whether it can serve.
     pub ready: bool,
+    /// `Evicted` or `DeadlineExceeded`, when it failed as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// A sentence about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// Its IPv4 address.
     pub ip: Option<String>,
     /// Label of its version.

@@ -103,7 +103,7 @@ pub(super) async fn stats(
     container_of(&shared, &uid, &container)?;
     match shared.state.runtime.stats(&PodUid(uid), &container).await {
         Ok(stats) => Ok(Json(stats)),
-        Err(error) => Err(Failure::failed(chain(&error))),
+        Err(error) => Err(Failure::failed(spec::causes::chain(&error))),
     }
 }
 
@@ -113,18 +113,6 @@ fn container_of(shared: &Shared, uid: &str, container: &str) -> Result<(), Failu
         return Ok(());
     }
     Err(Failure::not_found(format!("pod `{}` has no container `{container}`", entry.pod.name)))
-}
-
-/// An error with everything below it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 pub(super) async fn workload(

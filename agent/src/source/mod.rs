@@ -161,7 +161,7 @@ impl Sources {
         let mut known = self.known.clone();
         for root in &self.roots {
             let listing = discover(root)
-                .map_err(|error| Unreadable { message: crate::source::report(&error), approve: None })
+                .map_err(|error| Unreadable { message: spec::causes::chain(&error), approve: None })
                 .and_then(|listing| self.believe(root, listing, &mut known));
             if listing.is_ok() {
                 // A clock of today fits a float to the microsecond.
@@ -352,7 +352,7 @@ impl Sources {
                                 contents.insert(name, bytes.into());
                             }
                             Err(error) => {
-                                let error = report(&error);
+                                let error = spec::causes::chain(&error);
                                 status.broken += 1;
                                 status.errors.push(format!("cannot read {name}: {error}"));
                                 unreadable.insert(name, error);
@@ -495,18 +495,6 @@ struct Unreadable {
     message: String,
     /// Approving this id makes what it shows count.
     approve: Option<String>,
-}
-
-/// An error with its causes.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// A file that consists of one retained object.
