@@ -38,6 +38,31 @@ pub struct Pin {
     pub revision: String,
 }
 
+/// What people can order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    /// Hold changes of a workload (`Kind/namespace/name`) back, or of all.
+    Pause {
+        /// Which; all without it.
+        workload: Option<String>,
+    },
+    /// Take a pause back; without a workload also a rollback and a drain.
+    Resume {
+        /// Which; everything without it.
+        workload: Option<String>,
+    },
+    /// Go back to a generation and stay there until the sources change.
+    Rollback {
+        /// Its number.
+        generation: u64,
+    },
+    /// Stop everything and start nothing.
+    Drain,
+    /// Take a drain back.
+    Uncordon,
+}
+
 /// The orders of a node. Cheap to clone: all clones are the same orders.
 #[derive(Debug, Clone)]
 pub struct Orders(Arc<Inner>);

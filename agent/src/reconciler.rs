@@ -4,6 +4,8 @@
 //! Level, not edge: any event may be lost or doubled, since each pass plans from facts. Cancel safety: the loop waits
 //! on one channel and one timer only; both may be dropped at any time without losing a message.
 
+mod causes;
+mod gate;
 mod people;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +14,10 @@ use std::time::Duration;
 
 use runtime::api::RuntimeEvent;
 use spec::budget::{self, Budget};
-use spec::observed::{PodFacts, PodUid};
+use spec::observed::{ContainerFacts, ContainerState, PodFacts, PodUid};
 use spec::plan::{Action, ActionKey, Failure, Goals, Hold, Observed, Plan, Step};
-use spec::time::Timestamp;
+use spec::time::{Millis, Timestamp};
+use spec::window::Window;
 use spec::workload::{Desired, WorkloadId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -22,7 +25,8 @@ use crate::clock::SharedClock;
 use crate::disk::{DiskReport, DiskWatch};
 use crate::events::{Event as JournalEvent, EventKind, Journal};
 use crate::executor::{Executor, Outcome, newer};
-use crate::orders::Orders;
+use crate::history::History;
+use crate::orders::{Order, Orders};
 use crate::probe::{HealthReport, Prober};
 use crate::status::{HeldStatus, Snapshot, SourceStatus};
 use crate::telemetry::Metrics;
@@ -41,6 +45,13 @@ pub enum Command {
         workload: String,
         /// Answers whether there is such a workload.
         reply: oneshot::Sender<bool>,
+    },
+    /// Carry out what holds until it is taken back.
+    Order {
+        /// What.
+        order: Order,
+        /// Answers with a sentence about what holds now, or why it cannot be.
+        reply: oneshot::Sender<Result<String, String>>,
     },
     /// Release a held removal.
     Approve {
@@ -97,6 +108,12 @@ pub struct Reconciler {
     reading: Reading,
     budget: Budget,
     orders: Orders,
+    history: Option<History>,
+    gates: gate::Gates,
+    /// Number of the last event of each workload that caused something.
+    causes: BTreeMap<WorkloadId, u64>,
+    /// Something may differ from the newest generation.
+    unrecorded: bool,
     removal: Option<budget::HeldRemoval>,
     ready: bool,
     turn: u64,
@@ -131,6 +148,10 @@ pub struct Parts {
     pub budget: Budget,
     /// What people ordered.
     pub orders: Orders,
+    /// Generations; without them there is no rollback to one.
+    pub history: Option<History>,
+    /// When changes of workloads without windows of their own are let through.
+    pub windows: Vec<Window>,
     /// Time between two listings of everything.
     pub resync: Duration,
 }
@@ -163,6 +184,10 @@ impl Reconciler {
             reading: Reading::default(),
             budget: parts.budget,
             orders: parts.orders,
+            history: parts.history,
+            gates: gate::Gates::new(parts.windows),
+            causes: BTreeMap::new(),
+            unrecorded: true,
             removal: None,
             ready: false,
             turn: 0,
@@ -186,6 +211,7 @@ impl Reconciler {
     pub async fn run(mut self) -> Result<(), runtime::api::RuntimeError> {
         let first = self.executor.runtime.list().await?;
         self.listed(0, first);
+        self.load_gates();
         let mut hints = self.executor.runtime.events();
         let forward = self.events.clone();
         self.tasks.spawn(async move {
@@ -258,21 +284,10 @@ impl Reconciler {
 
     fn sources(&mut self, reading: Reading) {
         self.ready = true;
-        self.desired = Arc::new(reading.desired.clone());
-        let goals = Goals::new(&self.desired);
-        // An input changed: what failed for good under the old inputs is worth another try.
-        self.observed.failures.retain(|key, _| match key {
-            ActionKey::Prepare(id, revision) => goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision),
-            ActionKey::Container(..) | ActionKey::Pod(_) | ActionKey::Create(..) => {
-                self.goals.workloads.len() == goals.workloads.len()
-            }
-            ActionKey::Files(_) | ActionKey::Publish | ActionKey::Names => false,
-        });
-        self.observed
-            .prepared
-            .retain(|(id, revision), _| goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision));
-        self.goals = goals;
+        self.note_held(&reading);
         self.reading = reading;
+        self.check_pin();
+        self.reconsider();
     }
 
     /// Holds removals that are above the budget.
@@ -284,7 +299,7 @@ impl Reconciler {
             .filter(|pod| !self.observed.stopping.contains_key(&pod.record.uid))
             .map(|pod| pod.record.workload.clone())
             .collect();
-        let wished: BTreeSet<WorkloadId> = self.goals.workloads.keys().cloned().collect();
+        let wished: BTreeSet<WorkloadId> = self.wished().workloads.keys().cloned().collect();
         let protected = self
             .observed
             .pods
@@ -302,7 +317,6 @@ impl Reconciler {
             let message = format!("{}; release it with `mainstay approve {}`", removal.reason, removal.id);
             self.journal.record(event(self.clock.unix(), EventKind::Warning, "removal_held", None, message));
         }
-        self.goals.held = removal.as_ref().map(|removal| removal.workloads.clone()).unwrap_or_default();
         self.removal = removal;
     }
 
@@ -382,6 +396,7 @@ impl Reconciler {
         let uid = facts.record.uid.clone();
         match self.observed.pods.get(&uid) {
             Some(known) => {
+                let known = Arc::clone(known);
                 // The record never changes: one allocation stays shared.
                 facts.record = Arc::clone(&known.record);
                 facts.failed = known.failed.clone().or(facts.failed);
@@ -393,7 +408,9 @@ impl Reconciler {
                             {
                                 self.metrics.container_oom(&known.record.workload, name);
                             }
-                            newer(old.clone(), new)
+                            let merged = newer(old.clone(), new);
+                            self.note_exit(&known.record, name, Some(old), &merged);
+                            merged
                         }
                         None => old.clone(),
                     };
@@ -442,13 +459,7 @@ impl Reconciler {
         );
         if count == 1 {
             let reason = format!("{}_failed", step.action.word());
-            self.journal.record(event(
-                self.clock.unix(),
-                EventKind::Warning,
-                &reason,
-                step.workload.as_ref(),
-                message.to_owned(),
-            ));
+            self.journal.record(self.step_event(step, EventKind::Warning, &reason, message.to_owned()));
         }
         // It may have done its work all the same.
         match &key {
@@ -485,10 +496,18 @@ impl Reconciler {
                         self.metrics.container_restart(&pod.record.workload, name);
                     }
                     let mut pod = PodFacts::clone(pod);
-                    let merged = match pod.containers.remove(name) {
-                        Some(old) => newer(old, facts),
+                    let old = pod.containers.remove(name);
+                    let merged = match &old {
+                        Some(old) => newer(old.clone(), facts),
                         None => facts,
                     };
+                    if let Some(exit) = merged.exit() {
+                        // It was over before the answer came.
+                        let started = ContainerState::Running { pid: 0, started: exit.started.unwrap_or_default() };
+                        let before = old.filter(|old| old.attempt == merged.attempt);
+                        let before = before.unwrap_or(ContainerFacts { state: started, ..merged.clone() });
+                        self.note_exit(&pod.record, name, Some(&before), &merged);
+                    }
                     pod.containers.insert(name.clone(), merged);
                     self.observed.pods.insert(uid.clone(), Arc::new(pod));
                     self.observed.health.remove(&(uid.clone(), name.clone()));
@@ -535,13 +554,8 @@ impl Reconciler {
             }
             Outcome::Failed(_) => {}
         }
-        self.journal.record(event(
-            self.clock.unix(),
-            EventKind::Normal,
-            step.reason.word(),
-            step.workload.as_ref(),
-            crate::snapshot::sentence(step),
-        ));
+        let sentence = crate::snapshot::sentence(step);
+        self.journal.record(self.step_event(step, EventKind::Normal, step.reason.word(), sentence));
     }
 
     fn health(&mut self, report: HealthReport) {
@@ -554,13 +568,14 @@ impl Reconciler {
             let word = if report.health.failed { "unhealthy" } else { "not_ready" };
             let message = format!("container `{}` of pod `{}`: {message}", report.container, pod.record.name);
             tracing::warn!(workload = %pod.record.workload, container = report.container, reason = word, "probe failed");
-            self.journal.record(event(
-                self.clock.unix(),
-                EventKind::Warning,
-                word,
-                Some(&pod.record.workload),
-                message,
-            ));
+            let id = pod.record.workload.clone();
+            let mut event = event(self.clock.unix(), EventKind::Warning, word, Some(&id), message);
+            (event.pod, event.container) = (self.pod_name(&report.pod), Some(report.container.clone()));
+            event.cause = self.causes.get(&id).copied();
+            let number = self.journal.record(event);
+            if report.health.failed {
+                self.causes.insert(id, number);
+            }
         }
     }
 
@@ -595,6 +610,9 @@ impl Reconciler {
                     }
                 }
                 let _ = reply.send(known.is_some());
+            }
+            Command::Order { order, reply } => {
+                let _ = reply.send(self.order(order));
             }
             Command::Approve { id, reply } => {
                 let _ = reply.send(self.approve(&id));
@@ -637,6 +655,7 @@ impl Reconciler {
         while self.tasks.try_join_next().is_some() {}
         let started = std::time::Instant::now();
         self.hold_removals();
+        let gates = self.check_gates();
         let plan = spec::plan::plan(&self.goals, &self.observed, self.clock.now());
         self.passes += 1;
         self.observed.retry.clear();
@@ -652,14 +671,22 @@ impl Reconciler {
             observed: &self.observed,
             reading: &self.reading,
             removal: self.removal.as_ref(),
+            orders: &self.orders.standing(),
+            pinned: self.pinned(),
+            generation: self.history.as_ref().and_then(|history| history.newest()).map(|newest| newest.number),
             plan: &plan,
             passes: self.passes,
             now: self.clock.now(),
         }));
+        if snapshot.converged && snapshot.workloads.iter().all(is_up) && !self.goals.drained {
+            self.record_generation();
+        }
         self.metrics.observe_snapshot(&snapshot);
         self.snapshot.send_replace(snapshot);
         self.metrics.reconcile(started.elapsed(), true);
-        plan.wake
+        let gates =
+            gates.map(|wait| self.clock.now().plus(Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))));
+        [plan.wake, gates].into_iter().flatten().min()
     }
 
     /// Writes down what is newly waited for.
@@ -670,6 +697,7 @@ impl Reconciler {
                 | Hold::GaveUp { .. }
                 | Hold::ProgressDeadline
                 | Hold::JobFailed { .. }
+                | Hold::Paused { .. }
                 | Hold::Unsupported { .. } => {
                     tracing::warn!(%workload, reason = hold.word(), "{hold}");
                     self.journal.record(event(
@@ -718,6 +746,12 @@ fn event(unix: i64, kind: EventKind, reason: &str, workload: Option<&WorkloadId>
         workload: workload.map(ToString::to_string),
         pod: None,
         container: None,
+        cause: None,
         message,
     }
+}
+
+/// Whether all of its pods can serve, or have done their work.
+fn is_up(workload: &crate::status::WorkloadStatus) -> bool {
+    workload.phase == "Succeeded" || (workload.phase == "Running" && workload.ready >= workload.desired)
 }

@@ -14,6 +14,7 @@ use crate::clock::{HostClock, SharedClock};
 use crate::config::Settings;
 use crate::events::{Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::history::History;
 use crate::orders::Orders;
 use crate::reconciler::{Event, Parts, Reconciler};
 use crate::source::{SealError, Sources, watch};
@@ -170,6 +171,8 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
             percent: settings.removal_budget.percent as usize,
         },
         orders: orders.clone(),
+        history: Some(History::open(&settings.data_dir, settings.generations as usize)?),
+        windows: settings.maintenance_windows.clone(),
         resync: settings.resync,
     });
     let sources = Sources::open(

@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 
 use spec::budget::HeldRemoval;
+use spec::hold::Pause;
 use spec::observed::{ContainerFacts, ContainerState, Exit, PodFacts};
 use spec::plan::{Action, Goals, Observed, Plan, PodPhase, Reason, Step, pod_phase, pod_ready_since};
 use spec::pod::ContainerSpec;
 use spec::time::Timestamp;
 use spec::workload::{Controller, Desired, WorkloadId};
 
+use crate::orders::Standing;
 use crate::reconciler::Reading;
-use crate::status::{ContainerStatus, HeldStatus, PodStatus, Snapshot, StepStatus, WaitStatus, WorkloadStatus};
+use crate::status::{
+    ContainerStatus, HeldStatus, PausedStatus, PodStatus, RemovalStatus, Snapshot, StepStatus, WaitStatus,
+    WorkloadStatus,
+};
 
 /// What a snapshot is made from.
 pub struct Facts<'a> {
@@ -24,6 +29,12 @@ pub struct Facts<'a> {
     pub reading: &'a Reading,
     /// A held removal.
     pub removal: Option<&'a HeldRemoval>,
+    /// What people ordered.
+    pub orders: &'a Standing,
+    /// The generation that the node stays at.
+    pub pinned: Option<u64>,
+    /// The newest generation.
+    pub generation: Option<u64>,
     /// The last plan.
     pub plan: &'a Plan,
     /// Passes so far.
@@ -58,7 +69,30 @@ pub fn build(facts: &Facts<'_>) -> Snapshot {
         workloads,
         ports: facts.observed.published.iter().map(|(key, target)| (key.to_string(), name(target))).collect(),
         plan: facts.plan.steps.iter().map(step).collect(),
+        removal: facts.removal.map(|removal| RemovalStatus {
+            id: removal.id.clone(),
+            message: removal.reason.clone(),
+            workloads: removal.workloads.iter().map(ToString::to_string).collect(),
+        }),
+        paused: paused(facts),
+        generation: facts.generation,
+        rolled_back_to: facts.pinned,
+        drained: facts.orders.drained,
     }
+}
+
+/// Standing pauses, and changes that something else holds back.
+fn paused(facts: &Facts<'_>) -> Vec<PausedStatus> {
+    let pending = |name: &str| name == "*" && !facts.goals.paused.is_empty();
+    let ordered = facts.orders.paused.keys().map(|name| PausedStatus {
+        workload: name.clone(),
+        message: Pause::Ordered.to_string(),
+        pending: pending(name) || facts.goals.paused.keys().any(|id| id.to_string() == *name),
+    });
+    let others = facts.goals.paused.iter().filter(|(_, pause)| **pause != Pause::Ordered);
+    let others =
+        others.map(|(id, pause)| PausedStatus { workload: id.to_string(), message: pause.to_string(), pending: true });
+    ordered.chain(others).collect()
 }
 
 fn workload(facts: &Facts<'_>, id: &WorkloadId, pods: &[&PodFacts]) -> WorkloadStatus {

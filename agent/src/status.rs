@@ -26,6 +26,45 @@ pub struct Snapshot {
     pub ports: BTreeMap<String, String>,
     /// What the last plan wanted to do, and why.
     pub plan: Vec<StepStatus>,
+    /// A removal that waits for approval.
+    #[serde(default)]
+    pub removal: Option<RemovalStatus>,
+    /// What people paused and what is held back.
+    #[serde(default)]
+    pub paused: Vec<PausedStatus>,
+    /// The newest generation.
+    #[serde(default)]
+    pub generation: Option<u64>,
+    /// The generation that the node stays at, whatever its sources say.
+    #[serde(default)]
+    pub rolled_back_to: Option<u64>,
+    /// Since when the node is drained, in seconds of Unix time.
+    #[serde(default)]
+    pub drained: Option<i64>,
+}
+
+/// A removal above the budget, or of something protected.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovalStatus {
+    /// What `mainstay approve` takes.
+    pub id: String,
+    /// Why it is held.
+    pub message: String,
+    /// What would go, as `Kind/namespace/name`.
+    pub workloads: Vec<String>,
+}
+
+/// A pause, or a change that is held back.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PausedStatus {
+    /// `Kind/namespace/name`, or `*` for everything.
+    pub workload: String,
+    /// A sentence.
+    pub message: String,
+    /// Whether there is a change that waits.
+    pub pending: bool,
 }
 
 /// A source of manifests.

@@ -115,6 +115,8 @@ fn start_agent(sim: &Sim, journal: &Journal) -> Life {
     };
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
     let (reconciler, events) = Reconciler::new(Parts {
+        history: None,
+        windows: Vec::new(),
         orders: agent::orders::Orders::open(std::path::Path::new("/nonexistent")),
         executor,
         clock,

@@ -194,6 +194,7 @@ fn private_routes() -> Router<Shared> {
         .route("/v1/down", post(routes::down))
         .route("/v1/retry", post(routes::retry))
         .route("/v1/approve", post(routes::approve))
+        .route("/v1/orders", post(routes::order))
         .method_not_allowed_fallback(error::wrong_method)
 }
 

@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::error::Failure;
+use crate::orders::Order;
 use crate::reconciler::{Command, Event};
-use crate::status::{PodStatus, Snapshot, StepStatus, WorkloadStatus};
+use crate::status::{PausedStatus, PodStatus, RemovalStatus, Snapshot, StepStatus, WorkloadStatus};
 use crate::telemetry;
 
 type Answer<T> = Result<Json<T>, Failure>;
@@ -37,6 +38,8 @@ pub(super) struct PodEntry {
 pub(super) struct PlanAnswer {
     converged: bool,
     steps: Vec<StepStatus>,
+    removal: Option<RemovalStatus>,
+    paused: Vec<PausedStatus>,
 }
 
 pub(super) async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
@@ -55,7 +58,12 @@ pub(super) async fn status(State(shared): State<Shared>) -> Json<Arc<Snapshot>> 
 
 pub(super) async fn plan(State(shared): State<Shared>) -> Json<PlanAnswer> {
     let snapshot = shared.state.snapshot.borrow();
-    Json(PlanAnswer { converged: snapshot.converged, steps: snapshot.plan.clone() })
+    Json(PlanAnswer {
+        converged: snapshot.converged,
+        steps: snapshot.plan.clone(),
+        removal: snapshot.removal.clone(),
+        paused: snapshot.paused.clone(),
+    })
 }
 
 pub(super) async fn config(State(shared): State<Shared>) -> Json<Value> {
@@ -159,6 +167,14 @@ pub(super) async fn retry(State(shared): State<Shared>, body: Bytes) -> Answer<V
         return Ok(Json(json!({ "workload": named })));
     }
     Err(Failure::not_found(format!("there is no workload {named}")).hint("write it as Kind/namespace/name"))
+}
+
+pub(super) async fn order(State(shared): State<Shared>, body: Bytes) -> Answer<Value> {
+    let order: Order = parse(&body)?;
+    match ask(&shared, |reply| Command::Order { order, reply }).await? {
+        Ok(message) => Ok(Json(json!({ "message": message }))),
+        Err(message) => Err(Failure::failed(message)),
+    }
 }
 
 #[derive(Deserialize)]

@@ -242,6 +242,11 @@ pub(crate) fn busy_snapshot() -> Snapshot {
             },
         ],
         ports: BTreeMap::from([("8080/tcp".to_owned(), "web-1a2b3c4d-0:80".to_owned())]),
+        removal: None,
+        paused: Vec::new(),
+        generation: None,
+        rolled_back_to: None,
+        drained: None,
         plan: vec![StepStatus {
             action: "stop_pod".to_owned(),
             workload: Some("Deployment/default/web".to_owned()),

@@ -142,6 +142,7 @@ fn event(message: &str) -> Event {
         workload: None,
         pod: None,
         container: None,
+        cause: None,
         message: message.to_owned(),
     }
 }

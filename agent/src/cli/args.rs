@@ -186,6 +186,46 @@ pub(crate) enum Command {
         /// The id that `mainstay status` shows
         id: String,
     },
+    /// Explain why a workload is as it is: from cause to effect, its last exit and log lines, what it waits for
+    Why {
+        /// A workload
+        name: String,
+        /// The newest so many events
+        #[arg(short = 'n', long, default_value_t = 20)]
+        tail: usize,
+    },
+    /// Hold changes back, of a workload or of all; what runs is healed as ever
+    Pause {
+        /// A workload; all without it
+        name: Option<String>,
+    },
+    /// Take a pause back; without a name also a rollback and a drain
+    Resume {
+        /// A workload; everything without it
+        name: Option<String>,
+    },
+    /// List the states that this node was in
+    History,
+    /// Show what differs between two generations; exit code 1 when something does
+    Diff {
+        /// A generation
+        from: u64,
+        /// Another one [default: the newest]
+        to: Option<u64>,
+    },
+    /// Go back to a generation and stay there until the sources change, or `mainstay resume`
+    Rollback {
+        /// Its number in `mainstay history`
+        generation: u64,
+    },
+    /// Stop everything in order, for maintenance, until `mainstay uncordon`; exit code 1 when something still runs
+    Drain {
+        /// Wait at most so long
+        #[arg(long, value_name = "TIME", default_value = "90s")]
+        timeout: humantime::Duration,
+    },
+    /// Take a drain back
+    Uncordon,
     /// Run a program in a container; ends with its exit code
     Exec {
         /// Hand stdin through

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::client::Client;
 use super::output::{CliError, Failed, Io, Outcome, clean};
 use crate::config::Settings;
-use crate::status::{Snapshot, StepStatus};
+use crate::status::{PausedStatus, RemovalStatus, Snapshot, StepStatus};
 
 /// Stops everything that the agent manages; volumes stay. Works without an agent, too.
 pub(super) fn down(settings: &Settings, yes: bool, io: &mut Io<'_>) -> Outcome {
@@ -87,12 +87,17 @@ pub(super) fn approve(client: &Client, id: &str, io: &mut Io<'_>) -> Outcome {
 struct Plan {
     converged: bool,
     steps: Vec<StepStatus>,
+    #[serde(default)]
+    removal: Option<RemovalStatus>,
+    #[serde(default)]
+    paused: Vec<PausedStatus>,
 }
 
 /// What a running agent is about to do; 1 when there is something.
 pub(super) fn plan(client: &Client, io: &mut Io<'_>) -> Outcome {
     let plan: Plan = client.get("/v1/plan")?;
-    let code = u8::from(!plan.steps.is_empty());
+    let held = plan.removal.is_some() || plan.paused.iter().any(|paused| paused.pending);
+    let code = u8::from(!plan.steps.is_empty() || held);
     if io.json {
         io.json(&plan)?;
         return Ok(code);
@@ -104,7 +109,29 @@ pub(super) fn plan(client: &Client, io: &mut Io<'_>) -> Outcome {
     for step in &plan.steps {
         write_step(step, io)?;
     }
+    write_held(plan.removal.as_ref(), &plan.paused, io)?;
     Ok(code)
+}
+
+/// What is held back and what lets it go on.
+pub(super) fn write_held(
+    removal: Option<&RemovalStatus>,
+    paused: &[PausedStatus],
+    io: &mut Io<'_>,
+) -> std::io::Result<()> {
+    if let Some(removal) = removal {
+        writeln!(io.out, "held: {}", clean(&removal.message))?;
+        for workload in &removal.workloads {
+            writeln!(io.out, "    remove {}", clean(workload))?;
+        }
+        writeln!(io.out, "    release it with `mainstay approve {}`", removal.id)?;
+    }
+    for paused in paused {
+        let what = if paused.workload == "*" { "everything" } else { &paused.workload };
+        let waits = if paused.pending { "a change waits" } else { "no change waits" };
+        writeln!(io.out, "paused: {}: {} ({waits})", clean(what), clean(&paused.message))?;
+    }
+    Ok(())
 }
 
 pub(super) fn write_step(step: &StepStatus, io: &mut Io<'_>) -> std::io::Result<()> {

@@ -48,7 +48,7 @@ pub(super) fn records(data: &Path) -> Result<Vec<PodRecord>, CliError> {
     Ok(records)
 }
 
-/// Digests of the images that pods of this host were made from. One record that cannot be read makes the answer
+/// Digests of the images that pods of this host were made from and that retained generations need. One record that cannot be read makes the answer
 /// unknown: what is removed by mistake may not come back.
 pub(super) fn images_in_use(data: &Path) -> Result<BTreeSet<Digest>, CliError> {
     let dir = data.join("pods");
@@ -57,10 +57,10 @@ pub(super) fn images_in_use(data: &Path) -> Result<BTreeSet<Digest>, CliError> {
     };
     let entries = match std::fs::read_dir(&dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(crate::history::retained_images(data)),
         Err(error) => return Err(failed(&dir, &error)),
     };
-    let mut used = BTreeSet::new();
+    let mut used = crate::history::retained_images(data);
     for entry in entries {
         let path = entry.map_err(|error| failed(&dir, &error))?.path().join("pod.json");
         let bytes = match std::fs::read(&path) {

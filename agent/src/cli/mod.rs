@@ -11,10 +11,12 @@ mod disk;
 mod events;
 mod exec;
 mod explain;
+mod history;
 mod images;
 mod logs;
 mod manifests;
 mod names;
+mod orders;
 mod output;
 mod plan;
 mod progress;
@@ -24,6 +26,7 @@ mod schema;
 mod status;
 mod store;
 mod validate;
+mod why;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -110,6 +113,14 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         Command::Down { yes } => control::down(&settings(common, io)?, yes, io),
         Command::Retry { name } => control::retry(&client(common, io)?, &name, io),
         Command::Approve { id } => control::approve(&client(common, io)?, &id, io),
+        Command::Why { name, tail } => why::why(&settings(common, io)?, &name, tail, io),
+        Command::Pause { name } => orders::pause(&client(common, io)?, name.as_deref(), io),
+        Command::Resume { name } => orders::resume(&client(common, io)?, name.as_deref(), io),
+        Command::History => history::history(&settings(common, io)?, io),
+        Command::Diff { from, to } => history::diff(&settings(common, io)?, from, to, io),
+        Command::Rollback { generation } => orders::rollback(&client(common, io)?, generation, io),
+        Command::Drain { timeout } => orders::drain(&client(common, io)?, timeout.into(), io),
+        Command::Uncordon => orders::uncordon(&client(common, io)?, io),
         Command::Exec { stdin, tty, user, workdir, env, privileged, name, command } => {
             let wanted = exec::Wanted { name, stdin, tty, user, workdir, env, privileged, command };
             exec::exec(&settings(common, io)?, wanted, io)

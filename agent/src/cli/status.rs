@@ -60,6 +60,13 @@ fn overview(snapshot: &Snapshot, io: &mut Io<'_>) -> io::Result<()> {
             super::control::count(source.files, "file")
         )?;
     }
+    if let Some(number) = snapshot.rolled_back_to {
+        writeln!(io.out, "rolled back to generation {number}: until the sources change or `mainstay resume`")?;
+    }
+    if let Some(since) = snapshot.drained {
+        writeln!(io.out, "drained {}: nothing runs until `mainstay uncordon`", ago(io.now, since))?;
+    }
+    super::control::write_held(snapshot.removal.as_ref(), &snapshot.paused, io)?;
     let mut table = Table::new(&["KIND", "NAMESPACE", "NAME", "PHASE", "READY", "RESTARTS", "SOURCE", "NOTE"]);
     for workload in &snapshot.workloads {
         table.row([

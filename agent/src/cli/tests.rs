@@ -89,6 +89,7 @@ async fn events_are_shown_with_time_reason_and_object() {
         workload: Some("Deployment/default/web".to_owned()),
         pod: None,
         container: None,
+        cause: None,
         message: message.to_owned(),
     };
     fixture.journal.record(event(EventKind::Normal, "missing", "create pod web-0: missing"));

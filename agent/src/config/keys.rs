@@ -170,6 +170,18 @@ pub const KEYS: &[Key] = &[
         |s, i| s.removal_budget.percent = values::number(i, 0, 100)?,
         |s| json!(s.removal_budget.percent)
     ),
+    key!(
+        "generations",
+        "converged states of the node that are kept, with their images, for `rollback`",
+        |s, i| s.generations = values::number(i, 1, 1000)?,
+        |s| json!(s.generations)
+    ),
+    key!(
+        "maintenance_windows",
+        "when changes are let through, such as `Mon-Fri 22:00-04:00 Europe/Berlin`; `;` between several",
+        |s, i| s.maintenance_windows = values::windows(i)?,
+        |s| json!(s.maintenance_windows.iter().map(ToString::to_string).collect::<Vec<_>>())
+    ),
     Key {
         name: "boot_id",
         help: "stands in for the kernel's boot id",

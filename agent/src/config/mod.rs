@@ -87,6 +87,10 @@ pub struct Settings {
     pub allow_metadata: bool,
     /// How many workloads may vanish at once.
     pub removal_budget: RemovalBudget,
+    /// Generations that are kept.
+    pub generations: u32,
+    /// When changes are let through; always without any.
+    pub maintenance_windows: Vec<spec::window::Window>,
     /// Stands in for the kernel's boot id; for tests of reboots.
     pub boot_id: Option<String>,
 }
@@ -113,6 +117,8 @@ impl Default for Settings {
             log_max_files: 5,
             allow_metadata: false,
             removal_budget: RemovalBudget::default(),
+            generations: 10,
+            maintenance_windows: Vec::new(),
             boot_id: None,
         }
     }

@@ -162,6 +162,19 @@ pub(super) fn address(input: Input<'_>) -> Result<std::net::SocketAddr, String> 
     }
 }
 
+/// Maintenance windows: a list, or a text with `;` between them.
+pub(super) fn windows(input: Input<'_>) -> Result<Vec<spec::window::Window>, String> {
+    let text = match input {
+        Input::Text(text) => text.to_owned(),
+        Input::Toml(toml::Value::String(text)) => text.clone(),
+        Input::Toml(toml::Value::Array(items)) => {
+            items.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(";")
+        }
+        Input::Toml(_) => return wanted("a list of maintenance windows", input),
+    };
+    spec::window::parse_all(&text).map_err(|error| error.to_string())
+}
+
 /// An address range such as `10.88.0.0/16` with at least 4 addresses.
 pub(super) fn subnet(input: Input<'_>) -> Result<String, String> {
     const WHAT: &str = "an IPv4 range such as 10.88.0.0/16";

@@ -58,6 +58,9 @@ pub struct Event {
     /// The container's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    /// Number of the event that this one follows from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<u64>,
     /// A sentence for people; holds no secret.
     pub message: String,
 }
@@ -162,8 +165,8 @@ impl Journal {
         Ok(Self(journal))
     }
 
-    /// Writes an event down and tells the followers. Never waits for the disk and never fails.
-    pub fn record(&self, event: Event) {
+    /// Writes an event down and tells the followers; its number. Never waits for the disk and never fails.
+    pub fn record(&self, event: Event) -> u64 {
         let kind = event.kind;
         let (record, written) = {
             let mut store = self.0.lock();
@@ -182,6 +185,7 @@ impl Journal {
         if let Some(metrics) = &self.0.metrics {
             metrics.event(kind.word(), written.is_ok());
         }
+        record.number
     }
 
     /// The newest events that a filter lets through, oldest first. Reads the files.

@@ -13,6 +13,7 @@ fn event(message: &str) -> Event {
         workload: Some("Deployment/default/web".to_owned()),
         pod: None,
         container: None,
+        cause: None,
         message: message.to_owned(),
     }
 }

@@ -1,7 +1,5 @@
 //! The node key, and files that only it opens: AES-256-GCM, since last good versions contain Secrets.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -33,18 +31,28 @@ pub enum SealError {
 pub struct NodeKey([u8; 32]);
 
 impl NodeKey {
-    /// Reads the key, or makes one.
+    /// Reads the key.
+    ///
+    /// # Errors
+    /// It is not there or damaged.
+    pub fn load(path: &Path) -> Result<Self, SealError> {
+        let read = std::fs::read(path);
+        let bytes = read.map_err(|source| SealError::Io { verb: "read", path: path.to_owned(), source })?;
+        <[u8; 32]>::try_from(bytes.as_slice()).map(Self).map_err(|_| SealError::Foreign(path.to_owned()))
+    }
+
+    /// Reads the key, or makes one. A damaged one is put aside: an agent that does not start would be worse.
     ///
     /// # Errors
     /// It can be neither read nor written.
     pub fn load_or_make(path: &Path) -> Result<Self, SealError> {
-        match std::fs::read(path) {
-            Ok(bytes) => {
-                let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| SealError::Foreign(path.to_owned()))?;
-                return Ok(Self(key));
+        match Self::load(path) {
+            Err(SealError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(SealError::Foreign(_)) => {
+                tracing::error!(file = %path.display(), "damaged node key put aside: last good versions cannot be opened");
+                crate::record::put_aside(path);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(SealError::Io { verb: "read", path: path.to_owned(), source }),
+            other => return other,
         }
         let mut key = [0u8; 32];
         SystemRandom::new().fill(&mut key).map_err(|_| SealError::Random)?;
@@ -103,20 +111,12 @@ impl NodeKey {
     }
 }
 
-/// Temporary file, fsync, rename, fsync of the directory; readable by root only.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SealError> {
-    let failed = |source| SealError::Io { verb: "write", path: path.to_owned(), source };
-    let temporary = path.with_extension("tmp");
-    let write = || -> std::io::Result<()> {
-        let mut file =
-            std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        std::fs::File::open(dir)?.sync_all()
-    };
-    write().map_err(failed)
+    crate::record::write_bytes(path, bytes).map_err(|source| SealError::Io {
+        verb: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

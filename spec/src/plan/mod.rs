@@ -6,6 +6,7 @@
 //! needs it. Doing is the executor's, which decides nothing.
 
 mod disk;
+mod drain;
 mod instance;
 mod job;
 mod names;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::digest::Digest;
+use crate::hold::Pause;
 use crate::observed::{DiskUsage, PodFacts, PodFailure, PodUid, PortKey, PortTarget};
 use crate::pod::{PodSpec, ResolvedImages};
 use crate::time::{Millis, Timestamp};
@@ -52,6 +54,10 @@ pub struct Goals {
     pub services: BTreeMap<(String, String), Arc<Service>>,
     /// Workloads that are wished no longer but whose removal is held: their pods are kept going as they are.
     pub held: BTreeSet<WorkloadId>,
+    /// Workloads with a change that is held back, and why.
+    pub paused: BTreeMap<WorkloadId, Pause>,
+    /// Nothing is to run: everything is stopped, dependents first, and stays so.
+    pub drained: bool,
 }
 
 impl Goals {
@@ -70,7 +76,7 @@ impl Goals {
                 (id.clone(), goal)
             })
             .collect();
-        Self { workloads, services: desired.services.clone(), held: BTreeSet::new() }
+        Self { workloads, services: desired.services.clone(), ..Self::default() }
     }
 }
 
@@ -374,7 +380,13 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
     let view = View { goals, observed, pods, ports: &ports, now };
     let mut plan = Plan::default();
 
-    for (id, pods) in &view.pods {
+    for (id, pause) in &goals.paused {
+        plan.hold(id, Hold::Paused { pause: pause.clone() });
+    }
+    if goals.drained {
+        drain::plan(&view, &mut plan);
+    }
+    for (id, pods) in view.pods.iter().filter(|_| !goals.drained) {
         let held = goals.held.contains(*id);
         if !goals.workloads.contains_key(*id) {
             for pod in pods {
@@ -386,7 +398,7 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
             }
         }
     }
-    for goal in goals.workloads.values() {
+    for goal in goals.workloads.values().filter(|_| !goals.drained) {
         plan_workload(&view, goal, &mut plan);
     }
     if ports != observed.published && !view.busy(&ActionKey::Publish) {

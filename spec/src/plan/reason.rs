@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::diff::Change;
+use crate::hold::Pause;
 use crate::time::Timestamp;
 use crate::workload::{WorkloadId, WorkloadKind};
 
@@ -53,6 +54,8 @@ pub enum Reason {
     ImagesNeeded,
     /// The whole node is to be emptied.
     Down,
+    /// The node is drained for maintenance.
+    Drained,
 }
 
 impl Reason {
@@ -76,6 +79,7 @@ impl Reason {
             Self::NamesChanged => "names_changed",
             Self::ImagesNeeded => "images_needed",
             Self::Down => "down",
+            Self::Drained => "drained",
         }
     }
 }
@@ -119,6 +123,11 @@ pub enum Hold {
         /// Failures that counted.
         failures: u32,
     },
+    /// A change is held back.
+    Paused {
+        /// By what.
+        pause: Pause,
+    },
     /// No pod works on this kind yet.
     Unsupported {
         /// The kind.
@@ -139,6 +148,7 @@ impl Hold {
             Self::NotReady => "not_ready",
             Self::ProgressDeadline => "progress_deadline",
             Self::JobFailed { .. } => "job_failed",
+            Self::Paused { .. } => "paused",
             Self::Unsupported { .. } => "unsupported",
         }
     }
@@ -157,6 +167,7 @@ impl std::fmt::Display for Hold {
                 f.write_str("the new version made no progress in time, the old one keeps running")
             }
             Self::JobFailed { failures } => write!(f, "the Job failed after {failures} failures that count"),
+            Self::Paused { pause } => write!(f, "a change waits: {pause}"),
             Self::Unsupported { kind } => write!(f, "{kind} workloads do not run yet"),
         }
     }

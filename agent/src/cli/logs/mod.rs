@@ -1,7 +1,7 @@
 //! `mainstay logs`: reads the log files of containers themselves, so it works while the agent does not run.
 
 mod cri;
-mod files;
+pub(super) mod files;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
