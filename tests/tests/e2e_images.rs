@@ -261,8 +261,7 @@ fn unused_images_go_by_themselves_when_the_disk_is_short() {
     if !require_root("unused_images_go_by_themselves_when_the_disk_is_short") {
         return;
     }
-    let registry = Registry::start();
-    let mut sandbox = Sandbox::new("image-gc");
+    let (mut sandbox, registry) = world("image-gc");
     sandbox.limit_data(300);
     let ballast = |name: &str| {
         let layer = Layer::new().file(&format!("/{name}"), vec![0; 20 << 20]);
