@@ -17,6 +17,7 @@ use crate::executor::{Executor, random_uid};
 use crate::reconciler::{Event, Parts, Reconciler};
 use crate::source::{SealError, Sources, watch};
 use crate::telemetry::Metrics;
+use crate::versions::Versions;
 
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +152,7 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
     builtin(&runtime).await?;
     let metrics = Metrics::new();
     let journal = Journal::open(&settings.events_dir(), Some(metrics.clone()))?;
+    let (versions, known_versions) = Versions::open(&settings.data_dir)?;
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
     let (reconciler, events) = Reconciler::new(Parts {
         executor: executor(&settings, Arc::clone(&runtime), Arc::clone(&clock)),
@@ -163,6 +165,9 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
             percent: settings.removal_budget.percent as usize,
         },
         resync: settings.resync,
+        versions,
+        known_versions,
+        planner: Arc::new(spec::plan::plan),
     });
     let sources = Sources::open(
         settings.sources.clone(),

@@ -384,7 +384,7 @@ impl Sources {
 }
 
 /// An error with its causes.
-fn report(error: &dyn std::error::Error) -> String {
+pub(crate) fn report(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
