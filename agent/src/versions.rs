@@ -152,7 +152,7 @@ impl Versions {
                 match work {
                     Work::Write(path, bytes) => {
                         if let Err(error) = key.write(&path, &bytes) {
-                            tracing::warn!(error = crate::source::report(&error), "version not remembered on disk");
+                            tracing::warn!(error = &error as &dyn std::error::Error, "version not remembered on disk");
                         }
                     }
                     Work::Remove(path) => drop(std::fs::remove_file(path)),
@@ -230,7 +230,7 @@ fn read(dir: &Path, key: &NodeKey) -> BTreeMap<WorkloadId, Arc<Memory>> {
                 Err(error) => tracing::warn!(path = %path.display(), %error, "remembered version not understood"),
             },
             Ok(None) => {}
-            Err(error) => tracing::warn!(error = crate::source::report(&error), "remembered version left out"),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "remembered version left out"),
         }
     }
     known

@@ -174,6 +174,7 @@ impl World {
                     sandbox: true,
                     addresses: Addresses::default(),
                     containers: BTreeMap::new(),
+                    failed: None,
                 };
                 let version = Self::version(&pod);
                 if let Some((prefix, permanent)) = self.refused
