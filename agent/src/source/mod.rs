@@ -4,6 +4,7 @@
 //! from the last one. inotify only shortens the wait. Nothing is removed here: objects whose absence is no evidence
 //! stay at their last good version, and say so.
 
+pub mod git;
 mod lastgood;
 mod projects;
 mod seal;
