@@ -146,6 +146,11 @@ pub(super) async fn down(State(shared): State<Shared>) -> Answer<Value> {
     }
 }
 
+pub(super) async fn sync(State(shared): State<Shared>) -> Json<Value> {
+    (shared.state.sync)();
+    Json(json!({ "reading": true }))
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RetryBody {
@@ -170,7 +175,7 @@ struct ApproveBody {
 pub(super) async fn approve(State(shared): State<Shared>, body: Bytes) -> Answer<Value> {
     let ApproveBody { id } = parse(&body)?;
     let named = id.clone();
-    if ask(&shared, |reply| Command::Approve { id, reply }).await? {
+    if ask(&shared, |reply| Command::Approve { id, reply }).await?.map_err(Failure::failed)? {
         return Ok(Json(json!({ "approved": named })));
     }
     Err(Failure::not_found(format!("nothing with the id `{named}` is held now"))

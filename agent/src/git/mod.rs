@@ -19,6 +19,7 @@ pub use command::GitError;
 use self::command::Git;
 use crate::clock::SharedClock;
 use crate::config::GitSource;
+use crate::status::SourceStatus;
 use crate::telemetry::Metrics;
 
 /// The local name of what was fetched.
@@ -38,20 +39,49 @@ pub struct GitStatus {
 /// Follows one repository until it is dropped.
 #[derive(Debug)]
 pub struct Follower {
-    status: Arc<Mutex<GitStatus>>,
     ask: Arc<Notify>,
     task: tokio::task::JoinHandle<()>,
 }
 
-/// The way to read a follower's status from anywhere.
+/// What everybody may see of a repository.
 #[derive(Debug, Clone)]
 pub struct GitView {
     /// The repository for people.
     pub label: String,
+    /// The directory where its files appear.
+    pub root: PathBuf,
     status: Arc<Mutex<GitStatus>>,
 }
 
 impl GitView {
+    /// The repository as it was left by the last agent.
+    #[must_use]
+    pub fn of(source: &GitSource, data_dir: &Path) -> Self {
+        let status = GitStatus { revision: revision_of(&source.directory(data_dir)), ..GitStatus::default() };
+        Self { label: source.label(), root: source.root(data_dir), status: Arc::new(Mutex::new(status)) }
+    }
+
+    /// Completes the status of the directory by what is known of the repository.
+    pub fn tell(&self, status: &mut SourceStatus) {
+        let known = self.status();
+        status.path.clone_from(&self.label);
+        status.revision = known.revision;
+        status.last_success = known.last_success;
+        if let Some(error) = known.error {
+            let error = format!("{error}; the last revision stays");
+            if status.state == "failed" {
+                status.errors.clear();
+            } else {
+                "degraded".clone_into(&mut status.state);
+            }
+            status.errors.push(error);
+        }
+    }
+
+    fn set(&self, status: GitStatus) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
     /// What is known now.
     #[must_use]
     pub fn status(&self) -> GitStatus {
@@ -66,41 +96,40 @@ impl Drop for Follower {
 }
 
 impl Follower {
-    /// Begins to follow. `changed` is called after each try that changed what the status says.
+    /// Begins to follow. `changed` is called after each try that changed what the view says.
     #[must_use]
     pub fn start(
         source: GitSource,
+        view: GitView,
         data_dir: &Path,
         clock: SharedClock,
         metrics: Metrics,
         changed: impl Fn() + Send + 'static,
     ) -> Self {
         let home = source.directory(data_dir);
-        let status = Arc::new(Mutex::new(GitStatus { revision: revision_of(&home), ..GitStatus::default() }));
         let ask = Arc::new(Notify::new());
-        let (shared, wake) = (Arc::clone(&status), Arc::clone(&ask));
-        let label = source.label();
+        let wake = Arc::clone(&ask);
         let task = tokio::spawn(async move {
             loop {
-                let before = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let before = view.status();
                 let next = match poll(&source, &home, before.revision.as_deref()).await {
                     Ok(revision) => {
                         // A clock of today fits a float to the microsecond.
-                        metrics.source_success(&label, clock.unix() as f64);
+                        metrics.source_success(&view.label, clock.unix() as f64);
                         if before.revision.as_ref() != Some(&revision) {
-                            tracing::info!(source = label, revision, "source switched to another revision");
+                            tracing::info!(source = view.label, revision, "source switched to another revision");
                         }
                         GitStatus { revision: Some(revision), last_success: Some(clock.unix()), error: None }
                     }
                     Err(error) => {
                         let error = spec::causes::chain(&error);
                         if before.error.as_ref() != Some(&error) {
-                            tracing::error!(source = label, error, "repository not followed; the last revision stays");
+                            tracing::error!(source = view.label, error, "repository not followed");
                         }
                         GitStatus { error: Some(error), ..before.clone() }
                     }
                 };
-                *shared.lock().unwrap_or_else(PoisonError::into_inner) = next.clone();
+                view.set(next.clone());
                 if next != before {
                     changed();
                 }
@@ -108,18 +137,12 @@ impl Follower {
                 let _ = tokio::time::timeout(spread(&source), wake.notified()).await;
             }
         });
-        Self { status, ask, task }
+        Self { ask, task }
     }
 
     /// Asks the remote now.
     pub fn poll_now(&self) {
         self.ask.notify_one();
-    }
-
-    /// A view of its status.
-    #[must_use]
-    pub fn view(&self, source: &GitSource) -> GitView {
-        GitView { label: source.label(), status: Arc::clone(&self.status) }
     }
 }
 
