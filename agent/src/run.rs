@@ -11,9 +11,10 @@ use spec::env::NodeFacts;
 
 use crate::api::{ApiState, Server};
 use crate::clock::{HostClock, SharedClock};
-use crate::config::Settings;
+use crate::config::{GitSource, Settings};
 use crate::events::{Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::git::{Follower, GitView};
 use crate::orders::Orders;
 use crate::reconciler::{Event, Parts, Reconciler};
 use crate::source::{SealError, Sources, watch};
@@ -185,10 +186,28 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         metrics.clone(),
         orders,
     )?;
+    let views: Vec<GitView> = settings.git.iter().map(|source| GitView::of(source, &settings.data_dir)).collect();
+    let sources = sources.with_repositories(views.iter().cloned());
     let deliver = events.clone();
     let watching =
         watch(sources, settings.resync, move |reading| deliver.send(Event::Sources(Box::new(reading))).is_ok())
             .map_err(RunError::Thread)?;
+    let followers: Vec<Follower> = settings
+        .git
+        .iter()
+        .zip(views)
+        .map(|(source, view)| {
+            let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
+            Follower::start(source.clone(), view, &settings.data_dir, clock, metrics, watching.reader())
+        })
+        .collect();
+    let read_now = watching.reader();
+    let followers = Arc::new(followers);
+    let asked = Arc::clone(&followers);
+    let sync = Arc::new(move || {
+        asked.iter().for_each(Follower::poll_now);
+        read_now();
+    });
     let server = Server::start(ApiState {
         snapshot: snapshots.clone(),
         runtime: runtime.clone(),
@@ -196,6 +215,7 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         journal,
         commands: events.clone(),
         settings: Arc::new(settings.clone()),
+        sync,
     })
     .await?;
     announce(&settings, &server);
@@ -217,6 +237,7 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
     };
     notifier.stopping();
     reporting.abort();
+    drop(followers);
     drop(watching);
     server.stop().await;
     result
@@ -238,14 +259,15 @@ async fn builtin(runtime: &Arc<Embedded>) -> Result<(), RunError> {
 }
 
 fn announce(settings: &Settings, server: &Server) {
-    let sources: Vec<String> = settings.sources.iter().map(|path| path.display().to_string()).collect();
+    let directories = settings.sources.iter().map(|path| path.display().to_string());
+    let sources: Vec<String> = directories.chain(settings.git.iter().map(GitSource::label)).collect();
     tracing::info!(
         sources = sources.join(", "),
         socket = %settings.socket().display(),
         metrics = server.metrics_address().map(tracing::field::display),
         "agent started"
     );
-    if !settings.sources.iter().any(|path| Path::new(path).exists()) {
+    if settings.git.is_empty() && !settings.sources.iter().any(|path| Path::new(path).exists()) {
         tracing::warn!("no source exists yet: nothing is started or stopped until one does");
     }
 }
