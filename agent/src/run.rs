@@ -195,7 +195,7 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
     let data_dir = settings.data_dir.clone();
     let watching = watch(sources, settings.resync, move |reading| {
         // Before anyone acts on the reading, so that no image is removed that it names.
-        match roots::note_named(&data_dir, &roots::named(&reading.desired)) {
+        match roots::note(&data_dir, roots::MANIFESTS, &roots::named(&reading.desired)) {
             Ok(()) => drop(named.send_replace(true)),
             Err(error) => tracing::warn!(%error, "cannot note which images are needed: none is removed"),
         }

@@ -83,7 +83,7 @@ impl ImageGc {
                         format!("the disk of the images is {} % full, and no image is left that could go", pass.used)
                     })
                 }
-                Err(error) => Some(report(&error)),
+                Err(error) => Some(spec::causes::chain(&error)),
             };
             if complaint.is_some() && complaint != complained {
                 let message = complaint.clone().unwrap_or_default();
@@ -132,16 +132,6 @@ impl ImageGc {
             message,
         });
     }
-}
-
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 /// One look. `short`: a pull has found too little space, so that the high threshold does not matter.

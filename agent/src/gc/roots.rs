@@ -1,8 +1,9 @@
 //! Which images must stay: what pods run on, what manifests name, what somebody else asked to keep.
 //!
 //! Pods are read from their records. Everything else is a file in `<data>/image-roots/`, with one reference or manifest
-//! digest a line: `manifests` is written by the agent, other parts may add files of their own. One file or record that
-//! cannot be read makes the answer unknown, and then nothing is removed: what is removed by mistake may not come back.
+//! digest a line: what manifests name, what workloads may go back to, and whatever people put beside it. One file or
+//! record that cannot be read makes the answer unknown, and then nothing is removed: what is removed by mistake may not
+//! come back.
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write as _};
@@ -16,7 +17,9 @@ use spec::pod::VolumeSource;
 use spec::workload::Desired;
 
 /// The file of what manifests name.
-const MANIFESTS: &str = "manifests";
+pub const MANIFESTS: &str = "manifests";
+/// The file of what workloads may go back to.
+pub const VERSIONS: &str = "versions";
 
 /// Why nobody can tell which images are needed.
 #[derive(Debug, thiserror::Error)]
@@ -118,15 +121,15 @@ pub fn named(desired: &Desired) -> BTreeSet<String> {
     named
 }
 
-/// Notes what manifests name.
+/// Notes what one part of the agent needs: references or manifest digests.
 ///
 /// # Errors
 /// The file cannot be written; the one before stays.
-pub fn note_named(data: &Path, named: &BTreeSet<String>) -> std::io::Result<()> {
+pub fn note(data: &Path, part: &str, needed: &BTreeSet<String>) -> std::io::Result<()> {
     let dir = data.join("image-roots");
     std::fs::create_dir_all(&dir)?;
-    let (path, temporary) = (dir.join(MANIFESTS), dir.join("manifests.tmp"));
-    let text: String = named.iter().map(|name| format!("{name}\n")).collect();
+    let (path, temporary) = (dir.join(part), dir.join(format!("{part}.tmp")));
+    let text: String = needed.iter().map(|name| format!("{name}\n")).collect();
     if std::fs::read_to_string(&path).is_ok_and(|before| before == text) {
         return Ok(());
     }
@@ -147,7 +150,7 @@ mod tests {
         let store = Store::open(&data.join("images")).expect("a store");
         let digest = Digest::of(b"x");
         assert!(all(data, &store).expect("nothing is there").is_empty());
-        note_named(data, &BTreeSet::from(["docker.io/library/nginx:1".to_owned()])).expect("written");
+        note(data, MANIFESTS, &BTreeSet::from(["docker.io/library/nginx:1".to_owned()])).expect("written");
         let roots = data.join("image-roots");
         std::fs::write(roots.join("generations"), format!("{digest}\n")).expect("written");
         std::fs::write(roots.join("half.tmp"), "sha256:zz").expect("written");

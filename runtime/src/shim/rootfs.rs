@@ -5,8 +5,9 @@ use std::fs;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use spec::causes::chain;
 
-use super::{chain, failure, permanent};
+use super::{failure, permanent};
 use crate::container::lifecycle::Failure;
 use crate::container::{ContainerConfig, Rootfs};
 use crate::image::overlay::{OverlayError, mount_overlay};
