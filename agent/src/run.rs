@@ -11,15 +11,18 @@ use spec::env::NodeFacts;
 
 use crate::api::{ApiState, Server};
 use crate::clock::{HostClock, SharedClock};
-use crate::config::Settings;
+use crate::config::{GitSource, Settings};
 use crate::events::{Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::gc::{ImageGc, roots};
+use crate::git::{Follower, GitView};
 use crate::history::History;
 use crate::orders::Orders;
 use crate::reconciler::{Event, Parts, Reconciler};
 use crate::source::{SealError, Sources, watch};
 use crate::systemd::{EXIT_AFTER_DOWN, Notifier, NotifyError, report, watchdog_limit};
 use crate::telemetry::Metrics;
+use crate::versions::Versions;
 
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +91,9 @@ pub fn boot_id(settings: &Settings) -> String {
 /// # Errors
 /// A setting that only the runtime can judge is wrong.
 pub fn options(settings: &Settings, exclusive: bool) -> Result<Options, RunError> {
-    let registries: RegistryConfig =
+    let mut registries: RegistryConfig =
         settings.registries.clone().try_into().map_err(|error| RunError::Registries(Box::new(error)))?;
+    registries.parallel_images = settings.max_parallel_pulls.max(1) as usize;
     let mut network = NetworkConfig::new(settings.data_dir.join("network"));
     // The bridge is named after the network with `0` behind it.
     network.name = settings.bridge.strip_suffix('0').unwrap_or(&settings.bridge).to_owned();
@@ -154,9 +158,11 @@ fn host_address() -> Option<String> {
 pub async fn run(settings: Settings) -> Result<u8, RunError> {
     let clock: SharedClock = Arc::new(HostClock);
     let runtime = Arc::new(Embedded::open(options(&settings, true)?)?);
+    crate::source::NodeKey::ensure(&settings.data_dir, &settings.run_dir)?;
     builtin(&runtime).await?;
     let metrics = Metrics::new();
     let journal = Journal::open(&settings.events_dir(), Some(metrics.clone()))?;
+    let (versions, known_versions) = Versions::open(&settings.data_dir)?;
     let orders = Orders::open(&settings.data_dir);
     let notifier = Arc::new(Notifier::of_process()?);
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
@@ -174,6 +180,9 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         history: Some(History::open(&settings.data_dir, settings.generations as usize)?),
         windows: settings.maintenance_windows.clone(),
         resync: settings.resync,
+        versions,
+        known_versions,
+        planner: Arc::new(spec::plan::plan),
     });
     let sources = Sources::open(
         settings.sources.clone(),
@@ -183,10 +192,48 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         metrics.clone(),
         orders,
     )?;
+    let views: Vec<GitView> = settings.git.iter().map(|source| GitView::of(source, &settings.data_dir)).collect();
+    let sources = sources.with_repositories(views.iter().cloned());
     let deliver = events.clone();
-    let watching =
-        watch(sources, settings.resync, move |reading| deliver.send(Event::Sources(Box::new(reading))).is_ok())
-            .map_err(RunError::Thread)?;
+    let (named, ready) = tokio::sync::watch::channel(false);
+    let data_dir = settings.data_dir.clone();
+    let watching = watch(sources, settings.resync, move |reading| {
+        // Before anyone acts on the reading, so that no image is removed that it names.
+        match roots::note(&data_dir, roots::MANIFESTS, &roots::named(&reading.desired)) {
+            Ok(()) => drop(named.send_replace(true)),
+            Err(error) => tracing::warn!(%error, "cannot note which images are needed: none is removed"),
+        }
+        deliver.send(Event::Sources(Box::new(reading))).is_ok()
+    })
+    .map_err(RunError::Thread)?;
+    let gc = tokio::spawn(
+        ImageGc {
+            store: runtime.store().clone(),
+            data_dir: settings.data_dir.clone(),
+            settings: settings.image_gc,
+            metrics: metrics.clone(),
+            journal: journal.clone(),
+            clock: Arc::clone(&clock),
+            ready,
+        }
+        .run(),
+    );
+    let followers: Vec<Follower> = settings
+        .git
+        .iter()
+        .zip(views)
+        .map(|(source, view)| {
+            let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
+            Follower::start(source.clone(), view, &settings.data_dir, clock, metrics, watching.reader())
+        })
+        .collect();
+    let read_now = watching.reader();
+    let followers = Arc::new(followers);
+    let asked = Arc::clone(&followers);
+    let sync = Arc::new(move || {
+        asked.iter().for_each(Follower::poll_now);
+        read_now();
+    });
     let server = Server::start(ApiState {
         snapshot: snapshots.clone(),
         runtime: runtime.clone(),
@@ -194,6 +241,7 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         journal,
         commands: events.clone(),
         settings: Arc::new(settings.clone()),
+        sync,
     })
     .await?;
     announce(&settings, &server);
@@ -213,8 +261,10 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
             Ok(0)
         }
     };
+    gc.abort();
     notifier.stopping();
     reporting.abort();
+    drop(followers);
     drop(watching);
     server.stop().await;
     result
@@ -236,14 +286,15 @@ async fn builtin(runtime: &Arc<Embedded>) -> Result<(), RunError> {
 }
 
 fn announce(settings: &Settings, server: &Server) {
-    let sources: Vec<String> = settings.sources.iter().map(|path| path.display().to_string()).collect();
+    let directories = settings.sources.iter().map(|path| path.display().to_string());
+    let sources: Vec<String> = directories.chain(settings.git.iter().map(GitSource::label)).collect();
     tracing::info!(
         sources = sources.join(", "),
         socket = %settings.socket().display(),
         metrics = server.metrics_address().map(tracing::field::display),
         "agent started"
     );
-    if !settings.sources.iter().any(|path| Path::new(path).exists()) {
+    if settings.git.is_empty() && !settings.sources.iter().any(|path| Path::new(path).exists()) {
         tracing::warn!("no source exists yet: nothing is started or stopped until one does");
     }
 }

@@ -144,6 +144,7 @@ impl Fixture {
             journal: journal.clone(),
             commands,
             settings: Arc::clone(&settings),
+            sync: Arc::new(|| {}),
         };
         let server = Server::start(state).await.expect("the interface can be served");
         Self { dir, settings, snapshot, journal, inbox, server }
@@ -194,6 +195,7 @@ pub(crate) fn busy_snapshot() -> Snapshot {
         converged: false,
         sources: vec![SourceStatus {
             approve: None,
+            revision: None,
             path: "/etc/mainstay/manifests".to_owned(),
             state: "degraded".to_owned(),
             files: 3,

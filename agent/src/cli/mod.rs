@@ -111,6 +111,7 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
         Command::Explain { field } => explain::explain(field.as_deref(), io),
         Command::Down { yes } => control::down(&settings(common, io)?, yes, io),
+        Command::Sync => control::sync(&client(common, io)?, io),
         Command::Retry { name } => control::retry(&client(common, io)?, &name, io),
         Command::Approve { id } => control::approve(&client(common, io)?, &id, io),
         Command::Why { name, tail } => why::why(&settings(common, io)?, &name, tail, io),
@@ -136,7 +137,10 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         }
         Command::Tag { image, name } => store::tag(&settings(common, io)?, &image, &name, io),
         Command::Rmi { images } => store::remove(&settings(common, io)?, &images, io),
-        Command::Prune { older_than, loaded } => store::prune(&settings(common, io)?, older_than.into(), loaded, io),
+        Command::Pin { images, off } => store::pin(&settings(common, io)?, &images, !off, io),
+        Command::Prune { older_than, loaded, named } => {
+            store::prune(&settings(common, io)?, &store::Prune { older_than: older_than.into(), loaded, named }, io)
+        }
         Command::Df => store::usage(&settings(common, io)?, io),
         Command::Verify { repair } => store::verify(&settings(common, io)?, repair, io),
         Command::Save { path, images } => store::save_images(&settings(common, io)?, &images, &path, io),

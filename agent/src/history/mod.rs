@@ -17,6 +17,7 @@ use spec::plan::Goals;
 use spec::pod::ResolvedImages;
 use spec::workload::{Desired, WorkloadId};
 
+use crate::gc::roots;
 use crate::source::{NodeKey, SealError};
 use stored::Stored;
 
@@ -154,6 +155,11 @@ impl History {
                 drop(std::fs::remove_file(dir.join(format!("{oldest}.{ending}"))));
             }
         }
+        let images: BTreeSet<String> =
+            self.known.iter().flat_map(|known| &known.images).map(ToString::to_string).collect();
+        if let Err(error) = roots::note(&self.data_dir, ROOTS, &images) {
+            tracing::error!(%error, "images of generations are not protected from removal");
+        }
         Ok(Some(number))
     }
 
@@ -199,6 +205,9 @@ impl History {
     }
 }
 
+/// The file of image roots that generations need.
+const ROOTS: &str = "generations";
+
 const APPLIED: &str = "applied.sealed";
 
 fn dir(data_dir: &Path) -> PathBuf {
@@ -216,13 +225,6 @@ pub fn list(data_dir: &Path) -> Vec<Summary> {
         .collect();
     found.sort_by_key(|summary: &Summary| summary.number);
     found
-}
-
-/// Manifest digests of the images that retained generations need: removal of images must spare these, so that a
-/// rollback works without a registry.
-#[must_use]
-pub fn retained_images(data_dir: &Path) -> BTreeSet<Digest> {
-    list(data_dir).into_iter().flat_map(|summary| summary.images).collect()
 }
 
 /// Reads a generation, also while no agent runs.

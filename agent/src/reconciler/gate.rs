@@ -162,7 +162,8 @@ impl Reconciler {
         let removals = self.removal.as_ref().map(|removal| removal.workloads.clone()).unwrap_or_default();
         let ids: BTreeSet<WorkloadId> = closed.keys().chain(&removals).cloned().collect();
         let merged = merge(&self.gates.applied, self.wished(), &ids);
-        let mut goals = Goals::new(&merged.desired);
+        let desired = Arc::new(merged.desired);
+        let mut goals = Goals::with_versions(&desired, &self.observed.versions);
         let pending = |id: &WorkloadId| merged.pending.contains(id);
         goals.paused =
             closed.iter().filter(|(id, _)| pending(id)).map(|(id, pause)| (id.clone(), pause.clone())).collect();
@@ -171,9 +172,9 @@ impl Reconciler {
         goals.drained = standing.drained.is_some();
         self.gates.closed = closed;
         self.gates.removals = removals;
-        self.note_changes(&goals, &merged.desired);
+        self.note_changes(&goals, &desired);
         self.renew_memory(&goals);
-        self.desired = Arc::new(merged.desired);
+        self.desired = desired;
         self.goals = goals;
         if let Some((_, generation)) = &self.gates.pinned {
             let known = |(id, version): &(WorkloadId, String)| {
@@ -283,7 +284,7 @@ impl Reconciler {
 
 /// Label of what the sources wish for, wherever it is written.
 pub(super) fn wish_label(desired: &Desired) -> String {
-    label(&Goals::new(desired), &Images::new())
+    label(&Goals::new(&Arc::new(desired.clone())), &Images::new())
 }
 
 /// Whether `VOLUME/PATH` exists, looked at through a running container that mounts the volume. Only whether it is

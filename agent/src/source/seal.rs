@@ -60,6 +60,28 @@ impl NodeKey {
         Ok(Self(key))
     }
 
+    /// Makes sure that the key of a data directory is there: kept as it is, had back from its copy in the run directory,
+    /// or made. The copy saves a node whose key was lost while containers run: with another key every hash of a secret
+    /// would be another one, and everything that uses one would be replaced.
+    ///
+    /// # Errors
+    /// It can be neither read nor written.
+    pub fn ensure(data_dir: &Path, run_dir: &Path) -> Result<(), SealError> {
+        let (path, copy) = (data_dir.join("node.key"), run_dir.join("node.key"));
+        match (Self::load(&path), Self::load(&copy)) {
+            (Ok(key), Ok(known)) if key.0 == known.0 => Ok(()),
+            (Ok(key), _) => write_private(&copy, &key.0),
+            (Err(error), Ok(known)) => {
+                tracing::error!(%error, "node key had back from its copy");
+                if matches!(error, SealError::Foreign(_)) {
+                    crate::record::put_aside(&path);
+                }
+                write_private(&path, &known.0)
+            }
+            (Err(_), Err(_)) => write_private(&copy, &Self::load_or_make(&path)?.0),
+        }
+    }
+
     /// The key of secret hashes, derived so that one says nothing of the other.
     #[must_use]
     pub fn mac_key(&self) -> MacKey {
@@ -122,6 +144,28 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SealError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_key_comes_back_from_its_copy() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (data, run) = (dir.path().join("data"), dir.path().join("run"));
+        std::fs::create_dir_all(&data).expect("made");
+        std::fs::create_dir_all(&run).expect("made");
+        let key = |dir: &Path| NodeKey::load(&dir.join("node.key")).expect("there").0;
+        NodeKey::ensure(&data, &run).expect("made");
+        let first = key(&data);
+        for damage in [None, Some("short")] {
+            match damage {
+                None => std::fs::remove_file(data.join("node.key")).expect("there"),
+                Some(text) => std::fs::write(data.join("node.key"), text).expect("written"),
+            }
+            NodeKey::ensure(&data, &run).expect("had back");
+            assert_eq!((key(&data), key(&run)), (first, first), "{damage:?}");
+        }
+        std::fs::remove_file(run.join("node.key")).expect("there");
+        NodeKey::ensure(&data, &run).expect("copied");
+        assert_eq!(key(&run), first, "after a reboot there is no copy");
+    }
 
     #[test]
     fn what_is_sealed_opens_only_with_the_same_key() {

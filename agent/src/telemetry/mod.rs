@@ -48,11 +48,15 @@ struct Inner {
     ports: Gauge,
     restarts: CounterVec,
     ooms: CounterVec,
+    versions_failed: CounterVec,
     probes: CounterVec,
     probe_seconds: HistogramVec,
     pulls: CounterVec,
     pull_bytes: Counter,
     pull_seconds: Histogram,
+    gc_images: Counter,
+    gc_bytes: Counter,
+    image_disk: Gauge,
     manifests: GaugeVec,
     findings: GaugeVec,
     source_failed: GaugeVec,
@@ -107,11 +111,15 @@ impl Metrics {
             ports: make.gauges(names::PORTS).with_label_values(NONE),
             restarts: make.counters(names::RESTARTS),
             ooms: make.counters(names::OOMS),
+            versions_failed: make.counters(names::VERSIONS_FAILED),
             probes: make.counters(names::PROBES),
             probe_seconds: make.histograms(names::PROBE_SECONDS, QUICK),
             pulls: make.counters(names::PULLS),
             pull_bytes: make.counters(names::PULL_BYTES).with_label_values(NONE),
             pull_seconds: make.histograms(names::PULL_SECONDS, SLOW).with_label_values(NONE),
+            gc_images: make.counters(names::GC_IMAGES).with_label_values(NONE),
+            gc_bytes: make.counters(names::GC_BYTES).with_label_values(NONE),
+            image_disk: make.gauges(names::IMAGE_DISK).with_label_values(NONE),
             manifests: make.gauges(names::MANIFESTS),
             findings: make.gauges(names::FINDINGS),
             source_failed: make.gauges(names::SOURCE_FAILED),
@@ -133,6 +141,11 @@ impl Metrics {
         for outcome in ["ok", "error"] {
             inner.reconciles.with_label_values(&[outcome]);
             inner.pulls.with_label_values(&[outcome]);
+        }
+        for cause in ["crashed", "out_of_memory", "not_ready", "cannot_start"] {
+            for reaction in ["rolled_back", "paused"] {
+                inner.versions_failed.with_label_values(&[cause, reaction]);
+            }
         }
         for kind in ["normal", "warning"] {
             inner.events.with_label_values(&[kind]);
@@ -165,6 +178,12 @@ impl Metrics {
         self.container_series(workload, container, &self.0.ooms).inc();
     }
 
+    /// A version of a workload failed. `cause` is the word of the plan.
+    pub fn version_failed(&self, cause: &'static str, rolled_back: bool) {
+        let reaction = if rolled_back { "rolled_back" } else { "paused" };
+        self.0.versions_failed.with_label_values(&[cause, reaction]).inc();
+    }
+
     fn container_series(&self, workload: &WorkloadId, container: &str, of: &CounterVec) -> Counter {
         let labels = [workload.namespace.clone(), workload.name.clone(), container.to_owned()];
         let series = of.with_label_values(&[labels[0].as_str(), &labels[1], &labels[2]]);
@@ -179,6 +198,13 @@ impl Metrics {
         if ok {
             self.0.pull_seconds.observe(elapsed.as_secs_f64());
         }
+    }
+
+    /// The disk of the images was looked at: what was removed, and how full it is in per cent.
+    pub fn image_gc(&self, images: u64, bytes: u64, used_percent: u8) {
+        self.0.gc_images.inc_by(as_float(images));
+        self.0.gc_bytes.inc_by(as_float(bytes));
+        self.0.image_disk.set(f64::from(used_percent) / 100.0);
     }
 
     /// A source was read without an error at this Unix time.
