@@ -9,6 +9,7 @@ pub mod events;
 pub mod executor;
 pub mod probe;
 pub mod reconciler;
+pub mod reload;
 pub mod run;
 pub mod snapshot;
 pub mod source;

@@ -82,6 +82,9 @@ pub(crate) struct RunArgs {
     /// Let pods reach the cloud's metadata address
     #[arg(long)]
     pub(crate) allow_metadata: bool,
+    /// Only look whether the agent could work with this configuration on this host; changes nothing
+    #[arg(long)]
+    pub(crate) check: bool,
     #[arg(long, hide = true)]
     pub(crate) boot_id: Option<String>,
 }
@@ -175,6 +178,20 @@ pub(crate) enum Command {
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
+    },
+    /// Stop all containers in order and keep what is wished, for a shutdown; they start again with the agent
+    Drain {
+        /// All of it takes at most so long; what runs then is killed
+        #[arg(long, value_name = "TIME", default_value = "80s")]
+        timeout: humantime::Duration,
+    },
+    /// Let the running agent take its configuration in anew; containers are not touched
+    Reload,
+    /// Let another version of this program take over; containers are not touched
+    Upgrade {
+        /// The new binary; it is asked first whether it could work here
+        #[arg(long, value_name = "FILE")]
+        binary: PathBuf,
     },
     /// Try again at once what failed
     Retry {
@@ -289,6 +306,12 @@ pub(crate) enum Command {
     Completions {
         /// Which
         shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        dir: PathBuf,
     },
     /// Show effective settings and where each comes from
     Config,
