@@ -8,7 +8,7 @@ use runtime::Runtime;
 use runtime::api::{ContainerStart, FailureClass, FileContent, FileSet, PortFault, RegistryAuth, RuntimeError};
 use spec::env::{EnvError, NodeFacts, PodContext};
 use spec::files::FilesError;
-use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid, PortKey, PortTarget};
+use spec::observed::{Addresses, ContainerFacts, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget};
 use spec::plan::{Action, Goal};
 use spec::pod::{ContainerSpec, EnvSource, Handler, PodSpec, ResolvedImages, VolumeSource};
 use spec::time::Timestamp;
@@ -44,6 +44,8 @@ pub enum Outcome {
     Started(ContainerFacts),
     /// The container has ended.
     ContainerStopped,
+    /// The pod is marked as failed, and nothing in it runs any more.
+    PodFailed(PodFailure),
     /// The pod is gone.
     PodGone,
     /// These ports are published, and these could not be.
@@ -126,6 +128,7 @@ impl Executor {
             Action::StopContainer { pod, container, grace } => {
                 self.stop(&pod, &container, grace.as_duration()).await.map(|()| Outcome::ContainerStopped)
             }
+            Action::FailPod { pod, failure, grace } => self.fail_pod(&pod, failure, grace.as_duration()).await,
             Action::StopPod { pod, grace } => self.stop_pod(&pod, grace.as_duration()).await,
             Action::Publish { ports } => self.runtime.publish(&ports).await.map_err(ActionError::from).map(|faults| {
                 let mut published = ports;
@@ -193,7 +196,8 @@ impl Executor {
             }
         }
         let addresses = self.runtime.create_pod(Arc::clone(&record), files).await?;
-        Ok(Outcome::PodReady(Box::new(PodFacts { record, sandbox: true, addresses, containers }), label))
+        let facts = PodFacts { record, sandbox: true, addresses, containers, failed: None };
+        Ok(Outcome::PodReady(Box::new(facts), label))
     }
 
     async fn start(
@@ -292,6 +296,14 @@ impl Executor {
         Ok(Outcome::PodGone)
     }
 
+    /// The mark comes first: whatever happens after it, nothing of the pod is started again.
+    async fn fail_pod(&self, pod: &PodFacts, failure: PodFailure, grace: Duration) -> Result<Outcome, ActionError> {
+        self.runtime.fail_pod(&pod.record.uid, &failure).await?;
+        self.stop_containers(pod, grace).await?;
+        Ok(Outcome::PodFailed(failure))
+    }
+
+    /// Stops all containers of a pod, sidecars last.
     async fn stop_containers(&self, pod: &PodFacts, grace: Duration) -> Result<(), ActionError> {
         let started = tokio::time::Instant::now();
         let spec = &pod.record.spec;

@@ -4,6 +4,8 @@
 //! Level, not edge: any event may be lost or doubled, since each pass plans from facts. Cancel safety: the loop waits
 //! on one channel and one timer only; both may be dropped at any time without losing a message.
 
+mod people;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +19,10 @@ use spec::workload::{Desired, WorkloadId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::SharedClock;
+use crate::disk::{DiskReport, DiskWatch};
 use crate::events::{Event as JournalEvent, EventKind, Journal};
 use crate::executor::{Executor, Outcome, newer};
+use crate::orders::Orders;
 use crate::probe::{HealthReport, Prober};
 use crate::status::{HeldStatus, Snapshot, SourceStatus};
 use crate::telemetry::Metrics;
@@ -45,7 +49,7 @@ pub enum Command {
         /// Its id.
         id: String,
         /// Answers whether that id is held now.
-        reply: oneshot::Sender<bool>,
+        reply: oneshot::Sender<Result<bool, String>>,
     },
 }
 
@@ -77,6 +81,8 @@ pub enum Event {
     Done(Box<Step>, Outcome, Duration),
     /// A probe's result.
     Health(HealthReport),
+    /// A pod takes more of the disk than it may.
+    Disk(DiskReport),
     /// Somebody asks.
     Command(Command),
     /// Somebody wants to know whether the loop still goes round: it answers, and that is all.
@@ -92,7 +98,7 @@ pub struct Reconciler {
     observed: Observed,
     reading: Reading,
     budget: Budget,
-    approved: BTreeSet<String>,
+    orders: Orders,
     removal: Option<budget::HeldRemoval>,
     ready: bool,
     turn: u64,
@@ -100,6 +106,7 @@ pub struct Reconciler {
     touched: BTreeMap<PodUid, u64>,
     last_holds: Vec<(WorkloadId, Hold)>,
     prober: Prober,
+    disks: DiskWatch,
     metrics: Metrics,
     journal: Journal,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -124,6 +131,8 @@ pub struct Parts {
     pub snapshot: watch::Sender<Arc<Snapshot>>,
     /// How much may be removed at once.
     pub budget: Budget,
+    /// What people ordered.
+    pub orders: Orders,
     /// Time between two listings of everything.
     pub resync: Duration,
 }
@@ -136,6 +145,7 @@ impl Reconciler {
         let (reports, mut health) = mpsc::unbounded_channel();
         let prober =
             Prober::new(Arc::clone(&parts.executor.runtime), Arc::clone(&parts.clock), parts.metrics.clone(), reports);
+        let disks = DiskWatch::new(Arc::clone(&parts.executor.runtime), events.clone());
         let forward = events.clone();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move {
@@ -154,7 +164,7 @@ impl Reconciler {
             observed,
             reading: Reading::default(),
             budget: parts.budget,
-            approved: BTreeSet::new(),
+            orders: parts.orders,
             removal: None,
             ready: false,
             turn: 0,
@@ -162,6 +172,7 @@ impl Reconciler {
             touched: BTreeMap::new(),
             last_holds: Vec::new(),
             prober,
+            disks,
             metrics: parts.metrics,
             journal: parts.journal,
             snapshot: parts.snapshot,
@@ -238,6 +249,9 @@ impl Reconciler {
             Event::Listed(turn, pods) => self.listed(turn, pods),
             Event::Done(step, outcome, elapsed) => self.done(*step, outcome, elapsed),
             Event::Health(report) => self.health(report),
+            Event::Disk(report) => {
+                self.observed.disk.insert(report.pod, report.usage);
+            }
             Event::Command(command) => return self.command(command).await,
             Event::Ping(reply) => drop(reply.send(())),
         }
@@ -281,7 +295,8 @@ impl Reconciler {
             .map(|pod| pod.record.workload.clone())
             .collect();
         let revision = &self.reading.revision;
-        let removal = budget::check(&running, &wished, &protected, revision, self.budget, &self.approved);
+        let approved = self.orders.standing().removals;
+        let removal = budget::check(&running, &wished, &protected, revision, self.budget, &approved);
         if let Some(removal) = &removal
             && self.removal.as_ref().is_none_or(|known| known.id != removal.id)
         {
@@ -355,6 +370,7 @@ impl Reconciler {
         self.observed.pods.remove(uid);
         self.observed.stopping.remove(uid);
         self.observed.files.remove(uid);
+        self.observed.disk.remove(uid);
         self.observed.health.retain(|(pod, _), _| pod != uid);
         self.observed.failures.retain(|key, _| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod != uid,
@@ -370,6 +386,7 @@ impl Reconciler {
             Some(known) => {
                 // The record never changes: one allocation stays shared.
                 facts.record = Arc::clone(&known.record);
+                facts.failed = known.failed.clone().or(facts.failed);
                 for (name, old) in &known.containers {
                     let merged = match facts.containers.remove(name) {
                         Some(new) => {
@@ -484,6 +501,15 @@ impl Reconciler {
                     self.inspect(uid);
                 }
             }
+            Outcome::PodFailed(failure) => {
+                if let Some(uid) = pod_of(key) {
+                    if let Some(pod) = self.observed.pods.get(&uid) {
+                        let pod = PodFacts { failed: Some(failure), ..PodFacts::clone(pod) };
+                        self.observed.pods.insert(uid.clone(), Arc::new(pod));
+                    }
+                    self.inspect(uid);
+                }
+            }
             Outcome::PodGone => {
                 if let Some(uid) = pod_of(key) {
                     self.forget(&uid);
@@ -578,11 +604,7 @@ impl Reconciler {
                 let _ = reply.send(known.is_some());
             }
             Command::Approve { id, reply } => {
-                let known = self.removal.as_ref().is_some_and(|removal| removal.id == id);
-                if known {
-                    self.approved.insert(id);
-                }
-                let _ = reply.send(known);
+                let _ = reply.send(self.approve(&id));
             }
         }
         false
@@ -635,6 +657,7 @@ impl Reconciler {
             self.start(step.clone());
         }
         self.prober.follow(self.observed.pods.values());
+        self.disks.follow(self.observed.pods.values());
         let snapshot = Arc::new(crate::snapshot::build(&crate::snapshot::Facts {
             desired: &self.desired,
             goals: &self.goals,

@@ -15,6 +15,7 @@ use crate::clock::{HostClock, SharedClock};
 use crate::config::Settings;
 use crate::events::{EventKind, Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::orders::Orders;
 use crate::reconciler::{Command, Event, Parts, Reconciler};
 use crate::reload::{self, Handle, Invocation, Refusal, Request, Verdict};
 use crate::source::{SealError, Sources, watch};
@@ -176,6 +177,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     builtin(&runtime).await?;
     let metrics = Metrics::new();
     let journal = Journal::open(&settings.events_dir(), Some(metrics.clone()))?;
+    let orders = Orders::open(&settings.data_dir);
     let notifier = Arc::new(Notifier::of_process()?);
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
     let (reconciler, events) = Reconciler::new(Parts {
@@ -188,6 +190,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
             minimum: settings.removal_budget.min as usize,
             percent: settings.removal_budget.percent as usize,
         },
+        orders: orders.clone(),
         resync: settings.resync,
     });
     let sources = Sources::open(
@@ -196,6 +199,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         settings.node_labels.clone(),
         Arc::clone(&clock),
         metrics.clone(),
+        orders,
     )?;
     let deliver = events.clone();
     let watching =

@@ -177,7 +177,7 @@ struct ApproveBody {
 pub(super) async fn approve(State(shared): State<Shared>, body: Bytes) -> Answer<Value> {
     let ApproveBody { id } = parse(&body)?;
     let named = id.clone();
-    if ask(&shared, |reply| Command::Approve { id, reply }).await? {
+    if ask(&shared, |reply| Command::Approve { id, reply }).await?.map_err(Failure::failed)? {
         return Ok(Json(json!({ "approved": named })));
     }
     Err(Failure::not_found(format!("nothing with the id `{named}` is held now"))

@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use spec::causes::chain;
 use spec::image_ref::ImageRef;
-use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid, PortKey, PortTarget};
+use spec::observed::{
+    Addresses, ContainerFacts, DiskUsage, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget,
+};
 use spec::pod::PullPolicy;
 use spec::workload::NetworkSpec;
 use tokio::sync::mpsc;
@@ -131,6 +133,16 @@ impl Runtime for Embedded {
             }
         })
         .await
+    }
+
+    async fn fail_pod(&self, pod: &PodUid, failure: &PodFailure) -> Result<()> {
+        let (pod, failure) = (pod.clone(), failure.clone());
+        self.blocking(move |inner| inner.fail_pod(&pod, &failure)).await
+    }
+
+    async fn disk_usage(&self, pod: &PodUid) -> Result<DiskUsage> {
+        let pod = pod.clone();
+        self.blocking(move |inner| inner.disk_usage(&pod)).await
     }
 
     async fn remove_pod(&self, pod: &PodUid) -> Result<()> {

@@ -41,6 +41,9 @@ pub use layout::Layout;
 /// Bytes of output that are kept of a command in a container.
 const EXEC_OUTPUT: usize = 64 << 10;
 
+/// Record of a pod that has failed as a whole.
+const FAILED: &str = "failed.json";
+
 /// How the embedded runtime is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -306,7 +309,9 @@ impl Inner {
         let all = self.network.addresses(&uid);
         let first = record.spec.networks.first().and_then(|attachment| all.get(&attachment.network));
         let addresses = first.or_else(|| all.values().next()).copied().unwrap_or_default();
-        Ok(PodFacts { record: Arc::new(record), sandbox, addresses, containers })
+        let failed = records::read(&self.layout().pod(&uid).join(FAILED))
+            .map_err(|error| transient(format!("inspect pod {uid}"))(error.into()))?;
+        Ok(PodFacts { record: Arc::new(record), sandbox, addresses, containers, failed })
     }
 
     fn create_pod(&self, record: &PodRecord, files: &BTreeMap<String, FileSet>) -> Result<Addresses> {
