@@ -322,7 +322,7 @@ impl Executor {
 
     /// Stops every container within this time, dependents first, and forgets nothing: for a shutdown. Returns how many
     /// pods ran.
-    pub async fn drain(&self, desired: &Desired, limit: Duration) -> Result<usize, String> {
+    pub async fn shutdown(&self, desired: &Desired, limit: Duration) -> Result<usize, String> {
         let deadline = tokio::time::Instant::now() + limit;
         let report = |error: ActionError| error.report();
         let mut pods = self.runtime.list().await.map_err(|error| report(error.into()))?;

@@ -243,11 +243,11 @@ fn another_binary_takes_over_only_when_it_works() {
 }
 
 #[test]
-fn a_drain_stops_in_order_and_forgets_nothing() {
-    if !require_root("a_drain_stops_in_order_and_forgets_nothing") {
+fn a_shutdown_stops_in_order_and_forgets_nothing() {
+    if !require_root("a_shutdown_stops_in_order_and_forgets_nothing") {
         return;
     }
-    let sandbox = Sandbox::new("drain");
+    let sandbox = Sandbox::new("shutdown");
     let registry = Registry::start();
     let image = registry.push("app:1", &fixture_image());
     let compose = format!(
@@ -264,10 +264,10 @@ fn a_drain_stops_in_order_and_forgets_nothing() {
     };
     let before = uids(&agent);
     // Not beside an agent, which would start everything again.
-    assert_eq!(agent.cli(&["drain"]).code, 2);
+    assert_eq!(agent.cli(&["shutdown"]).code, 2);
     assert_eq!(agent.stop(), 0);
-    let drained = sandbox.cli(&["drain", "--timeout", "20s"]).ok();
-    assert!(drained.stderr.contains("stopped 2 pods"), "{}", drained.stderr);
+    let stopped = sandbox.cli(&["shutdown", "--timeout", "20s"]).ok();
+    assert!(stopped.stderr.contains("stopped 2 pods"), "{}", stopped.stderr);
     // Records of both ends are there; who depends on the other one ended first.
     let ended = |name: &str| -> i64 {
         let mut records = Vec::new();

@@ -179,8 +179,8 @@ pub(crate) enum Command {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Stop all containers in order and keep what is wished, for a shutdown; they start again with the agent
-    Drain {
+    /// Stop all containers in order before the host goes down; they start again with the agent
+    Shutdown {
         /// All of it takes at most so long; what runs then is killed
         #[arg(long, value_name = "TIME", default_value = "80s")]
         timeout: humantime::Duration,

@@ -8,7 +8,6 @@ pub(crate) mod client;
 mod config;
 mod control;
 mod disk;
-mod drain;
 mod events;
 mod exec;
 mod explain;
@@ -22,6 +21,7 @@ mod progress;
 mod ps;
 mod run;
 mod schema;
+mod shutdown;
 mod status;
 mod store;
 mod upgrade;
@@ -110,7 +110,7 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
         Command::Explain { field } => explain::explain(field.as_deref(), io),
         Command::Down { yes } => control::down(&settings(common, io)?, yes, io),
-        Command::Drain { timeout } => drain::drain(&settings(common, io)?, timeout.into(), io),
+        Command::Shutdown { timeout } => shutdown::shutdown(&settings(common, io)?, timeout.into(), io),
         Command::Reload => upgrade::reload(&client(common, io)?, io),
         Command::Upgrade { binary } => upgrade::upgrade(&client(common, io)?, &binary, io),
         Command::Retry { name } => control::retry(&client(common, io)?, &name, io),

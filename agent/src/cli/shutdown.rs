@@ -1,4 +1,4 @@
-//! `drain`: what a shutdown does. Everything is stopped in order and nothing is forgotten, so that the next boot
+//! `shutdown`: what a host does before it goes down. Everything is stopped in order and nothing is forgotten, so that the next boot
 //! begins where this one ends; `down` in contrast removes.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::output::{CliError, Failed, Io, Outcome};
 use crate::config::Settings;
 
 /// Stops every container, dependents first, within a time.
-pub(super) fn drain(settings: &Settings, limit: Duration, io: &mut Io<'_>) -> Outcome {
+pub(super) fn shutdown(settings: &Settings, limit: Duration, io: &mut Io<'_>) -> Outcome {
     let told = |error: &crate::run::RunError| CliError { hint: error.hint().map(str::to_owned), ..CliError::of(error) };
     let options = crate::run::options(settings, true).map_err(|error| told(&error))?;
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -26,15 +26,16 @@ pub(super) fn drain(settings: &Settings, limit: Duration, io: &mut Io<'_>) -> Ou
             settings.node_labels.clone(),
             clock,
             metrics,
+            crate::orders::Orders::open(&settings.data_dir),
         );
         let desired = sources.ok().and_then(|mut sources| sources.read()).map(|reading| reading.desired);
         executor
-            .drain(&desired.unwrap_or_default(), limit)
+            .shutdown(&desired.unwrap_or_default(), limit)
             .await
             .map_err(|cause| Failed::from(CliError::new("cannot stop everything").cause(cause)))
     })?;
     if io.json {
-        io.json(&serde_json::json!({ "drained": true, "pods": stopped }))?;
+        io.json(&serde_json::json!({ "shutdown": true, "pods": stopped }))?;
     } else {
         writeln!(io.err, "stopped {}; they start again with the agent", count(stopped, "pod"))?;
     }
