@@ -12,15 +12,17 @@ use spec::env::NodeFacts;
 
 use crate::api::{ApiState, Server};
 use crate::clock::{HostClock, SharedClock};
-use crate::config::Settings;
+use crate::config::{GitSource, Settings};
 use crate::events::{EventKind, Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::git::{Follower, GitView};
 use crate::orders::Orders;
 use crate::reconciler::{Command, Event, Parts, Reconciler};
 use crate::reload::{self, Handle, Invocation, Refusal, Request, Verdict};
 use crate::source::{SealError, Sources, watch};
 use crate::systemd::{EXIT_AFTER_DOWN, Inherited, Notifier, NotifyError, report, watchdog_limit};
 use crate::telemetry::Metrics;
+use crate::versions::Versions;
 
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +179,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     builtin(&runtime).await?;
     let metrics = Metrics::new();
     let journal = Journal::open(&settings.events_dir(), Some(metrics.clone()))?;
+    let (versions, known_versions) = Versions::open(&settings.data_dir)?;
     let orders = Orders::open(&settings.data_dir);
     let notifier = Arc::new(Notifier::of_process()?);
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
@@ -192,6 +195,9 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         },
         orders: orders.clone(),
         resync: settings.resync,
+        versions,
+        known_versions,
+        planner: Arc::new(spec::plan::plan),
     });
     let sources = Sources::open(
         settings.sources.clone(),
@@ -201,6 +207,8 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         metrics.clone(),
         orders,
     )?;
+    let views: Vec<GitView> = settings.git.iter().map(|source| GitView::of(source, &settings.data_dir)).collect();
+    let sources = sources.with_repositories(views.iter().cloned());
     let deliver = events.clone();
     let watching =
         watch(sources, settings.resync, move |reading| deliver.send(Event::Sources(Box::new(reading))).is_ok())
@@ -213,6 +221,22 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     });
     let inherited = Inherited::of_process().map_err(RunError::Inherited)?;
     let listener = inherited.as_ref().map(Inherited::listener).transpose().map_err(RunError::Inherited)?;
+    let followers: Vec<Follower> = settings
+        .git
+        .iter()
+        .zip(views)
+        .map(|(source, view)| {
+            let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
+            Follower::start(source.clone(), view, &settings.data_dir, clock, metrics, watching.reader())
+        })
+        .collect();
+    let read_now = watching.reader();
+    let followers = Arc::new(followers);
+    let asked = Arc::clone(&followers);
+    let sync = Arc::new(move || {
+        asked.iter().for_each(Follower::poll_now);
+        read_now();
+    });
     let state = ApiState {
         snapshot: snapshots.clone(),
         runtime: runtime.clone(),
@@ -221,6 +245,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         commands: events.clone(),
         settings: Arc::new(settings.clone()),
         reload: Handle { requests: requests.clone(), instance: random_uid().0.into(), exe: invocation.exe.clone() },
+        sync,
     };
     let server = Server::start(state, listener).await?;
     announce(&settings, &server);
@@ -259,7 +284,9 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     };
     reporting.abort();
     hangups.abort();
-    drop((watching, config_watch));
+    drop(followers);
+    drop(watching);
+    drop(config_watch);
     if let (Ok(Ended::Again(_)), Some(inherited)) = (&result, inherited) {
         inherited.hand_on().map_err(RunError::Inherited)?;
     }
@@ -328,14 +355,15 @@ async fn builtin(runtime: &Arc<Embedded>) -> Result<(), RunError> {
 }
 
 fn announce(settings: &Settings, server: &Server) {
-    let sources: Vec<String> = settings.sources.iter().map(|path| path.display().to_string()).collect();
+    let directories = settings.sources.iter().map(|path| path.display().to_string());
+    let sources: Vec<String> = directories.chain(settings.git.iter().map(GitSource::label)).collect();
     tracing::info!(
         sources = sources.join(", "),
         socket = %settings.socket().display(),
         metrics = server.metrics_address().map(tracing::field::display),
         "agent started"
     );
-    if !settings.sources.iter().any(|path| Path::new(path).exists()) {
+    if settings.git.is_empty() && !settings.sources.iter().any(|path| Path::new(path).exists()) {
         tracing::warn!("no source exists yet: nothing is started or stopped until one does");
     }
 }

@@ -48,6 +48,8 @@ pub struct ApiState {
     pub settings: Arc<Settings>,
     /// Takes requests to take something new in.
     pub reload: Handle,
+    /// Has all sources read now.
+    pub sync: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Why the interface cannot be served.
@@ -203,6 +205,7 @@ fn private_routes() -> Router<Shared> {
         .route("/v1/pods/{uid}/{container}/stats", get(routes::stats))
         .route("/v1/workloads/{kind}/{namespace}/{name}", get(routes::workload))
         .route("/v1/down", post(routes::down))
+        .route("/v1/sync", post(routes::sync))
         .route("/v1/retry", post(routes::retry))
         .route("/v1/approve", post(routes::approve))
         .route("/v1/reload", post(routes::reload))

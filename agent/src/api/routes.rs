@@ -153,6 +153,11 @@ pub(super) async fn down(State(shared): State<Shared>) -> Answer<Value> {
     }
 }
 
+pub(super) async fn sync(State(shared): State<Shared>) -> Json<Value> {
+    (shared.state.sync)();
+    Json(json!({ "reading": true }))
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RetryBody {

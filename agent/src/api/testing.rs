@@ -149,6 +149,7 @@ impl Fixture {
                 instance: "test".into(),
                 exe: "/usr/bin/mainstay".into(),
             },
+            sync: Arc::new(|| {}),
         };
         let server = Server::start(state, None).await.expect("the interface can be served");
         Self { dir, settings, snapshot, journal, inbox, server }
@@ -199,6 +200,7 @@ pub(crate) fn busy_snapshot() -> Snapshot {
         converged: false,
         sources: vec![SourceStatus {
             approve: None,
+            revision: None,
             path: "/etc/mainstay/manifests".to_owned(),
             state: "degraded".to_owned(),
             files: 3,

@@ -193,6 +193,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         binary: PathBuf,
     },
+    /// Read all sources now, and ask the remotes of Git repositories
+    Sync,
     /// Try again at once what failed
     Retry {
         /// A workload

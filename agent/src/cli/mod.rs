@@ -113,6 +113,7 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         Command::Shutdown { timeout } => shutdown::shutdown(&settings(common, io)?, timeout.into(), io),
         Command::Reload => upgrade::reload(&client(common, io)?, io),
         Command::Upgrade { binary } => upgrade::upgrade(&client(common, io)?, &binary, io),
+        Command::Sync => control::sync(&client(common, io)?, io),
         Command::Retry { name } => control::retry(&client(common, io)?, &name, io),
         Command::Approve { id } => control::approve(&client(common, io)?, &id, io),
         Command::Exec { stdin, tty, user, workdir, env, privileged, name, command } => {

@@ -28,6 +28,8 @@ pub(super) fn shutdown(settings: &Settings, limit: Duration, io: &mut Io<'_>) ->
             metrics,
             crate::orders::Orders::open(&settings.data_dir),
         );
+        let views = settings.git.iter().map(|source| crate::git::GitView::of(source, &settings.data_dir));
+        let sources = sources.map(|sources| sources.with_repositories(views));
         let desired = sources.ok().and_then(|mut sources| sources.read()).map(|reading| reading.desired);
         executor
             .shutdown(&desired.unwrap_or_default(), limit)

@@ -42,28 +42,28 @@ pub(super) fn prepare(config: &ContainerConfig) -> Result<(), Failure> {
     }
 }
 
+/// By fsopen where the kernel knows one option a layer, else by mount(2).
+///
+/// Before Linux 6.5 overlayfs takes any option in and refuses all of them only when the file system is made; so it does
+/// not matter which of the calls says that it is invalid.
 fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
+    match modern(lowers, upper, work, target) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => legacy(lowers, upper, work, target),
+        other => Ok(other?),
+    }
+}
+
+/// One call a layer, topmost first: no page of options to overflow, no `:` to escape. Since Linux 6.5.
+fn modern(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> rustix::io::Result<()> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key: &str, path: &Path| fsconfig_set_string(&context, key, path);
     fsconfig_set_string(&context, "source", "overlay")?;
-    // One call a layer, topmost first: no page of options to overflow, no `:` to escape. Since Linux 6.5.
-    let mut added = Ok(());
-    for lower in lowers.iter().rev() {
-        added = set("lowerdir+", lower);
-        if added.is_err() {
-            break;
-        }
-    }
-    match added {
-        Ok(()) => {}
-        Err(rustix::io::Errno::INVAL) => return legacy(lowers, upper, work, target),
-        Err(error) => return Err(error.into()),
-    }
+    lowers.iter().rev().try_for_each(|lower| set("lowerdir+", lower))?;
     set("upperdir", upper)?;
     set("workdir", work)?;
     fsconfig_create(&context)?;
     let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    Ok(move_mount(&mounted, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+    move_mount(&mounted, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 /// mount(2) with everything in one string of at most a page.
@@ -72,7 +72,8 @@ fn legacy(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::R
     let joined: Vec<String> = lowers.iter().rev().map(|path| escape(path)).collect();
     let options = format!("lowerdir={},upperdir={},workdir={}", joined.join(":"), escape(upper), escape(work));
     if options.len() >= 4096 {
-        return Err(io::Error::other(format!("{} layers need Linux 6.5 or later", lowers.len())));
+        // Descriptors have short names.
+        return crate::image::overlay::mount_overlay(lowers, Some((upper, work)), target).map_err(io::Error::other);
     }
     mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_str())).map_err(io::Error::from)
 }
