@@ -8,6 +8,7 @@ pub mod discover;
 pub mod disk;
 pub mod events;
 pub mod executor;
+pub mod gc;
 pub mod git;
 pub mod orders;
 pub mod probe;

@@ -15,6 +15,7 @@ use crate::clock::{HostClock, SharedClock};
 use crate::config::{GitSource, Settings};
 use crate::events::{EventKind, Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::gc::{ImageGc, roots};
 use crate::git::{Follower, GitView};
 use crate::orders::Orders;
 use crate::reconciler::{Command, Event, Parts, Reconciler};
@@ -97,8 +98,9 @@ pub fn boot_id(settings: &Settings) -> String {
 /// # Errors
 /// A setting that only the runtime can judge is wrong.
 pub fn options(settings: &Settings, exclusive: bool) -> Result<Options, RunError> {
-    let registries: RegistryConfig =
+    let mut registries: RegistryConfig =
         settings.registries.clone().try_into().map_err(|error| RunError::Registries(Box::new(error)))?;
+    registries.parallel_images = settings.max_parallel_pulls.max(1) as usize;
     let mut network = NetworkConfig::new(settings.data_dir.join("network"));
     // The bridge is named after the network with `0` behind it.
     network.name = settings.bridge.strip_suffix('0').unwrap_or(&settings.bridge).to_owned();
@@ -210,9 +212,29 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     let views: Vec<GitView> = settings.git.iter().map(|source| GitView::of(source, &settings.data_dir)).collect();
     let sources = sources.with_repositories(views.iter().cloned());
     let deliver = events.clone();
-    let watching =
-        watch(sources, settings.resync, move |reading| deliver.send(Event::Sources(Box::new(reading))).is_ok())
-            .map_err(RunError::Thread)?;
+    let (named, ready) = tokio::sync::watch::channel(false);
+    let data_dir = settings.data_dir.clone();
+    let watching = watch(sources, settings.resync, move |reading| {
+        // Before anyone acts on the reading, so that no image is removed that it names.
+        match roots::note(&data_dir, roots::MANIFESTS, &roots::named(&reading.desired)) {
+            Ok(()) => drop(named.send_replace(true)),
+            Err(error) => tracing::warn!(%error, "cannot note which images are needed: none is removed"),
+        }
+        deliver.send(Event::Sources(Box::new(reading))).is_ok()
+    })
+    .map_err(RunError::Thread)?;
+    let gc = tokio::spawn(
+        ImageGc {
+            store: runtime.store().clone(),
+            data_dir: settings.data_dir.clone(),
+            settings: settings.image_gc,
+            metrics: metrics.clone(),
+            journal: journal.clone(),
+            clock: Arc::clone(&clock),
+            ready,
+        }
+        .run(),
+    );
     let (requests, mut requested) = tokio::sync::mpsc::unbounded_channel();
     let by_file = requests.clone();
     let config_watch = reload::watch(&config, move || {
@@ -282,6 +304,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
             Ok(Ended::Again(invocation.clone()))
         }
     };
+    gc.abort();
     reporting.abort();
     hangups.abort();
     drop(followers);

@@ -273,6 +273,15 @@ pub(crate) enum Command {
         #[arg(required = true)]
         images: Vec<String>,
     },
+    /// Keep an image however old it is and however full the disk
+    Pin {
+        /// Names or digests
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// No longer
+        #[arg(long)]
+        off: bool,
+    },
     /// Remove images that no pod uses and a registry can give again
     Prune {
         /// Only what was not used for so long
@@ -281,6 +290,9 @@ pub(crate) enum Command {
         /// Also images that were loaded from files
         #[arg(long)]
         loaded: bool,
+        /// Also images that manifests name and no pod runs on now
+        #[arg(long)]
+        named: bool,
     },
     /// Show the disk space of images
     Df,

@@ -131,7 +131,10 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         }
         Command::Tag { image, name } => store::tag(&settings(common, io)?, &image, &name, io),
         Command::Rmi { images } => store::remove(&settings(common, io)?, &images, io),
-        Command::Prune { older_than, loaded } => store::prune(&settings(common, io)?, older_than.into(), loaded, io),
+        Command::Pin { images, off } => store::pin(&settings(common, io)?, &images, !off, io),
+        Command::Prune { older_than, loaded, named } => {
+            store::prune(&settings(common, io)?, &store::Prune { older_than: older_than.into(), loaded, named }, io)
+        }
         Command::Df => store::usage(&settings(common, io)?, io),
         Command::Verify { repair } => store::verify(&settings(common, io)?, repair, io),
         Command::Save { path, images } => store::save_images(&settings(common, io)?, &images, &path, io),

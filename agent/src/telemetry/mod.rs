@@ -54,6 +54,9 @@ struct Inner {
     pulls: CounterVec,
     pull_bytes: Counter,
     pull_seconds: Histogram,
+    gc_images: Counter,
+    gc_bytes: Counter,
+    image_disk: Gauge,
     manifests: GaugeVec,
     findings: GaugeVec,
     source_failed: GaugeVec,
@@ -116,6 +119,9 @@ impl Metrics {
             pulls: make.counters(names::PULLS),
             pull_bytes: make.counters(names::PULL_BYTES).with_label_values(NONE),
             pull_seconds: make.histograms(names::PULL_SECONDS, SLOW).with_label_values(NONE),
+            gc_images: make.counters(names::GC_IMAGES).with_label_values(NONE),
+            gc_bytes: make.counters(names::GC_BYTES).with_label_values(NONE),
+            image_disk: make.gauges(names::IMAGE_DISK).with_label_values(NONE),
             manifests: make.gauges(names::MANIFESTS),
             findings: make.gauges(names::FINDINGS),
             source_failed: make.gauges(names::SOURCE_FAILED),
@@ -206,6 +212,13 @@ impl Metrics {
         if ok {
             self.0.pull_seconds.observe(elapsed.as_secs_f64());
         }
+    }
+
+    /// The disk of the images was looked at: what was removed, and how full it is in per cent.
+    pub fn image_gc(&self, images: u64, bytes: u64, used_percent: u8) {
+        self.0.gc_images.inc_by(as_float(images));
+        self.0.gc_bytes.inc_by(as_float(bytes));
+        self.0.image_disk.set(f64::from(used_percent) / 100.0);
     }
 
     /// A source was read without an error at this Unix time.

@@ -97,6 +97,13 @@ metrics! {
     PULL_SECONDS = Histogram "mainstay_image_pull_duration_seconds" []
         "Time from asking for an image until it was unpacked and verified.";
 
+    GC_IMAGES = Counter "mainstay_image_gc_images_total" []
+        "Images that were removed because nobody needed them.";
+    GC_BYTES = Counter "mainstay_image_gc_bytes_total" []
+        "Bytes of layers that were removed with them.";
+    IMAGE_DISK = Gauge "mainstay_image_filesystem_used_ratio" []
+        "How full the file system of the images was when it was last looked at, from 0 to 1.";
+
     MANIFESTS = Gauge "mainstay_manifests" ["state"]
         "Manifest files by state: ok, or broken (their last good version is kept).";
     FINDINGS = Gauge "mainstay_manifest_findings" ["severity"]
