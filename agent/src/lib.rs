@@ -15,6 +15,7 @@ pub mod orders;
 pub mod probe;
 pub mod reconciler;
 mod record;
+pub mod reload;
 pub mod run;
 pub mod snapshot;
 pub mod source;

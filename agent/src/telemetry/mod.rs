@@ -63,6 +63,8 @@ struct Inner {
     source_success: GaugeVec,
     events: CounterVec,
     events_lost: Counter,
+    reload_ok: Gauge,
+    reload_at: Gauge,
     /// Label sets of restarts and OOMs in use, so that those of vanished workloads can be dropped. Held for a few
     /// map operations only.
     container_series: Mutex<BTreeSet<[String; 3]>>,
@@ -126,6 +128,8 @@ impl Metrics {
             source_success: make.gauges(names::SOURCE_SUCCESS),
             events: make.counters(names::EVENTS),
             events_lost: make.counters(names::EVENTS_LOST).with_label_values(NONE),
+            reload_ok: make.gauges(names::RELOAD_OK).with_label_values(NONE),
+            reload_at: make.gauges(names::RELOAD_AT).with_label_values(NONE),
             container_series: Mutex::new(BTreeSet::new()),
             registry: registry.clone(),
         };
@@ -151,6 +155,16 @@ impl Metrics {
             inner.events.with_label_values(&[kind]);
         }
         self.observe_snapshot(&Snapshot::default());
+        // The agent would not have started with a configuration that cannot be used.
+        self.reload(true, crate::clock::Clock::unix(&crate::clock::HostClock));
+    }
+
+    /// The configuration was read at this Unix time, and whether it can be used.
+    pub fn reload(&self, ok: bool, unix: i64) {
+        self.0.reload_ok.set(if ok { 1.0 } else { 0.0 });
+        if ok {
+            self.0.reload_at.set(as_float(u64::try_from(unix).unwrap_or(0)));
+        }
     }
 
     /// A pass of the loop has ended.

@@ -118,6 +118,11 @@ metrics! {
     EVENTS_LOST = Counter "mainstay_events_lost_total" []
         "Events that could not be written to the journal.";
 
+    RELOAD_OK = Gauge "mainstay_config_last_reload_successful" []
+        "1 when the configuration could be used when it was last read, else 0.";
+    RELOAD_AT = Gauge "mainstay_config_last_reload_success_timestamp_seconds" []
+        "Unix time at which the configuration was last read and could be used.";
+
     CPU = Counter "mainstay_container_cpu_seconds_total" ["namespace", "workload", "pod", "container"]
         "CPU time that a container used.";
     THROTTLED = Counter "mainstay_container_cpu_throttled_seconds_total" ["namespace", "workload", "pod", "container"]
