@@ -362,6 +362,7 @@ fn tell(verdict: Result<&Verdict, &Refusal>, journal: &Journal, metrics: &Metric
         workload: None,
         pod: None,
         container: None,
+        cause: None,
         message,
     });
 }
