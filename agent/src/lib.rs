@@ -7,6 +7,7 @@ pub mod config;
 pub mod discover;
 pub mod events;
 pub mod executor;
+pub mod memory;
 pub mod probe;
 pub mod reconciler;
 pub mod run;

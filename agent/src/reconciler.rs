@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use runtime::api::RuntimeEvent;
 use spec::budget::{self, Budget};
-use spec::observed::{PodFacts, PodUid};
-use spec::plan::{Action, ActionKey, Failure, Goals, Hold, Observed, Plan, Step};
+use spec::observed::{Memory, PodFacts, PodUid};
+use spec::plan::{Action, ActionKey, Failure, Goals, Hold, Observed, Plan, Reason, Step};
 use spec::time::Timestamp;
 use spec::workload::{Desired, WorkloadId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -141,7 +141,11 @@ impl Reconciler {
                 }
             }
         });
-        let observed = Observed { boot_id: parts.executor.boot_id.to_string(), ..Observed::default() };
+        let observed = Observed {
+            boot_id: parts.executor.boot_id.to_string(),
+            memories: parts.executor.memories.load(),
+            ..Observed::default()
+        };
         let reconciler = Self {
             executor: parts.executor,
             clock: parts.clock,
@@ -244,8 +248,9 @@ impl Reconciler {
             ActionKey::Container(..) | ActionKey::Pod(_) | ActionKey::Create(..) => {
                 self.goals.workloads.len() == goals.workloads.len()
             }
-            ActionKey::Files(_) | ActionKey::Publish | ActionKey::Names => false,
+            ActionKey::Files(_) | ActionKey::Publish | ActionKey::Names | ActionKey::Memory(_) => false,
         });
+        self.observed.zone = self.clock.zone();
         self.observed
             .prepared
             .retain(|(id, revision), _| goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision));
@@ -336,7 +341,11 @@ impl Reconciler {
     fn is_settled(&self, uid: &PodUid, turn: u64) -> bool {
         let busy = self.observed.in_flight.iter().any(|key| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod == uid,
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => false,
+            ActionKey::Prepare(..)
+            | ActionKey::Create(..)
+            | ActionKey::Publish
+            | ActionKey::Names
+            | ActionKey::Memory(_) => false,
         });
         !busy && self.touched.get(uid).is_none_or(|touched| *touched <= turn)
     }
@@ -348,7 +357,11 @@ impl Reconciler {
         self.observed.health.retain(|(pod, _), _| pod != uid);
         self.observed.failures.retain(|key, _| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod != uid,
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => true,
+            ActionKey::Prepare(..)
+            | ActionKey::Create(..)
+            | ActionKey::Publish
+            | ActionKey::Names
+            | ActionKey::Memory(_) => true,
         });
         self.touched.remove(uid);
     }
@@ -429,7 +442,7 @@ impl Reconciler {
         match &key {
             ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => self.inspect(uid.clone()),
             ActionKey::Create(..) => self.list(),
-            ActionKey::Prepare(..) | ActionKey::Publish | ActionKey::Names => {}
+            ActionKey::Prepare(..) | ActionKey::Publish | ActionKey::Names | ActionKey::Memory(_) => {}
         }
         let failure = Failure { count, at: self.clock.now(), message: message.to_owned(), permanent };
         self.observed.failures.insert(key, failure);
@@ -438,7 +451,11 @@ impl Reconciler {
     fn succeeded(&mut self, step: &Step, key: &ActionKey, outcome: Outcome) {
         let pod_of = |key: &ActionKey| match key {
             ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => Some(uid.clone()),
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => None,
+            ActionKey::Prepare(..)
+            | ActionKey::Create(..)
+            | ActionKey::Publish
+            | ActionKey::Names
+            | ActionKey::Memory(_) => None,
         };
         match outcome {
             Outcome::Prepared(images, _) => {
@@ -448,6 +465,10 @@ impl Reconciler {
             }
             Outcome::PodReady(facts, label) => {
                 let uid = facts.record.uid.clone();
+                if facts.record.run.is_some() {
+                    // The next run may be far away: its images are looked for again.
+                    self.observed.prepared.retain(|(id, _), _| *id != facts.record.workload);
+                }
                 self.observed.files.insert(uid.clone(), label);
                 self.touched.insert(uid.clone(), self.turn);
                 self.observed.pods.insert(uid, Arc::new(*facts));
@@ -499,15 +520,30 @@ impl Reconciler {
                     self.observed.files.insert(uid, label);
                 }
             }
+            Outcome::Remembered(memory) => {
+                if let ActionKey::Memory(id) = key {
+                    self.remembered(id, memory, &step.reason);
+                }
+            }
             Outcome::Failed(_) => {}
         }
         self.journal.record(event(
             self.clock.unix(),
-            EventKind::Normal,
+            if step.reason.is_bad_news() { EventKind::Warning } else { EventKind::Normal },
             step.reason.word(),
             step.workload.as_ref(),
             crate::snapshot::sentence(step),
         ));
+    }
+
+    fn remembered(&mut self, id: &WorkloadId, memory: Option<Memory>, reason: &Reason) {
+        if let Reason::RunEnded { succeeded, .. } = reason {
+            self.metrics.run_ended(id, *succeeded);
+        }
+        match memory {
+            Some(memory) => self.observed.memories.insert(id.clone(), memory),
+            None => self.observed.memories.remove(id),
+        };
     }
 
     fn health(&mut self, report: HealthReport) {
@@ -550,7 +586,7 @@ impl Reconciler {
                         .map(|pod| pod.record.uid.clone())
                         .collect();
                     self.observed.failures.retain(|key, _| match key {
-                        ActionKey::Prepare(of, _) | ActionKey::Create(of, ..) => of != id,
+                        ActionKey::Prepare(of, _) | ActionKey::Create(of, ..) | ActionKey::Memory(of) => of != id,
                         ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => {
                             !pods.contains(uid)
                         }
@@ -593,6 +629,7 @@ impl Reconciler {
         while self.tasks.try_join_next().is_some() {}
         let started = std::time::Instant::now();
         self.hold_removals();
+        self.observed.unix = self.clock.unix();
         let plan = spec::plan::plan(&self.goals, &self.observed, self.clock.now());
         self.passes += 1;
         self.observed.retry.clear();
@@ -625,7 +662,8 @@ impl Reconciler {
                 | Hold::GaveUp { .. }
                 | Hold::ProgressDeadline
                 | Hold::JobFailed { .. }
-                | Hold::Unsupported { .. } => {
+                | Hold::ClockNotSet
+                | Hold::ClockBehind { .. } => {
                     tracing::warn!(%workload, reason = hold.word(), "{hold}");
                     self.journal.record(event(
                         self.clock.unix(),
@@ -635,7 +673,11 @@ impl Reconciler {
                         hold.to_string(),
                     ));
                 }
-                Hold::Pulling | Hold::Failed { .. } | Hold::Dependency { .. } | Hold::NotReady => {
+                Hold::Pulling
+                | Hold::Failed { .. }
+                | Hold::Dependency { .. }
+                | Hold::NotReady
+                | Hold::PreviousRun { .. } => {
                     tracing::debug!(%workload, reason = hold.word(), "{hold}");
                 }
             }

@@ -14,6 +14,7 @@ use crate::clock::{HostClock, SharedClock};
 use crate::config::Settings;
 use crate::events::{Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::memory::Memories;
 use crate::reconciler::{Event, Parts, Reconciler};
 use crate::source::{SealError, Sources, watch};
 use crate::telemetry::Metrics;
@@ -115,6 +116,7 @@ pub fn executor(settings: &Settings, runtime: Arc<Embedded>, clock: SharedClock)
         node: Arc::new(node_facts(settings)),
         boot_id: boot_id(settings).into(),
         uids: Arc::new(random_uid),
+        memories: Memories::new(&settings.data_dir),
         starts: Arc::new(tokio::sync::Semaphore::new(settings.max_parallel_starts.max(1) as usize)),
     }
 }

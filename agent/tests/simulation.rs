@@ -100,7 +100,7 @@ struct Life {
     snapshots: tokio::sync::watch::Receiver<Arc<Snapshot>>,
 }
 
-fn start_agent(sim: &Sim, journal: &Journal) -> Life {
+fn start_agent(sim: &Sim, journal: &Journal, data: &std::path::Path) -> Life {
     let clock = Arc::new(SimClock(sim.clone()));
     let executor = Executor {
         runtime: Arc::new(sim.clone()),
@@ -111,6 +111,7 @@ fn start_agent(sim: &Sim, journal: &Journal) -> Life {
             let sim = sim.clone();
             Arc::new(move || sim.next_uid())
         },
+        memories: agent::memory::Memories::new(data),
         starts: Arc::new(tokio::sync::Semaphore::new(4)),
     };
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
@@ -198,7 +199,7 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let journal = Journal::open(dir.path(), None).expect("a new journal can be made");
         let mut wishes: BTreeMap<usize, Wish> = (0..6).map(|index| (index, random_wish(&mut rng))).collect();
-        let mut life = start_agent(&sim, &journal);
+        let mut life = start_agent(&sim, &journal, dir.path());
         let mut revision = 0;
         let _ = life.events.send(Event::Sources(reading(&wishes, revision)));
         for _ in 0..60 {
@@ -218,25 +219,25 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
                 7 | 8 => {
                     life.task.abort();
                     let _ = life.task.await;
-                    life = start_agent(&sim, &journal);
+                    life = start_agent(&sim, &journal, dir.path());
                     let _ = life.events.send(Event::Sources(reading(&wishes, revision)));
                 }
                 _ => {
                     life.task.abort();
                     let _ = life.task.await;
                     sim.reboot();
-                    life = start_agent(&sim, &journal);
+                    life = start_agent(&sim, &journal, dir.path());
                     let _ = life.events.send(Event::Sources(reading(&wishes, revision)));
                 }
             }
             if life.task.is_finished() {
-                life = start_agent(&sim, &journal);
+                life = start_agent(&sim, &journal, dir.path());
                 let _ = life.events.send(Event::Sources(reading(&wishes, revision)));
             }
         }
         sim.set_faults(Faults::none());
         if life.task.is_finished() {
-            life = start_agent(&sim, &journal);
+            life = start_agent(&sim, &journal, dir.path());
         }
         let _ = life.events.send(Event::Sources(reading(&wishes, revision)));
         let mut wrong = Vec::new();
