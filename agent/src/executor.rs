@@ -8,7 +8,9 @@ use runtime::Runtime;
 use runtime::api::{ContainerStart, FailureClass, FileContent, FileSet, PortFault, RegistryAuth, RuntimeError};
 use spec::env::{EnvError, NodeFacts, PodContext};
 use spec::files::FilesError;
-use spec::observed::{Addresses, ContainerFacts, Memory, PodFacts, PodRecord, PodUid, PortKey, PortTarget};
+use spec::observed::{
+    Addresses, ContainerFacts, JobMemory, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget,
+};
 use spec::plan::{Action, Goal};
 use spec::pod::{ContainerSpec, EnvSource, Handler, PodSpec, ResolvedImages, VolumeSource};
 use spec::time::Timestamp;
@@ -47,6 +49,8 @@ pub enum Outcome {
     Started(ContainerFacts),
     /// The container has ended.
     ContainerStopped,
+    /// The pod is marked as failed, and nothing in it runs any more.
+    PodFailed(PodFailure),
     /// The pod is gone.
     PodGone,
     /// These ports are published, and these could not be.
@@ -56,7 +60,7 @@ pub enum Outcome {
     /// The pod's generated files have this label.
     FilesUpdated(String),
     /// It is written down.
-    Remembered(Option<Memory>),
+    Remembered(Option<JobMemory>),
     /// It failed.
     Failed(ActionError),
 }
@@ -105,13 +109,7 @@ impl ActionError {
     /// The message with the whole chain of causes, and the hint.
     #[must_use]
     pub fn report(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
+        let mut text = spec::causes::chain(self);
         if let Some(hint) = self.hint() {
             text.push_str(" (hint: ");
             text.push_str(hint);
@@ -142,6 +140,7 @@ impl Executor {
             Action::StopContainer { pod, container, grace } => {
                 self.stop(&pod, &container, grace.as_duration()).await.map(|()| Outcome::ContainerStopped)
             }
+            Action::FailPod { pod, failure, grace } => self.fail_pod(&pod, failure, grace.as_duration()).await,
             Action::StopPod { pod, grace } => self.stop_pod(&pod, grace.as_duration()).await,
             Action::Publish { ports } => self.runtime.publish(&ports).await.map_err(ActionError::from).map(|faults| {
                 let mut published = ports;
@@ -218,7 +217,8 @@ impl Executor {
             }
         }
         let addresses = self.runtime.create_pod(Arc::clone(&record), files).await?;
-        Ok(Outcome::PodReady(Box::new(PodFacts { record, sandbox: true, addresses, containers }), label))
+        let facts = PodFacts { record, sandbox: true, addresses, containers, failed: None };
+        Ok(Outcome::PodReady(Box::new(facts), label))
     }
 
     async fn start(
@@ -312,6 +312,20 @@ impl Executor {
     }
 
     async fn stop_pod(&self, pod: &PodFacts, grace: Duration) -> Result<Outcome, ActionError> {
+        self.stop_containers(pod, grace).await?;
+        self.runtime.remove_pod(&pod.record.uid).await?;
+        Ok(Outcome::PodGone)
+    }
+
+    /// The mark comes first: whatever happens after it, nothing of the pod is started again.
+    async fn fail_pod(&self, pod: &PodFacts, failure: PodFailure, grace: Duration) -> Result<Outcome, ActionError> {
+        self.runtime.fail_pod(&pod.record.uid, &failure).await?;
+        self.stop_containers(pod, grace).await?;
+        Ok(Outcome::PodFailed(failure))
+    }
+
+    /// Stops all containers of a pod, sidecars last.
+    async fn stop_containers(&self, pod: &PodFacts, grace: Duration) -> Result<(), ActionError> {
         let started = tokio::time::Instant::now();
         let spec = &pod.record.spec;
         let sidecar = |c: &&ContainerSpec| c.is_sidecar();
@@ -324,11 +338,7 @@ impl Executor {
                 first_error.get_or_insert(error);
             }
         }
-        if let Some(error) = first_error {
-            return Err(error);
-        }
-        self.runtime.remove_pod(&pod.record.uid).await?;
-        Ok(Outcome::PodGone)
+        first_error.map_or(Ok(()), Err)
     }
 
     /// Stops and removes every pod there is a record of, then what they shared.

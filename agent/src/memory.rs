@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use spec::digest::Digest;
-use spec::observed::Memory;
+use spec::observed::JobMemory;
 use spec::workload::WorkloadId;
 
 /// Version of the files.
@@ -34,7 +34,7 @@ pub enum MemoryError {
 struct Stored {
     schema: u32,
     workload: WorkloadId,
-    memory: Memory,
+    memory: JobMemory,
 }
 
 /// The files.
@@ -52,7 +52,7 @@ impl Memories {
 
     /// Everything that is remembered. A file that makes no sense is put aside and told of.
     #[must_use]
-    pub fn load(&self) -> BTreeMap<WorkloadId, Memory> {
+    pub fn load(&self) -> BTreeMap<WorkloadId, JobMemory> {
         let mut known = BTreeMap::new();
         let Ok(entries) = fs::read_dir(&self.dir) else { return known };
         for path in entries.flatten().map(|entry| entry.path()) {
@@ -86,7 +86,7 @@ impl Memories {
     /// # Errors
     ///
     /// [`MemoryError`]; what was known before stays.
-    pub fn set(&self, workload: &WorkloadId, memory: Option<&Memory>) -> Result<(), MemoryError> {
+    pub fn set(&self, workload: &WorkloadId, memory: Option<&JobMemory>) -> Result<(), MemoryError> {
         let path = self.path(workload);
         let Some(memory) = memory else {
             return match fs::remove_file(&path) {
@@ -141,7 +141,7 @@ mod tests {
     fn what_is_set_is_known_after_a_restart() {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let memories = Memories::new(dir.path());
-        let memory = |at| Memory { settled: Some(at), ..Memory::default() };
+        let memory = |at| JobMemory { settled: Some(at), ..JobMemory::default() };
         for (name, at) in [("a", 1), ("b", 2), ("a", 3), (&*"x".repeat(300), 4)] {
             memories.set(&id(name), Some(&memory(at))).expect("it can be written");
         }
@@ -157,8 +157,8 @@ mod tests {
     fn damage_to_one_costs_no_other() {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let memories = Memories::new(dir.path());
-        memories.set(&id("a"), Some(&Memory::default())).expect("it can be written");
-        memories.set(&id("b"), Some(&Memory::default())).expect("it can be written");
+        memories.set(&id("a"), Some(&JobMemory::default())).expect("it can be written");
+        memories.set(&id("b"), Some(&JobMemory::default())).expect("it can be written");
         fs::write(memories.path(&id("a")), b"{\"sch").expect("it can be written");
         assert_eq!(memories.load().into_keys().collect::<Vec<_>>(), [id("b")]);
         assert!(memories.path(&id("a")).with_extension("damaged").exists());

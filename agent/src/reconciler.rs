@@ -4,24 +4,32 @@
 //! Level, not edge: any event may be lost or doubled, since each pass plans from facts. Cancel safety: the loop waits
 //! on one channel and one timer only; both may be dropped at any time without losing a message.
 
+mod notes;
+mod people;
+
+use self::notes::event;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::api::RuntimeEvent;
 use spec::budget::{self, Budget};
-use spec::observed::{Memory, PodFacts, PodUid};
-use spec::plan::{Action, ActionKey, Failure, Goals, Hold, Observed, Plan, Reason, Step};
+use spec::observed::{PodFacts, PodUid};
+use spec::plan::{Action, ActionKey, Bad, Failure, Goals, Hold, Memory, Observed, Plan, Step, on_failure};
 use spec::time::Timestamp;
-use spec::workload::{Desired, WorkloadId};
+use spec::workload::{Desired, OnFailure, WorkloadId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::SharedClock;
-use crate::events::{Event as JournalEvent, EventKind, Journal};
+use crate::disk::{DiskReport, DiskWatch};
+use crate::events::{EventKind, Journal};
 use crate::executor::{Executor, Outcome, newer};
+use crate::orders::Orders;
 use crate::probe::{HealthReport, Prober};
 use crate::status::{HeldStatus, Snapshot, SourceStatus};
 use crate::telemetry::Metrics;
+use crate::versions::Versions;
 
 /// What people can ask the loop for.
 #[derive(Debug)]
@@ -43,7 +51,7 @@ pub enum Command {
         /// Its id.
         id: String,
         /// Answers whether that id is held now.
-        reply: oneshot::Sender<bool>,
+        reply: oneshot::Sender<Result<bool, String>>,
     },
 }
 
@@ -75,8 +83,12 @@ pub enum Event {
     Done(Box<Step>, Outcome, Duration),
     /// A probe's result.
     Health(HealthReport),
+    /// A pod takes more of the disk than it may.
+    Disk(DiskReport),
     /// Somebody asks.
     Command(Command),
+    /// Somebody wants to know whether the loop still goes round: it answers, and that is all.
+    Ping(oneshot::Sender<()>),
 }
 
 /// The loop's state.
@@ -88,7 +100,7 @@ pub struct Reconciler {
     observed: Observed,
     reading: Reading,
     budget: Budget,
-    approved: BTreeSet<String>,
+    orders: Orders,
     removal: Option<budget::HeldRemoval>,
     ready: bool,
     turn: u64,
@@ -96,12 +108,15 @@ pub struct Reconciler {
     touched: BTreeMap<PodUid, u64>,
     last_holds: Vec<(WorkloadId, Hold)>,
     prober: Prober,
+    disks: DiskWatch,
     metrics: Metrics,
     journal: Journal,
     snapshot: watch::Sender<Arc<Snapshot>>,
     events: mpsc::UnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
     resync: Duration,
+    versions: Versions,
+    planner: Planner,
     /// Everything this loop has going; it ends with the loop.
     tasks: tokio::task::JoinSet<()>,
 }
@@ -120,9 +135,20 @@ pub struct Parts {
     pub snapshot: watch::Sender<Arc<Snapshot>>,
     /// How much may be removed at once.
     pub budget: Budget,
+    /// What people ordered.
+    pub orders: Orders,
     /// Time between two listings of everything.
     pub resync: Duration,
+    /// Where versions are remembered.
+    pub versions: Versions,
+    /// What was remembered of them.
+    pub known_versions: BTreeMap<WorkloadId, Arc<Memory>>,
+    /// What decides: [`spec::plan::plan`], unless a test puts something between.
+    pub planner: Planner,
 }
+
+/// Decides from what is wished, what is there and the time.
+pub type Planner = Arc<dyn Fn(&Goals, &Observed, Timestamp) -> Plan + Send + Sync>;
 
 impl Reconciler {
     /// A loop that knows nothing yet, and the way to send it events.
@@ -132,6 +158,7 @@ impl Reconciler {
         let (reports, mut health) = mpsc::unbounded_channel();
         let prober =
             Prober::new(Arc::clone(&parts.executor.runtime), Arc::clone(&parts.clock), parts.metrics.clone(), reports);
+        let disks = DiskWatch::new(Arc::clone(&parts.executor.runtime), events.clone());
         let forward = events.clone();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move {
@@ -144,6 +171,7 @@ impl Reconciler {
         let observed = Observed {
             boot_id: parts.executor.boot_id.to_string(),
             memories: parts.executor.memories.load(),
+            versions: parts.known_versions,
             ..Observed::default()
         };
         let reconciler = Self {
@@ -154,7 +182,7 @@ impl Reconciler {
             observed,
             reading: Reading::default(),
             budget: parts.budget,
-            approved: BTreeSet::new(),
+            orders: parts.orders,
             removal: None,
             ready: false,
             turn: 0,
@@ -162,12 +190,15 @@ impl Reconciler {
             touched: BTreeMap::new(),
             last_holds: Vec::new(),
             prober,
+            disks,
             metrics: parts.metrics,
             journal: parts.journal,
             snapshot: parts.snapshot,
             events: events.clone(),
             inbox,
             resync: parts.resync,
+            versions: parts.versions,
+            planner: parts.planner,
             tasks,
         };
         (reconciler, events)
@@ -193,6 +224,11 @@ impl Reconciler {
             tokio::select! {
                 event = self.inbox.recv() => {
                     let Some(event) = event else { return Ok(()) };
+                    if let Event::Ping(reply) = event {
+                        // Nothing has changed: no pass. Whoever asked may be gone.
+                        let _ = reply.send(());
+                        continue;
+                    }
                     if self.apply_all(event).await {
                         return Ok(());
                     }
@@ -233,7 +269,11 @@ impl Reconciler {
             Event::Listed(turn, pods) => self.listed(turn, pods),
             Event::Done(step, outcome, elapsed) => self.done(*step, outcome, elapsed),
             Event::Health(report) => self.health(report),
+            Event::Disk(report) => {
+                self.observed.disk.insert(report.pod, report.usage);
+            }
             Event::Command(command) => return self.command(command).await,
+            Event::Ping(reply) => drop(reply.send(())),
         }
         false
     }
@@ -241,7 +281,7 @@ impl Reconciler {
     fn sources(&mut self, reading: Reading) {
         self.ready = true;
         self.desired = Arc::new(reading.desired.clone());
-        let goals = Goals::new(&self.desired);
+        let goals = Goals::with_versions(&self.desired, &self.observed.versions);
         // An input changed: what failed for good under the old inputs is worth another try.
         self.observed.failures.retain(|key, _| match key {
             ActionKey::Prepare(id, revision) => goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision),
@@ -256,6 +296,57 @@ impl Reconciler {
             .retain(|(id, revision), _| goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision));
         self.goals = goals;
         self.reading = reading;
+        let (goals, pods) = (&self.goals.workloads, &self.observed.pods);
+        let gone = |id: &WorkloadId| !goals.contains_key(id) && !pods.values().any(|pod| pod.record.workload == *id);
+        let forgotten: Vec<WorkloadId> = self.observed.versions.keys().filter(|id| gone(id)).cloned().collect();
+        for id in forgotten {
+            self.observed.versions.remove(&id);
+            self.versions.remove(&id);
+        }
+    }
+
+    /// Plans, and plans again where what is remembered of versions has changed: a version that failed makes other goals.
+    fn plan(&mut self) -> Plan {
+        let mut plan = (self.planner)(&self.goals, &self.observed, self.clock.now());
+        // Each further round is for a version that failed in the one before; there are not many of one workload.
+        for _ in 0..8 {
+            if !self.remember(&plan) {
+                break;
+            }
+            let held = std::mem::take(&mut self.goals.held);
+            self.goals = Goals::with_versions(&self.desired, &self.observed.versions);
+            self.goals.held = held;
+            plan = (self.planner)(&self.goals, &self.observed, self.clock.now());
+        }
+        plan
+    }
+
+    /// Takes in what a plan says of versions; whether one failed.
+    fn remember(&mut self, plan: &Plan) -> bool {
+        let mut failed = false;
+        for (id, memory) in &plan.versions {
+            let before = self.observed.versions.insert(id.clone(), Arc::clone(memory));
+            self.versions.write(id, memory);
+            let known = |label: &String| before.as_ref().is_some_and(|before| before.bad.contains_key(label));
+            for bad in memory.bad.iter().filter(|(label, _)| !known(label)).map(|(_, bad)| bad) {
+                failed = true;
+                self.tell_of_failure(id, memory, bad);
+            }
+        }
+        failed
+    }
+
+    fn tell_of_failure(&self, id: &WorkloadId, memory: &Memory, bad: &Bad) {
+        let back = self.goals.workloads.get(id).is_some_and(|goal| on_failure(&goal.workload) == OnFailure::Rollback);
+        let good = memory.good.as_ref().map(|good| spec::plan::revision(&good.workload)).filter(|_| back);
+        let (reason, next) = match good {
+            Some(good) => ("rolled_back", format!("version {good} comes back")),
+            None => ("update_failed", "nothing more is done for it".to_owned()),
+        };
+        let message = format!("version {} failed: {}; {next}", bad.revision, bad.cause);
+        tracing::warn!(workload = %id, reason, cause = bad.cause.word(), "{message}");
+        self.metrics.version_failed(bad.cause.word(), back);
+        self.journal.record(event(self.clock.unix(), EventKind::Warning, reason, Some(id), message));
     }
 
     /// Holds removals that are above the budget.
@@ -276,7 +367,8 @@ impl Reconciler {
             .map(|pod| pod.record.workload.clone())
             .collect();
         let revision = &self.reading.revision;
-        let removal = budget::check(&running, &wished, &protected, revision, self.budget, &self.approved);
+        let approved = self.orders.standing().removals;
+        let removal = budget::check(&running, &wished, &protected, revision, self.budget, &approved);
         if let Some(removal) = &removal
             && self.removal.as_ref().is_none_or(|known| known.id != removal.id)
         {
@@ -354,6 +446,7 @@ impl Reconciler {
         self.observed.pods.remove(uid);
         self.observed.stopping.remove(uid);
         self.observed.files.remove(uid);
+        self.observed.disk.remove(uid);
         self.observed.health.retain(|(pod, _), _| pod != uid);
         self.observed.failures.retain(|key, _| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod != uid,
@@ -373,6 +466,7 @@ impl Reconciler {
             Some(known) => {
                 // The record never changes: one allocation stays shared.
                 facts.record = Arc::clone(&known.record);
+                facts.failed = known.failed.clone().or(facts.failed);
                 for (name, old) in &known.containers {
                     let merged = match facts.containers.remove(name) {
                         Some(new) => {
@@ -495,6 +589,15 @@ impl Reconciler {
                     self.inspect(uid);
                 }
             }
+            Outcome::PodFailed(failure) => {
+                if let Some(uid) = pod_of(key) {
+                    if let Some(pod) = self.observed.pods.get(&uid) {
+                        let pod = PodFacts { failed: Some(failure), ..PodFacts::clone(pod) };
+                        self.observed.pods.insert(uid.clone(), Arc::new(pod));
+                    }
+                    self.inspect(uid);
+                }
+            }
             Outcome::PodGone => {
                 if let Some(uid) = pod_of(key) {
                     self.forget(&uid);
@@ -536,36 +639,6 @@ impl Reconciler {
         ));
     }
 
-    fn remembered(&mut self, id: &WorkloadId, memory: Option<Memory>, reason: &Reason) {
-        if let Reason::RunEnded { succeeded, .. } = reason {
-            self.metrics.run_ended(id, *succeeded);
-        }
-        match memory {
-            Some(memory) => self.observed.memories.insert(id.clone(), memory),
-            None => self.observed.memories.remove(id),
-        };
-    }
-
-    fn health(&mut self, report: HealthReport) {
-        let key = (report.pod.clone(), report.container.clone());
-        let before = self.observed.health.insert(key, report.health);
-        if let Some(message) = report.message
-            && before.is_none_or(|before| before.ready != report.health.ready || report.health.failed)
-            && let Some(pod) = self.observed.pods.get(&report.pod)
-        {
-            let word = if report.health.failed { "unhealthy" } else { "not_ready" };
-            let message = format!("container `{}` of pod `{}`: {message}", report.container, pod.record.name);
-            tracing::warn!(workload = %pod.record.workload, container = report.container, reason = word, "probe failed");
-            self.journal.record(event(
-                self.clock.unix(),
-                EventKind::Warning,
-                word,
-                Some(&pod.record.workload),
-                message,
-            ));
-        }
-    }
-
     async fn command(&mut self, command: Command) -> bool {
         // Whoever asked may be gone by the time of the answer: that changes nothing.
         match command {
@@ -595,18 +668,27 @@ impl Reconciler {
                     for uid in pods {
                         self.observed.retry.insert(uid);
                     }
+                    self.give_another_chance(id);
                 }
                 let _ = reply.send(known.is_some());
             }
             Command::Approve { id, reply } => {
-                let known = self.removal.as_ref().is_some_and(|removal| removal.id == id);
-                if known {
-                    self.approved.insert(id);
-                }
-                let _ = reply.send(known);
+                let _ = reply.send(self.approve(&id));
             }
         }
         false
+    }
+
+    /// Forgets that versions of a workload failed, and what its images stood for: a tag may stand for another one now.
+    fn give_another_chance(&mut self, id: &WorkloadId) {
+        self.observed.prepared.retain(|(of, _), _| of != id);
+        let Some(known) = self.observed.versions.get(id).filter(|memory| !memory.bad.is_empty()) else { return };
+        let memory = Arc::new(Memory { bad: BTreeMap::new(), ..Memory::clone(known) });
+        self.versions.write(id, &memory);
+        self.observed.versions.insert(id.clone(), memory);
+        let held = std::mem::take(&mut self.goals.held);
+        self.goals = Goals::with_versions(&self.desired, &self.observed.versions);
+        self.goals.held = held;
     }
 
     /// Stops everything, after what is in flight has ended.
@@ -614,11 +696,25 @@ impl Reconciler {
         while !self.observed.in_flight.is_empty() {
             match self.inbox.recv().await {
                 Some(Event::Done(step, outcome, elapsed)) => self.done(*step, outcome, elapsed),
+                Some(Event::Ping(reply)) => drop(reply.send(())),
                 Some(_) => {}
                 None => break,
             }
         }
-        self.executor.down().await
+        let executor = self.executor.clone();
+        let stopping = executor.down();
+        tokio::pin!(stopping);
+        loop {
+            tokio::select! {
+                result = &mut stopping => return result,
+                // Grace periods may be longer than a watchdog waits.
+                event = self.inbox.recv() => {
+                    if let Some(Event::Ping(reply)) = event {
+                        let _ = reply.send(());
+                    }
+                }
+            }
+        }
     }
 
     /// One pass: plan, publish what is known, start what is to be done. Returns when to look again.
@@ -630,7 +726,7 @@ impl Reconciler {
         let started = std::time::Instant::now();
         self.hold_removals();
         self.observed.unix = self.clock.unix();
-        let plan = spec::plan::plan(&self.goals, &self.observed, self.clock.now());
+        let plan = self.plan();
         self.passes += 1;
         self.observed.retry.clear();
         self.note_holds(&plan);
@@ -638,6 +734,7 @@ impl Reconciler {
             self.start(step.clone());
         }
         self.prober.follow(self.observed.pods.values());
+        self.disks.follow(self.observed.pods.values());
         let snapshot = Arc::new(crate::snapshot::build(&crate::snapshot::Facts {
             desired: &self.desired,
             goals: &self.goals,
@@ -654,37 +751,6 @@ impl Reconciler {
         plan.wake
     }
 
-    /// Writes down what is newly waited for.
-    fn note_holds(&mut self, plan: &Plan) {
-        for (workload, hold) in plan.holds.iter().filter(|hold| !self.last_holds.contains(hold)) {
-            match hold {
-                Hold::BackingOff { .. }
-                | Hold::GaveUp { .. }
-                | Hold::ProgressDeadline
-                | Hold::JobFailed { .. }
-                | Hold::ClockNotSet
-                | Hold::ClockBehind { .. } => {
-                    tracing::warn!(%workload, reason = hold.word(), "{hold}");
-                    self.journal.record(event(
-                        self.clock.unix(),
-                        EventKind::Warning,
-                        hold.word(),
-                        Some(workload),
-                        hold.to_string(),
-                    ));
-                }
-                Hold::Pulling
-                | Hold::Failed { .. }
-                | Hold::Dependency { .. }
-                | Hold::NotReady
-                | Hold::PreviousRun { .. } => {
-                    tracing::debug!(%workload, reason = hold.word(), "{hold}");
-                }
-            }
-        }
-        self.last_holds.clone_from(&plan.holds);
-    }
-
     fn start(&mut self, step: Step) {
         tracing::info!(
             action = step.action.word(),
@@ -697,24 +763,26 @@ impl Reconciler {
         if let Action::StopPod { pod, .. } = &step.action {
             self.observed.stopping.entry(pod.record.uid.clone()).or_insert_with(|| step.reason.clone());
         }
-        let (executor, desired, events) = (self.executor.clone(), Arc::clone(&self.desired), self.events.clone());
+        let desired = match (&step.workload, &step.action) {
+            (Some(id), Action::CreatePod { goal, .. } | Action::Prepare { goal }) => {
+                self.goals.objects(&self.observed, id, &goal.revision)
+            }
+            (
+                Some(id),
+                Action::RestorePod { pod }
+                | Action::StartContainer { pod, .. }
+                | Action::StopContainer { pod, .. }
+                | Action::StopPod { pod, .. }
+                | Action::UpdateFiles { pod, .. },
+            ) => self.goals.objects(&self.observed, id, &pod.record.revision),
+            _ => Arc::clone(&self.desired),
+        };
+        let (executor, events) = (self.executor.clone(), self.events.clone());
         self.tasks.spawn(async move {
             let started = tokio::time::Instant::now();
             let outcome = executor.execute(step.action.clone(), desired).await;
             // Without the loop nobody waits for the outcome; facts on disk tell the next one.
             let _ = events.send(Event::Done(Box::new(step), outcome, started.elapsed()));
         });
-    }
-}
-
-fn event(unix: i64, kind: EventKind, reason: &str, workload: Option<&WorkloadId>, message: String) -> JournalEvent {
-    JournalEvent {
-        unix_millis: unix.saturating_mul(1000),
-        kind,
-        reason: reason.to_owned(),
-        workload: workload.map(ToString::to_string),
-        pod: None,
-        container: None,
-        message,
     }
 }

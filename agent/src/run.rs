@@ -11,13 +11,17 @@ use spec::env::NodeFacts;
 
 use crate::api::{ApiState, Server};
 use crate::clock::{HostClock, SharedClock};
-use crate::config::Settings;
+use crate::config::{GitSource, Settings};
 use crate::events::{Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::git::{Follower, GitView};
 use crate::memory::Memories;
+use crate::orders::Orders;
 use crate::reconciler::{Event, Parts, Reconciler};
 use crate::source::{SealError, Sources, watch};
+use crate::systemd::{EXIT_AFTER_DOWN, Notifier, NotifyError, report, watchdog_limit};
 use crate::telemetry::Metrics;
+use crate::versions::Versions;
 
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,9 @@ pub enum RunError {
     /// The quick-start image cannot be stored.
     #[error("cannot store the built-in image")]
     Builtin(#[source] runtime::image::store::StoreError),
+    /// The service manager cannot be told anything.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] std::io::Error),
@@ -153,6 +160,9 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
     builtin(&runtime).await?;
     let metrics = Metrics::new();
     let journal = Journal::open(&settings.events_dir(), Some(metrics.clone()))?;
+    let (versions, known_versions) = Versions::open(&settings.data_dir)?;
+    let orders = Orders::open(&settings.data_dir);
+    let notifier = Arc::new(Notifier::of_process()?);
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
     let (reconciler, events) = Reconciler::new(Parts {
         executor: executor(&settings, Arc::clone(&runtime), Arc::clone(&clock)),
@@ -164,7 +174,11 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
             minimum: settings.removal_budget.min as usize,
             percent: settings.removal_budget.percent as usize,
         },
+        orders: orders.clone(),
         resync: settings.resync,
+        versions,
+        known_versions,
+        planner: Arc::new(spec::plan::plan),
     });
     let sources = Sources::open(
         settings.sources.clone(),
@@ -172,37 +186,63 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         settings.node_labels.clone(),
         Arc::clone(&clock),
         metrics.clone(),
+        orders,
     )?;
+    let views: Vec<GitView> = settings.git.iter().map(|source| GitView::of(source, &settings.data_dir)).collect();
+    let sources = sources.with_repositories(views.iter().cloned());
     let deliver = events.clone();
     let watching =
         watch(sources, settings.resync, move |reading| deliver.send(Event::Sources(Box::new(reading))).is_ok())
             .map_err(RunError::Thread)?;
+    let followers: Vec<Follower> = settings
+        .git
+        .iter()
+        .zip(views)
+        .map(|(source, view)| {
+            let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
+            Follower::start(source.clone(), view, &settings.data_dir, clock, metrics, watching.reader())
+        })
+        .collect();
+    let read_now = watching.reader();
+    let followers = Arc::new(followers);
+    let asked = Arc::clone(&followers);
+    let sync = Arc::new(move || {
+        asked.iter().for_each(Follower::poll_now);
+        read_now();
+    });
     let server = Server::start(ApiState {
-        snapshot: snapshots,
+        snapshot: snapshots.clone(),
         runtime: runtime.clone(),
         metrics,
         journal,
-        commands: events,
+        commands: events.clone(),
         settings: Arc::new(settings.clone()),
+        sync,
     })
     .await?;
     announce(&settings, &server);
     let mut terminate =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(RunError::Signals)?;
+    let watchdog = watchdog_limit(|name| std::env::var(name).ok(), std::process::id());
+    let reporting = tokio::spawn(report(Arc::clone(&notifier), watchdog, events, snapshots));
     let result = tokio::select! {
         result = reconciler.run() => {
             // The loop ends by itself only after `down`.
             tracing::info!("agent ended");
-            result.map_err(RunError::from)
+            let code = if notifier.is_heard() { EXIT_AFTER_DOWN } else { 0 };
+            result.map(|()| code).map_err(RunError::from)
         }
         () = told_to_end(&mut terminate) => {
             tracing::info!("agent ended; containers keep running");
-            Ok(())
+            Ok(0)
         }
     };
+    notifier.stopping();
+    reporting.abort();
+    drop(followers);
     drop(watching);
     server.stop().await;
-    result.map(|()| 0)
+    result
 }
 
 /// Waits for SIGTERM or SIGINT.
@@ -221,14 +261,15 @@ async fn builtin(runtime: &Arc<Embedded>) -> Result<(), RunError> {
 }
 
 fn announce(settings: &Settings, server: &Server) {
-    let sources: Vec<String> = settings.sources.iter().map(|path| path.display().to_string()).collect();
+    let directories = settings.sources.iter().map(|path| path.display().to_string());
+    let sources: Vec<String> = directories.chain(settings.git.iter().map(GitSource::label)).collect();
     tracing::info!(
         sources = sources.join(", "),
         socket = %settings.socket().display(),
         metrics = server.metrics_address().map(tracing::field::display),
         "agent started"
     );
-    if !settings.sources.iter().any(|path| Path::new(path).exists()) {
+    if settings.git.is_empty() && !settings.sources.iter().any(|path| Path::new(path).exists()) {
         tracing::warn!("no source exists yet: nothing is started or stopped until one does");
     }
 }

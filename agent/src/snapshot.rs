@@ -81,7 +81,7 @@ fn workload(facts: &Facts<'_>, id: &WorkloadId, pods: &[&PodFacts]) -> WorkloadS
             reason: "removal_budget".to_owned(),
             message: format!("{}; release it with `mainstay approve {}`", removal.reason, removal.id),
         }),
-        _ => facts.reading.held.get(id).cloned(),
+        _ => facts.reading.held.get(id).cloned().or_else(|| rolled_back(goal?)),
     };
     let waiting = facts
         .plan
@@ -157,6 +157,16 @@ fn job_phase(facts: &Facts<'_>, goal: &Goal) -> Option<&'static str> {
     same.then_some(if finished.failure.is_none() { "Succeeded" } else { "Failed" })
 }
 
+/// Why the last good version runs instead of the wished one, where that is so.
+fn rolled_back(goal: &Goal) -> Option<HeldStatus> {
+    let back = goal.back.as_ref()?;
+    let (bad, id) = (&back.bad, &goal.workload.id);
+    let failed = format!("version {} failed: {}", bad.revision, bad.cause);
+    let message =
+        format!("{failed}; version {} runs until the manifest changes or `mainstay retry {id}`", goal.revision);
+    Some(HeldStatus { reason: "rolled_back".to_owned(), message })
+}
+
 /// A workload's phase from its pods': the least advanced counts.
 fn phase(wished: bool, desired: u32, pods: &[PodStatus]) -> &'static str {
     if !wished {
@@ -192,6 +202,8 @@ fn pod_status(facts: &Facts<'_>, pod: &PodFacts) -> PodStatus {
         name: record.name.clone(),
         phase: phase.to_owned(),
         ready: pod_ready_since(pod, facts.observed).is_some(),
+        reason: pod.failed.as_ref().map(|failure| failure.reason.to_string()),
+        message: pod.failed.as_ref().map(|failure| failure.message.clone()),
         ip: pod.addresses.v4.map(|ip| ip.to_string()),
         revision: record.revision.clone(),
         created: record.created_unix,
@@ -295,6 +307,7 @@ pub fn sentence(step: &Step) -> String {
             format!("stop container {container} of pod {}", pod.record.name)
         }
         Action::StopPod { pod, .. } => format!("stop pod {}", pod.record.name),
+        Action::FailPod { pod, .. } => format!("end pod {} for good", pod.record.name),
         Action::Publish { ports } => {
             let ports: Vec<String> = ports.keys().map(ToString::to_string).collect();
             if ports.is_empty() { "publish no ports".to_owned() } else { format!("publish {}", ports.join(", ")) }
@@ -311,6 +324,7 @@ pub fn sentence(step: &Step) -> String {
             format!("changed {}{more}", shown.join("; "))
         }
         Reason::Exited { oom: true, .. } => "it was killed for want of memory".to_owned(),
+        Reason::Evicted { message } => message.clone(),
         Reason::Exited { code, .. } => format!("it ended with code {code}"),
         Reason::Scheduled { at } => format!("scheduled for {}", moment(*at)),
         Reason::RunStarted { at } => format!("the run of {} was started", moment(*at)),
@@ -321,6 +335,7 @@ pub fn sentence(step: &Step) -> String {
         Reason::RunEnded { at, succeeded: false } => format!("the run of {} failed", moment(*at)),
         Reason::JobEnded { failure: None } => "the Job succeeded".to_owned(),
         Reason::JobEnded { failure: Some(failure) } => format!("the Job failed: {failure}"),
+        Reason::RolledBack { cause } => format!("the new version failed: {cause}"),
         other => other.word().replace('_', " "),
     };
     format!("{what}: {why}")

@@ -100,7 +100,7 @@ impl Host {
         if self.wished {
             desired.workloads.insert(self.workload.id.clone(), Arc::new(self.workload.clone()));
         }
-        plan(&Goals::new(&desired), &self.observed, self.now)
+        plan(&Goals::new(&Arc::new(desired)), &self.observed, self.now)
     }
 
     /// Plans and does until nothing is left.
@@ -148,6 +148,7 @@ impl Host {
                     record: Arc::new(record),
                     sandbox: true,
                     addresses: Addresses::default(),
+                    failed: None,
                     containers: BTreeMap::new(),
                 };
                 self.observed.pods.insert(facts.record.uid.clone(), Arc::new(facts));

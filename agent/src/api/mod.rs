@@ -45,6 +45,8 @@ pub struct ApiState {
     pub commands: mpsc::UnboundedSender<Event>,
     /// Effective settings.
     pub settings: Arc<Settings>,
+    /// Has all sources read now.
+    pub sync: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Why the interface cannot be served.
@@ -192,6 +194,7 @@ fn private_routes() -> Router<Shared> {
         .route("/v1/pods/{uid}/{container}/stats", get(routes::stats))
         .route("/v1/workloads/{kind}/{namespace}/{name}", get(routes::workload))
         .route("/v1/down", post(routes::down))
+        .route("/v1/sync", post(routes::sync))
         .route("/v1/retry", post(routes::retry))
         .route("/v1/approve", post(routes::approve))
         .method_not_allowed_fallback(error::wrong_method)

@@ -176,6 +176,8 @@ pub(crate) enum Command {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Read all sources now, and ask the remotes of Git repositories
+    Sync,
     /// Try again at once what failed
     Retry {
         /// A workload

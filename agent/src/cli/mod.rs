@@ -108,6 +108,7 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
         Command::Explain { field } => explain::explain(field.as_deref(), io),
         Command::Down { yes } => control::down(&settings(common, io)?, yes, io),
+        Command::Sync => control::sync(&client(common, io)?, io),
         Command::Retry { name } => control::retry(&client(common, io)?, &name, io),
         Command::Approve { id } => control::approve(&client(common, io)?, &id, io),
         Command::Exec { stdin, tty, user, workdir, env, privileged, name, command } => {

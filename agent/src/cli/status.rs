@@ -51,10 +51,12 @@ fn settle(client: &Client, wait: Duration) -> Result<Snapshot, CliError> {
 fn overview(snapshot: &Snapshot, io: &mut Io<'_>) -> io::Result<()> {
     writeln!(io.out, "mainstay {} (pid {}): {}", snapshot.version, snapshot.pid, headline(snapshot))?;
     for source in &snapshot.sources {
+        let at = source.revision.iter().map(|revision| format!(" at {}", revision.get(..12).unwrap_or(revision)));
+        let at: String = at.collect();
         let read = source.last_success.map(|then| format!(", read {}", ago(io.now, then))).unwrap_or_default();
         writeln!(
             io.out,
-            "source {}: {}, {}{read}",
+            "source {}{at}: {}, {}{read}",
             clean(&source.path),
             source.state,
             super::control::count(source.files, "file")
@@ -124,7 +126,8 @@ fn note(workload: &WorkloadStatus) -> String {
         Some(next) => format!("next run {}", moment(cron, next)),
         None => "no next run".to_owned(),
     });
-    held.chain(waiting).chain(cron).collect::<Vec<_>>().join(", ")
+    let failed = workload.pods.iter().filter_map(|pod| pod.reason.clone());
+    held.chain(waiting).chain(failed).chain(cron).collect::<Vec<_>>().join(", ")
 }
 
 /// A moment as a clock in the schedule's zone shows it.
@@ -163,6 +166,11 @@ fn troubles(snapshot: &Snapshot, io: &mut Io<'_>) -> io::Result<()> {
         for (word, message) in held.chain(waiting) {
             writeln!(io.out, "\n{word} {id}: {}", clean_lines(message))?;
         }
+        for pod in &workload.pods {
+            if let (Some(reason), Some(message)) = (&pod.reason, &pod.message) {
+                writeln!(io.out, "\nfailed {id}: pod {}: {reason}: {}", clean(&pod.name), clean_lines(message))?;
+            }
+        }
     }
     for source in &snapshot.sources {
         for text in source.errors.iter().chain(&source.warnings) {
@@ -191,6 +199,9 @@ fn details(workload: &WorkloadStatus, io: &mut Io<'_>) -> io::Result<()> {
         let address = pod.ip.as_ref().map(|ip| format!(", {ip}")).unwrap_or_default();
         let made = ago(io.now, pod.created);
         writeln!(io.out, "\npod {} ({}): {}, {ready}{address}, made {made}", pod.name, pod.uid, pod.phase)?;
+        if let (Some(reason), Some(message)) = (&pod.reason, &pod.message) {
+            writeln!(io.out, "failed: {reason}: {}", clean_lines(message))?;
+        }
         let mut table = Table::new(&["CONTAINER", "STATE", "READY", "RESTARTS", "UP", "PID", "IMAGE"]);
         for container in &pod.containers {
             table.row([

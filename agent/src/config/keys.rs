@@ -70,6 +70,11 @@ pub const KEYS: &[Key] = &[
         s.run_dir
     )),
     key!("sources", "directories with manifests", |s, i| s.sources = values::paths(i)?, |s| json!(s.sources)),
+    // It names files with credentials but never holds one itself.
+    key!("git", "Git repositories with manifests", |s, i| s.git = super::git::sources(i)?, |s| serde_json::to_value(
+        &s.git
+    )
+    .unwrap_or(Value::Null)),
     key!(
         "metrics_listen",
         "address of metrics and health, `none` for the socket only",

@@ -4,6 +4,7 @@
 //! order of name, `MAINSTAY_*` variables, flags. A key is one entry of [`keys::KEYS`]: file, environment, flags and
 //! `mainstay config` all read that table. This module reads files and decides nothing about workloads.
 
+mod git;
 mod keys;
 mod layers;
 mod values;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use git::{GitSource, Transport};
 pub use keys::{KEYS, Key};
 pub(crate) use layers::nearest;
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
@@ -54,6 +56,8 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Directories (or files) with manifests.
     pub sources: Vec<PathBuf>,
+    /// Git repositories with manifests.
+    pub git: Vec<GitSource>,
     /// Where metrics and health are served; `None` serves them on the socket only. Port 0 takes a free one, which
     /// is then written to `<run_dir>/metrics.addr`.
     pub metrics_listen: Option<SocketAddr>,
@@ -97,6 +101,7 @@ impl Default for Settings {
             data_dir: PathBuf::from("/var/lib/mainstay"),
             run_dir: PathBuf::from("/run/mainstay"),
             sources: vec![PathBuf::from("/etc/mainstay/manifests")],
+            git: Vec::new(),
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9641))),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),

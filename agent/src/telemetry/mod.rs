@@ -52,6 +52,7 @@ struct Inner {
     cron_last: GaugeVec,
     cron_success: GaugeVec,
     ooms: CounterVec,
+    versions_failed: CounterVec,
     probes: CounterVec,
     probe_seconds: HistogramVec,
     pulls: CounterVec,
@@ -119,6 +120,7 @@ impl Metrics {
             cron_last: make.gauges(names::CRON_LAST),
             cron_success: make.gauges(names::CRON_SUCCESS),
             ooms: make.counters(names::OOMS),
+            versions_failed: make.counters(names::VERSIONS_FAILED),
             probes: make.counters(names::PROBES),
             probe_seconds: make.histograms(names::PROBE_SECONDS, QUICK),
             pulls: make.counters(names::PULLS),
@@ -146,6 +148,11 @@ impl Metrics {
         for outcome in ["ok", "error"] {
             inner.reconciles.with_label_values(&[outcome]);
             inner.pulls.with_label_values(&[outcome]);
+        }
+        for cause in ["crashed", "out_of_memory", "not_ready", "cannot_start"] {
+            for reaction in ["rolled_back", "paused"] {
+                inner.versions_failed.with_label_values(&[cause, reaction]);
+            }
         }
         for kind in ["normal", "warning"] {
             inner.events.with_label_values(&[kind]);
@@ -203,6 +210,12 @@ impl Metrics {
     /// A container was ended by the kernel for want of memory.
     pub fn container_oom(&self, workload: &WorkloadId, container: &str) {
         self.container_series(workload, container, &self.0.ooms).inc();
+    }
+
+    /// A version of a workload failed. `cause` is the word of the plan.
+    pub fn version_failed(&self, cause: &'static str, rolled_back: bool) {
+        let reaction = if rolled_back { "rolled_back" } else { "paused" };
+        self.0.versions_failed.with_label_values(&[cause, reaction]).inc();
     }
 
     fn container_series(&self, workload: &WorkloadId, container: &str, of: &CounterVec) -> Counter {

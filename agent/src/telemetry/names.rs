@@ -91,6 +91,8 @@ metrics! {
         "Starts of a container after its first one.";
     OOMS = Counter "mainstay_container_ooms_total" ["namespace", "workload", "container"]
         "Ends of a container for want of memory.";
+    VERSIONS_FAILED = Counter "mainstay_versions_failed_total" ["cause", "reaction"]
+        "New versions of workloads that failed, and whether the update was rolled_back or paused for it.";
     PROBES = Counter "mainstay_probes_total" ["probe", "outcome"]
         "Probes that were carried out.";
     PROBE_SECONDS = Histogram "mainstay_probe_duration_seconds" ["probe"]

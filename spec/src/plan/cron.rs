@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::job::{self, State};
 use super::{Goal, Hold, Plan, Reason, View, pod};
 use crate::cron::{Schedule, Zone};
-use crate::observed::{ContainerFacts, Memory, PodFacts, RunEnd};
+use crate::observed::{ContainerFacts, JobMemory, PodFacts, RunEnd};
 use crate::time::Millis;
 use crate::workload::{Concurrency, CronSpec, WorkloadId};
 
@@ -70,7 +70,7 @@ fn follow(view: &View<'_>, goal: &Goal, cron: &CronSpec, settled: Option<i64>, p
         return None;
     }
     let Some(settled) = settled else {
-        let memory = Memory { settled: Some(now), ..Memory::default() };
+        let memory = JobMemory { settled: Some(now), ..JobMemory::default() };
         super::remember(view, id, Some(memory), Reason::NewSchedule, plan);
         return None;
     };
@@ -94,7 +94,7 @@ fn miss(view: &View<'_>, id: &WorkloadId, cron: &CronSpec, due: i64, plan: &mut 
         return false;
     }
     let known = view.observed.memories.get(id).cloned().unwrap_or_default();
-    super::remember(view, id, Some(Memory { settled: Some(due), ..known }), Reason::RunMissed { at: due }, plan);
+    super::remember(view, id, Some(JobMemory { settled: Some(due), ..known }), Reason::RunMissed { at: due }, plan);
     true
 }
 
@@ -105,7 +105,7 @@ fn zone(cron: &CronSpec, host: &str) -> Zone {
 
 /// When the next run is due, in seconds of Unix time; `None` while suspended or not known yet. For people.
 #[must_use]
-pub fn next_run(cron: &CronSpec, memory: Option<&Memory>, host_zone: &str, now: i64) -> Option<i64> {
+pub fn next_run(cron: &CronSpec, memory: Option<&JobMemory>, host_zone: &str, now: i64) -> Option<i64> {
     if cron.suspend || now < CLOCK_SET {
         return None;
     }
@@ -133,11 +133,11 @@ fn runs<'a>(view: &View<'a>, id: &WorkloadId, cron: &CronSpec, plan: &mut Plan) 
 }
 
 /// Writes down what runs tell: the newest that was started, and how the newest that ended did.
-fn note(view: &View<'_>, id: &WorkloadId, runs: &[Run<'_>], memory: Option<&Memory>, plan: &mut Plan) {
+fn note(view: &View<'_>, id: &WorkloadId, runs: &[Run<'_>], memory: Option<&JobMemory>, plan: &mut Plan) {
     let Some(newest) = runs.last().map(|run| run.at) else { return };
     let known = memory.cloned().unwrap_or_default();
     if known.settled.is_none_or(|settled| settled < newest) {
-        let memory = Memory { settled: Some(newest), last_run: Some(newest), ..known };
+        let memory = JobMemory { settled: Some(newest), last_run: Some(newest), ..known };
         super::remember(view, id, Some(memory), Reason::RunStarted { at: newest }, plan);
         return;
     }
@@ -146,7 +146,7 @@ fn note(view: &View<'_>, id: &WorkloadId, runs: &[Run<'_>], memory: Option<&Memo
         let end = RunEnd { at: run.at, succeeded: run.state == State::Succeeded };
         let last_success = if end.succeeded { Some(run.at) } else { known.last_success };
         let reason = Reason::RunEnded { at: end.at, succeeded: end.succeeded };
-        let memory = Memory { last_end: Some(end), last_success, ..known };
+        let memory = JobMemory { last_end: Some(end), last_success, ..known };
         super::remember(view, id, Some(memory), reason, plan);
     }
 }

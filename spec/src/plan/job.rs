@@ -12,7 +12,7 @@ use super::pod::{self, PodPhase};
 use super::replicated::{dependencies_up, prepare};
 use super::{Goal, Hold, Plan, Reason, View, instance};
 use crate::diff;
-use crate::observed::{Finished, Memory, PodFacts};
+use crate::observed::{Finished, JobMemory, PodFacts};
 use crate::time::Millis;
 use crate::workload::JobSpec;
 
@@ -55,7 +55,7 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, job: &JobSpec, plan: &mut Plan)
         at: view.now,
         boot_id: view.observed.boot_id.clone(),
     };
-    let memory = Memory { finished: Some(finished), ..Memory::default() };
+    let memory = JobMemory { finished: Some(finished), ..JobMemory::default() };
     super::remember(view, id, Some(memory), Reason::JobEnded { failure }, plan);
 }
 

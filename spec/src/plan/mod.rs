@@ -6,14 +6,17 @@
 //! needs it. Doing is the executor's, which decides nothing.
 
 mod cron;
+mod disk;
 mod instance;
 mod job;
+mod judge;
 mod names;
 mod ordered;
 mod pod;
 mod ports;
 mod reason;
 mod replicated;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,16 +24,18 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::digest::Digest;
-use crate::observed::{Memory, PodFacts, PodUid, PortKey, PortTarget};
+use crate::observed::{DiskUsage, JobMemory, PodFacts, PodFailure, PodUid, PortKey, PortTarget};
 use crate::pod::{PodSpec, ResolvedImages};
 use crate::time::{Millis, Timestamp};
 use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, WorkloadId};
 
 pub use cron::next_run;
+pub use disk::{has_disk_limits, over_disk_limit};
 pub use names::{Names, names};
 pub use pod::{PodPhase, pod_phase, pod_ready_since};
 pub use ports::port_map;
 pub use reason::{Hold, Reason};
+pub use versions::{Back, Bad, Cause, Crashes, Memory, ON_FAILURE, Trial, Version, on_failure};
 
 /// A workload with what planning derives from it once.
 #[derive(Debug, Clone)]
@@ -41,6 +46,31 @@ pub struct Goal {
     pub revision: String,
     /// Label of the content of its generated volumes.
     pub files: String,
+    /// Label of both: what a version is known by.
+    pub version: String,
+    /// Set where the wished version failed and this is the last good one.
+    pub back: Option<Arc<Back>>,
+    /// Set where this version failed and nothing more is done for it (`failure_action: pause`).
+    pub failed: Option<Bad>,
+}
+
+impl Goal {
+    /// A workload as its manifest wishes it.
+    #[must_use]
+    pub fn of(workload: &Arc<Workload>, desired: &Desired) -> Self {
+        let revision = revision(workload);
+        let files = crate::files::content_label(desired, workload);
+        let version = versions::label(workload, &revision, &files);
+        Self { workload: Arc::clone(workload), revision, files, version, back: None, failed: None }
+    }
+
+    /// Why a pod of another version goes.
+    fn replaced(&self, changes: impl FnOnce() -> Vec<crate::diff::Change>) -> Reason {
+        match &self.back {
+            Some(back) => Reason::RolledBack { cause: back.bad.cause.clone() },
+            None => Reason::SpecChanged { changes: changes() },
+        }
+    }
 }
 
 /// Everything that is wished, ready for planning. Made once for each change of the desired state.
@@ -52,25 +82,38 @@ pub struct Goals {
     pub services: BTreeMap<(String, String), Arc<Service>>,
     /// Workloads that are wished no longer but whose removal is held: their pods are kept going as they are.
     pub held: BTreeSet<WorkloadId>,
+    /// What all of this was derived from.
+    pub desired: Arc<Desired>,
 }
 
 impl Goals {
     /// Derives labels from the desired state.
     #[must_use]
-    pub fn new(desired: &Desired) -> Self {
-        let workloads = desired
-            .workloads
-            .iter()
-            .map(|(id, workload)| {
-                let goal = Goal {
-                    workload: Arc::clone(workload),
-                    revision: revision(workload),
-                    files: crate::files::content_label(desired, workload),
-                };
-                (id.clone(), goal)
-            })
-            .collect();
-        Self { workloads, services: desired.services.clone(), held: BTreeSet::new() }
+    pub fn new(desired: &Arc<Desired>) -> Self {
+        Self::with_versions(desired, &BTreeMap::new())
+    }
+
+    /// The same, with the last good version in the place of each one that is known to fail.
+    #[must_use]
+    pub fn with_versions(desired: &Arc<Desired>, versions: &BTreeMap<WorkloadId, Arc<Memory>>) -> Self {
+        let goal = |(id, workload): (&WorkloadId, &Arc<Workload>)| {
+            (id.clone(), versions::choose(Goal::of(workload, desired), versions.get(id)))
+        };
+        let workloads = desired.workloads.iter().map(goal).collect();
+        Self { workloads, services: desired.services.clone(), held: BTreeSet::new(), desired: Arc::clone(desired) }
+    }
+
+    /// The objects that an action for this workload is to use: those of the last good version where the pod (or the
+    /// new pod) is of that version and it is not the wished one, else the wished ones.
+    #[must_use]
+    pub fn objects(&self, observed: &Observed, workload: &WorkloadId, revision: &str) -> Arc<Desired> {
+        let good = observed.versions.get(workload).and_then(|memory| memory.good.as_ref());
+        let good = good.filter(|good| self::revision(&good.workload) == revision);
+        let other = self.workloads.get(workload).is_none_or(|goal| goal.back.is_some() || goal.revision != revision);
+        match good {
+            Some(good) if other => Arc::clone(&good.objects),
+            Some(_) | None => Arc::clone(&self.desired),
+        }
     }
 }
 
@@ -102,16 +145,20 @@ pub struct Observed {
     pub health: BTreeMap<(PodUid, String), Health>,
     /// Label of the generated files that each pod has.
     pub files: BTreeMap<PodUid, String>,
+    /// What pods take on the disk, as last measured. Only those above a limit need to be here.
+    pub disk: BTreeMap<PodUid, DiskUsage>,
     /// Pods whose end was ordered: that is never taken back.
     pub stopping: BTreeMap<PodUid, Reason>,
     /// Pods whose waits people asked to cut short.
     pub retry: BTreeSet<PodUid>,
     /// What is remembered of workloads, as it is on disk.
-    pub memories: BTreeMap<WorkloadId, Memory>,
+    pub memories: BTreeMap<WorkloadId, JobMemory>,
     /// The wall clock, in seconds of Unix time: for schedules, and for waits that a reboot interrupts.
     pub unix: i64,
     /// IANA name of the host's time zone; UTC when empty or not known.
     pub zone: String,
+    /// What is remembered of the versions of each workload.
+    pub versions: BTreeMap<WorkloadId, Arc<Memory>>,
 }
 
 /// A failure that is not mended yet.
@@ -218,6 +265,15 @@ pub enum Action {
         /// Time before the kill.
         grace: Millis,
     },
+    /// Write down that a pod has failed as a whole, then stop its containers; its record and logs stay.
+    FailPod {
+        /// The pod.
+        pod: Arc<PodFacts>,
+        /// Why.
+        failure: PodFailure,
+        /// Time before the kill.
+        grace: Millis,
+    },
     /// Replace the published ports.
     Publish {
         /// All of them.
@@ -240,7 +296,7 @@ pub enum Action {
         /// Which.
         workload: WorkloadId,
         /// What.
-        memory: Option<Memory>,
+        memory: Option<JobMemory>,
     },
 }
 
@@ -253,7 +309,9 @@ impl Action {
             Self::CreatePod { goal, ordinal, .. } => {
                 ActionKey::Create(goal.workload.id.clone(), *ordinal, goal.revision.clone())
             }
-            Self::RestorePod { pod } | Self::StopPod { pod, .. } => ActionKey::Pod(pod.record.uid.clone()),
+            Self::RestorePod { pod } | Self::StopPod { pod, .. } | Self::FailPod { pod, .. } => {
+                ActionKey::Pod(pod.record.uid.clone())
+            }
             Self::StartContainer { pod, container, .. } | Self::StopContainer { pod, container, .. } => {
                 ActionKey::Container(pod.record.uid.clone(), container.clone())
             }
@@ -274,6 +332,7 @@ impl Action {
             Self::StartContainer { .. } => "start_container",
             Self::StopContainer { .. } => "stop_container",
             Self::StopPod { .. } => "stop_pod",
+            Self::FailPod { .. } => "fail_pod",
             Self::Publish { .. } => "publish_ports",
             Self::SetNames { .. } => "set_names",
             Self::UpdateFiles { .. } => "update_files",
@@ -302,6 +361,8 @@ pub struct Plan {
     pub wake: Option<Timestamp>,
     /// What is waited for, by workload.
     pub holds: Vec<(WorkloadId, Hold)>,
+    /// What is to be remembered of versions from now on; goals derived before it are out of date.
+    pub versions: Vec<(WorkloadId, Arc<Memory>)>,
 }
 
 impl Plan {
@@ -402,6 +463,7 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
     }
     for goal in goals.workloads.values() {
         plan_workload(&view, goal, &mut plan);
+        judge::judge(&view, goal, &mut plan);
     }
     // While a removal is held, what is not wished may be a mistake: nothing is forgotten.
     for id in observed.memories.keys().filter(|_| goals.held.is_empty()) {
@@ -451,6 +513,11 @@ fn plan_workload(view: &View<'_>, goal: &Goal, plan: &mut Plan) {
         }
         Controller::Replicated { replicas, strategy } => {
             let mut strategy = strategy.clone();
+            if let (Some(_), Some(rollback)) = (&goal.back, &strategy.rollback) {
+                strategy.max_surge = rollback.max_surge;
+                strategy.max_unavailable = rollback.max_unavailable;
+                strategy.delay = rollback.delay;
+            }
             if spec.host_network {
                 // Two pods on the host's network want the same ports.
                 strategy.max_surge = 0;
@@ -480,7 +547,7 @@ fn plan_workload(view: &View<'_>, goal: &Goal, plan: &mut Plan) {
 }
 
 /// Writes down what is to be remembered of a workload, unless that is being done or failed a short while ago.
-fn remember(view: &View<'_>, id: &WorkloadId, memory: Option<Memory>, reason: Reason, plan: &mut Plan) {
+fn remember(view: &View<'_>, id: &WorkloadId, memory: Option<JobMemory>, reason: Reason, plan: &mut Plan) {
     let key = ActionKey::Memory(id.clone());
     if view.busy(&key) || plan.steps.iter().any(|step| step.action.key() == key) {
         return;
@@ -502,7 +569,18 @@ fn create(view: &View<'_>, goal: &Goal, ordinal: u32, plan: &mut Plan) {
 /// The same for a run of a CronJob.
 fn create_for(view: &View<'_>, goal: &Goal, ordinal: u32, run: Option<i64>, plan: &mut Plan) {
     let id = &goal.workload.id;
-    let Some(images) = view.observed.prepared.get(&(id.clone(), goal.revision.clone())) else { return };
+    let images = match &goal.back {
+        Some(back) => &back.version.images,
+        None => match view.observed.prepared.get(&(id.clone(), goal.revision.clone())) {
+            Some(images) => images,
+            None => return,
+        },
+    };
+    let reason = match (&goal.back, run) {
+        (Some(back), _) => Reason::RolledBack { cause: back.bad.cause.clone() },
+        (None, Some(at)) => Reason::Scheduled { at },
+        (None, None) => Reason::Missing,
+    };
     let action = Action::CreatePod {
         goal: instance::goal(goal, ordinal, run),
         ordinal,
@@ -521,6 +599,6 @@ fn create_for(view: &View<'_>, goal: &Goal, ordinal: u32, run: Option<i64>, plan
             plan.hold(id, Hold::Failed { message: failure.message.clone(), due });
             plan.wake_at(due);
         }
-        None => plan.push(id, action, run.map_or(Reason::Missing, |at| Reason::Scheduled { at })),
+        None => plan.push(id, action, reason),
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::versions::Cause;
 use crate::cron::Zone;
 use crate::diff::Change;
 use crate::time::Timestamp;
@@ -39,6 +40,11 @@ pub enum Reason {
     Replaced,
     /// The pod ran for longer than `activeDeadlineSeconds`.
     DeadlineExceeded,
+    /// The pod uses more disk than it may.
+    Evicted {
+        /// What of it is above which limit.
+        message: String,
+    },
     /// The content of generated volumes is another one now.
     FilesChanged,
     /// Ports are to lead elsewhere.
@@ -84,6 +90,11 @@ pub enum Reason {
     },
     /// The whole node is to be emptied.
     Down,
+    /// The new version failed: the last good one comes back.
+    RolledBack {
+        /// What was wrong with it.
+        cause: Cause,
+    },
 }
 
 impl Reason {
@@ -110,6 +121,7 @@ impl Reason {
             Self::Unhealthy => "unhealthy",
             Self::Replaced => "replaced",
             Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Evicted { .. } => "evicted",
             Self::FilesChanged => "files_changed",
             Self::PortsChanged => "ports_changed",
             Self::NamesChanged => "names_changed",
@@ -124,6 +136,7 @@ impl Reason {
             Self::TimeToLive => "time_to_live",
             Self::JobEnded { .. } => "job_ended",
             Self::Down => "down",
+            Self::RolledBack { .. } => "rolled_back",
         }
     }
 }
@@ -160,8 +173,11 @@ pub enum Hold {
     },
     /// The new version is not ready yet; the old one keeps running.
     NotReady,
-    /// The new version made no progress for too long; the old one keeps running.
-    ProgressDeadline,
+    /// The new version failed, and there is nothing to go back to or its manifest says not to go back.
+    UpdateFailed {
+        /// What is wrong with it.
+        cause: Cause,
+    },
     /// A Job failed for good.
     JobFailed {
         /// Why.
@@ -192,7 +208,7 @@ impl Hold {
             Self::GaveUp { .. } => "gave_up",
             Self::Dependency { .. } => "dependency",
             Self::NotReady => "not_ready",
-            Self::ProgressDeadline => "progress_deadline",
+            Self::UpdateFailed { .. } => "update_failed",
             Self::JobFailed { .. } => "job_failed",
             Self::PreviousRun { .. } => "previous_run",
             Self::ClockNotSet => "clock_not_set",
@@ -210,9 +226,7 @@ impl std::fmt::Display for Hold {
             Self::GaveUp { container } => write!(f, "container `{container}` ended too often"),
             Self::Dependency { on } => write!(f, "waiting for {on}"),
             Self::NotReady => f.write_str("the new version is not ready yet, the old one keeps running"),
-            Self::ProgressDeadline => {
-                f.write_str("the new version made no progress in time, the old one keeps running")
-            }
+            Self::UpdateFailed { cause } => write!(f, "this version failed: {cause}"),
             Self::JobFailed { failure } => write!(f, "the Job failed: {failure}"),
             Self::PreviousRun { at } => {
                 write!(f, "the run of {} waits until the one before it has ended", Zone::utc().show(*at))
