@@ -39,6 +39,8 @@ pub enum Command {
         /// Answers when all is gone, or with what failed.
         reply: oneshot::Sender<Result<(), String>>,
     },
+    /// Let what is in flight end, at most so long, start nothing more, and end.
+    Settle(Duration),
     /// Forget failures and backoff of a workload (`Kind/namespace/name`).
     Retry {
         /// Which.
@@ -204,7 +206,7 @@ impl Reconciler {
         (reconciler, events)
     }
 
-    /// Runs until it is told to go down (then `Ok`) or every sender of events is gone.
+    /// Runs until it is told to go down or to settle (then `Ok`) or every sender of events is gone.
     pub async fn run(mut self) -> Result<(), runtime::api::RuntimeError> {
         let first = self.executor.runtime.list().await?;
         self.listed(0, first);
@@ -648,6 +650,11 @@ impl Reconciler {
                 let _ = reply.send(result);
                 return ended;
             }
+            Command::Settle(limit) => {
+                // What has not ended by then goes the way of everything that an agent leaves in the middle.
+                let _ = tokio::time::timeout(limit, self.settle()).await;
+                return true;
+            }
             Command::Retry { workload, reply } => {
                 let known = self.goals.workloads.keys().find(|id| id.to_string() == workload).cloned();
                 if let Some(id) = &known {
@@ -691,8 +698,8 @@ impl Reconciler {
         self.goals.held = held;
     }
 
-    /// Stops everything, after what is in flight has ended.
-    async fn down(&mut self) -> Result<(), String> {
+    /// Waits for what is in flight.
+    async fn settle(&mut self) {
         while !self.observed.in_flight.is_empty() {
             match self.inbox.recv().await {
                 Some(Event::Done(step, outcome, elapsed)) => self.done(*step, outcome, elapsed),
@@ -701,6 +708,11 @@ impl Reconciler {
                 None => break,
             }
         }
+    }
+
+    /// Stops everything, after what is in flight has ended.
+    async fn down(&mut self) -> Result<(), String> {
+        self.settle().await;
         let executor = self.executor.clone();
         let stopping = executor.down();
         tokio::pin!(stopping);
