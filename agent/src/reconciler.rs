@@ -646,7 +646,6 @@ impl Reconciler {
                 return ended;
             }
             Command::Settle(limit) => {
-                // What has not ended by then goes the way of everything that an agent leaves in the middle.
                 let _ = tokio::time::timeout(limit, self.settle()).await;
                 return true;
             }
