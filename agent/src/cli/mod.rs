@@ -7,6 +7,7 @@ mod args;
 pub(crate) mod client;
 mod config;
 mod control;
+mod convert;
 mod disk;
 mod events;
 mod exec;
@@ -106,6 +107,7 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         }
         Command::Plan { paths } if paths.is_empty() => control::plan(&client(common, io)?, io),
         Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
+        Command::Convert { words } => convert::convert(&words, io),
         Command::Explain { field } => explain::explain(field.as_deref(), io),
         Command::Down { yes } => control::down(&settings(common, io)?, yes, io),
         Command::Retry { name } => control::retry(&client(common, io)?, &name, io),

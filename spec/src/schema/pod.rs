@@ -61,7 +61,12 @@ pub(super) static POD_SPEC: Type = Type {
         field("setHostnameAsFQDN", Bool, "The host name is the full name."),
         field("hostnameOverride", Str(Format::DnsSubdomain), "Host name inside, whatever `hostname` says."),
         field("hostAliases", Objs(&HOST_ALIAS), "Lines for /etc/hosts."),
-        field("runtimeClassName", Str(Format::DnsSubdomain), "Name of a runtime from the configuration."),
+        inert(
+            "runtimeClassName",
+            Str(Format::DnsSubdomain),
+            "containers run on the built-in runtime",
+            "Name of a runtime.",
+        ),
         field("resources", Obj(&POD_RESOURCES), "CPU and memory of the pod as a whole."),
         field("os", Obj(&POD_OS), "The operating system; only `linux`."),
         inert("affinity", Obj(&AFFINITY), ONE_NODE, "Preferences for nodes and neighbours."),
@@ -277,7 +282,7 @@ static POD_AFFINITY_TERM: Type = Type {
     doc: "Which pods.",
     fields: &[
         silent("labelSelector", Obj(&LABEL_SELECTOR), "Their labels."),
-        silent("namespaces", TEXTS, "Their namespaces."),
+        silent("namespaces", List(&Str(Format::DnsLabel)), "Their namespaces."),
         Field { required: true, ..silent("topologyKey", Str(Format::LabelKey), "Label of nodes.") },
         silent("namespaceSelector", Obj(&LABEL_SELECTOR), "Labels of their namespaces."),
         silent("matchLabelKeys", TEXTS, "Labels taken from the pod."),
