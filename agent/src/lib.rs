@@ -11,6 +11,7 @@ pub mod executor;
 pub mod gc;
 pub mod git;
 pub mod history;
+pub mod memory;
 pub mod orders;
 pub mod probe;
 pub mod reconciler;

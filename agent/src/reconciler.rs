@@ -5,8 +5,13 @@
 //! on one channel and one timer only; both may be dropped at any time without losing a message.
 
 mod causes;
+mod ending;
 mod gate;
+mod notes;
 mod people;
+mod trials;
+
+use self::notes::event;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,15 +20,15 @@ use std::time::Duration;
 use runtime::api::RuntimeEvent;
 use spec::budget::{self, Budget};
 use spec::observed::{ContainerFacts, ContainerState, PodFacts, PodUid};
-use spec::plan::{Action, ActionKey, Bad, Failure, Goals, Hold, Memory, Observed, Plan, Step, on_failure};
+use spec::plan::{Action, ActionKey, Failure, Goals, Hold, Memory, Observed, Plan, Step};
 use spec::time::{Millis, Timestamp};
 use spec::window::Window;
-use spec::workload::{Desired, OnFailure, WorkloadId};
+use spec::workload::{Desired, WorkloadId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::SharedClock;
 use crate::disk::{DiskReport, DiskWatch};
-use crate::events::{Event as JournalEvent, EventKind, Journal};
+use crate::events::{EventKind, Journal};
 use crate::executor::{Executor, Outcome, newer};
 use crate::history::History;
 use crate::orders::{Order, Orders};
@@ -190,6 +195,7 @@ impl Reconciler {
         });
         let observed = Observed {
             boot_id: parts.executor.boot_id.to_string(),
+            memories: parts.executor.memories.load(),
             versions: parts.known_versions,
             ..Observed::default()
         };
@@ -305,6 +311,7 @@ impl Reconciler {
     fn sources(&mut self, reading: Reading) {
         self.ready = true;
         self.note_held(&reading);
+        self.observed.zone = self.clock.zone();
         self.reading = reading;
         self.check_pin();
         self.reconsider();
@@ -315,54 +322,6 @@ impl Reconciler {
             self.observed.versions.remove(&id);
             self.versions.remove(&id);
         }
-    }
-
-    /// Plans, and plans again where what is remembered of versions has changed: a version that failed makes other goals.
-    fn plan(&mut self) -> Plan {
-        let mut plan = (self.planner)(&self.goals, &self.observed, self.clock.now());
-        // Each further round is for a version that failed in the one before; there are not many of one workload.
-        for _ in 0..8 {
-            if !self.remember(&plan) {
-                break;
-            }
-            let before = std::mem::take(&mut self.goals);
-            self.goals = Goals {
-                held: before.held,
-                paused: before.paused,
-                drained: before.drained,
-                ..Goals::with_versions(&self.desired, &self.observed.versions)
-            };
-            plan = (self.planner)(&self.goals, &self.observed, self.clock.now());
-        }
-        plan
-    }
-
-    /// Takes in what a plan says of versions; whether one failed.
-    fn remember(&mut self, plan: &Plan) -> bool {
-        let mut failed = false;
-        for (id, memory) in &plan.versions {
-            let before = self.observed.versions.insert(id.clone(), Arc::clone(memory));
-            self.versions.write(id, memory);
-            let known = |label: &String| before.as_ref().is_some_and(|before| before.bad.contains_key(label));
-            for bad in memory.bad.iter().filter(|(label, _)| !known(label)).map(|(_, bad)| bad) {
-                failed = true;
-                self.tell_of_failure(id, memory, bad);
-            }
-        }
-        failed
-    }
-
-    fn tell_of_failure(&self, id: &WorkloadId, memory: &Memory, bad: &Bad) {
-        let back = self.goals.workloads.get(id).is_some_and(|goal| on_failure(&goal.workload) == OnFailure::Rollback);
-        let good = memory.good.as_ref().map(|good| spec::plan::revision(&good.workload)).filter(|_| back);
-        let (reason, next) = match good {
-            Some(good) => ("rolled_back", format!("version {good} comes back")),
-            None => ("update_failed", "nothing more is done for it".to_owned()),
-        };
-        let message = format!("version {} failed: {}; {next}", bad.revision, bad.cause);
-        tracing::warn!(workload = %id, reason, cause = bad.cause.word(), "{message}");
-        self.metrics.version_failed(bad.cause.word(), back);
-        self.journal.record(event(self.clock.unix(), EventKind::Warning, reason, Some(id), message));
     }
 
     /// Holds removals that are above the budget.
@@ -448,7 +407,11 @@ impl Reconciler {
     fn is_settled(&self, uid: &PodUid, turn: u64) -> bool {
         let busy = self.observed.in_flight.iter().any(|key| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod == uid,
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => false,
+            ActionKey::Prepare(..)
+            | ActionKey::Create(..)
+            | ActionKey::Publish
+            | ActionKey::Names
+            | ActionKey::Memory(_) => false,
         });
         !busy && self.touched.get(uid).is_none_or(|touched| *touched <= turn)
     }
@@ -461,7 +424,11 @@ impl Reconciler {
         self.observed.health.retain(|(pod, _), _| pod != uid);
         self.observed.failures.retain(|key, _| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod != uid,
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => true,
+            ActionKey::Prepare(..)
+            | ActionKey::Create(..)
+            | ActionKey::Publish
+            | ActionKey::Names
+            | ActionKey::Memory(_) => true,
         });
         self.touched.remove(uid);
     }
@@ -540,7 +507,7 @@ impl Reconciler {
         match &key {
             ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => self.inspect(uid.clone()),
             ActionKey::Create(..) => self.list(),
-            ActionKey::Prepare(..) | ActionKey::Publish | ActionKey::Names => {}
+            ActionKey::Prepare(..) | ActionKey::Publish | ActionKey::Names | ActionKey::Memory(_) => {}
         }
         let failure = Failure { count, at: self.clock.now(), message: message.to_owned(), permanent };
         self.observed.failures.insert(key, failure);
@@ -549,7 +516,11 @@ impl Reconciler {
     fn succeeded(&mut self, step: &Step, key: &ActionKey, outcome: Outcome) {
         let pod_of = |key: &ActionKey| match key {
             ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => Some(uid.clone()),
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => None,
+            ActionKey::Prepare(..)
+            | ActionKey::Create(..)
+            | ActionKey::Publish
+            | ActionKey::Names
+            | ActionKey::Memory(_) => None,
         };
         match outcome {
             Outcome::Prepared(images, _) => {
@@ -559,6 +530,10 @@ impl Reconciler {
             }
             Outcome::PodReady(facts, label) => {
                 let uid = facts.record.uid.clone();
+                if facts.record.run.is_some() {
+                    // The next run may be far away: its images are looked for again.
+                    self.observed.prepared.retain(|(id, _), _| *id != facts.record.workload);
+                }
                 self.observed.files.insert(uid.clone(), label);
                 self.touched.insert(uid.clone(), self.turn);
                 self.observed.pods.insert(uid, Arc::new(*facts));
@@ -627,31 +602,16 @@ impl Reconciler {
                     self.observed.files.insert(uid, label);
                 }
             }
+            Outcome::Remembered(memory) => {
+                if let ActionKey::Memory(id) = key {
+                    self.remembered(id, memory, &step.reason);
+                }
+            }
             Outcome::Failed(_) => {}
         }
         let sentence = crate::snapshot::sentence(step);
-        self.journal.record(self.step_event(step, EventKind::Normal, step.reason.word(), sentence));
-    }
-
-    fn health(&mut self, report: HealthReport) {
-        let key = (report.pod.clone(), report.container.clone());
-        let before = self.observed.health.insert(key, report.health);
-        if let Some(message) = report.message
-            && before.is_none_or(|before| before.ready != report.health.ready || report.health.failed)
-            && let Some(pod) = self.observed.pods.get(&report.pod)
-        {
-            let word = if report.health.failed { "unhealthy" } else { "not_ready" };
-            let message = format!("container `{}` of pod `{}`: {message}", report.container, pod.record.name);
-            tracing::warn!(workload = %pod.record.workload, container = report.container, reason = word, "probe failed");
-            let id = pod.record.workload.clone();
-            let mut event = event(self.clock.unix(), EventKind::Warning, word, Some(&id), message);
-            (event.pod, event.container) = (self.pod_name(&report.pod), Some(report.container.clone()));
-            event.cause = self.causes.get(&id).copied();
-            let number = self.journal.record(event);
-            if report.health.failed {
-                self.causes.insert(id, number);
-            }
-        }
+        let kind = if step.reason.is_bad_news() { EventKind::Warning } else { EventKind::Normal };
+        self.journal.record(self.step_event(step, kind, step.reason.word(), sentence));
     }
 
     async fn command(&mut self, command: Command) -> bool {
@@ -664,7 +624,6 @@ impl Reconciler {
                 return ended;
             }
             Command::Settle(limit) => {
-                // What has not ended by then goes the way of everything that an agent leaves in the middle.
                 let _ = tokio::time::timeout(limit, self.settle()).await;
                 return true;
             }
@@ -679,7 +638,7 @@ impl Reconciler {
                         .map(|pod| pod.record.uid.clone())
                         .collect();
                     self.observed.failures.retain(|key, _| match key {
-                        ActionKey::Prepare(of, _) | ActionKey::Create(of, ..) => of != id,
+                        ActionKey::Prepare(of, _) | ActionKey::Create(of, ..) | ActionKey::Memory(of) => of != id,
                         ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => {
                             !pods.contains(uid)
                         }
@@ -714,37 +673,6 @@ impl Reconciler {
         self.goals.held = held;
     }
 
-    /// Waits for what is in flight.
-    async fn settle(&mut self) {
-        while !self.observed.in_flight.is_empty() {
-            match self.inbox.recv().await {
-                Some(Event::Done(step, outcome, elapsed)) => self.done(*step, outcome, elapsed),
-                Some(Event::Ping(reply)) => drop(reply.send(())),
-                Some(_) => {}
-                None => break,
-            }
-        }
-    }
-
-    /// Stops everything, after what is in flight has ended.
-    async fn down(&mut self) -> Result<(), String> {
-        self.settle().await;
-        let executor = self.executor.clone();
-        let stopping = executor.down();
-        tokio::pin!(stopping);
-        loop {
-            tokio::select! {
-                result = &mut stopping => return result,
-                // Grace periods may be longer than a watchdog waits.
-                event = self.inbox.recv() => {
-                    if let Some(Event::Ping(reply)) = event {
-                        let _ = reply.send(());
-                    }
-                }
-            }
-        }
-    }
-
     /// One pass: plan, publish what is known, start what is to be done. Returns when to look again.
     fn pass(&mut self) -> Option<Timestamp> {
         if !self.ready {
@@ -754,6 +682,7 @@ impl Reconciler {
         let started = std::time::Instant::now();
         self.hold_removals();
         let gates = self.check_gates();
+        self.observed.unix = self.clock.unix();
         let plan = self.plan();
         self.passes += 1;
         self.observed.retry.clear();
@@ -785,33 +714,6 @@ impl Reconciler {
         let gates =
             gates.map(|wait| self.clock.now().plus(Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))));
         [plan.wake, gates].into_iter().flatten().min()
-    }
-
-    /// Writes down what is newly waited for.
-    fn note_holds(&mut self, plan: &Plan) {
-        for (workload, hold) in plan.holds.iter().filter(|hold| !self.last_holds.contains(hold)) {
-            match hold {
-                Hold::BackingOff { .. }
-                | Hold::GaveUp { .. }
-                | Hold::UpdateFailed { .. }
-                | Hold::JobFailed { .. }
-                | Hold::Paused { .. }
-                | Hold::Unsupported { .. } => {
-                    tracing::warn!(%workload, reason = hold.word(), "{hold}");
-                    self.journal.record(event(
-                        self.clock.unix(),
-                        EventKind::Warning,
-                        hold.word(),
-                        Some(workload),
-                        hold.to_string(),
-                    ));
-                }
-                Hold::Pulling | Hold::Failed { .. } | Hold::Dependency { .. } | Hold::NotReady => {
-                    tracing::debug!(%workload, reason = hold.word(), "{hold}");
-                }
-            }
-        }
-        self.last_holds.clone_from(&plan.holds);
     }
 
     fn start(&mut self, step: Step) {
@@ -847,19 +749,6 @@ impl Reconciler {
             // Without the loop nobody waits for the outcome; facts on disk tell the next one.
             let _ = events.send(Event::Done(Box::new(step), outcome, started.elapsed()));
         });
-    }
-}
-
-fn event(unix: i64, kind: EventKind, reason: &str, workload: Option<&WorkloadId>, message: String) -> JournalEvent {
-    JournalEvent {
-        unix_millis: unix.saturating_mul(1000),
-        kind,
-        reason: reason.to_owned(),
-        workload: workload.map(ToString::to_string),
-        pod: None,
-        container: None,
-        cause: None,
-        message,
     }
 }
 
