@@ -130,7 +130,8 @@ pub struct PortFault {
 }
 
 /// cgroup readings of a container at one moment.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ContainerStats {
     /// CPU time used, in nanoseconds.
     pub cpu_nanos: u64,
@@ -146,10 +147,14 @@ pub struct ContainerStats {
     pub pids: u64,
     /// Bytes read from and written to block devices.
     pub io_bytes: (u64, u64),
+    /// For how long some of its threads waited for CPU, memory and block devices, in nanoseconds (PSI, `some`); `None`
+    /// where the kernel does not tell: cgroup v1, or built without it.
+    pub stalled: Option<[u64; 3]>,
 }
 
 /// Counters of a pod's network interface.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NetworkStats {
     /// Bytes received and sent.
     pub bytes: (u64, u64),

@@ -82,6 +82,9 @@ pub(crate) struct RunArgs {
     /// Let pods reach the cloud's metadata address
     #[arg(long)]
     pub(crate) allow_metadata: bool,
+    /// Only look whether the agent could work with this configuration on this host; changes nothing
+    #[arg(long)]
+    pub(crate) check: bool,
     #[arg(long, hide = true)]
     pub(crate) boot_id: Option<String>,
 }
@@ -165,9 +168,16 @@ pub(crate) enum Command {
         #[arg(value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
-    /// Show what a field of a manifest does here, such as `pod.spec.containers.resources`
+    /// Turn a `docker run` command into a Compose file
+    #[command(after_help = "Example: mainstay convert 'docker run -d -p 80:80 nginx' > compose.yaml")]
+    Convert {
+        /// `docker run ...` in one quoted text or word by word, or `-` for stdin
+        #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Show what a field of a manifest does here, such as `pod.spec.containers.resources` or `service.ports`
     Explain {
-        /// A kind, or a field of it; without it all kinds
+        /// A kind, or a field of it; `compose` or `service` for Compose files; without it all kinds
         field: Option<String>,
     },
     /// Stop everything that the agent manages and end it; volumes stay
@@ -175,6 +185,20 @@ pub(crate) enum Command {
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
+    },
+    /// Stop all containers in order before the host goes down; they start again with the agent
+    Shutdown {
+        /// All of it takes at most so long; what runs then is killed
+        #[arg(long, value_name = "TIME", default_value = "80s")]
+        timeout: humantime::Duration,
+    },
+    /// Let the running agent take its configuration in anew; containers are not touched
+    Reload,
+    /// Let another version of this program take over; containers are not touched
+    Upgrade {
+        /// The new binary; it is asked first whether it could work here
+        #[arg(long, value_name = "FILE")]
+        binary: PathBuf,
     },
     /// Read all sources now, and ask the remotes of Git repositories
     Sync,
@@ -214,6 +238,48 @@ pub(crate) enum Command {
         /// Program and arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,
+    },
+    /// Copy files to or from a container, or `-` for a tar archive on stdin or stdout
+    Cp {
+        /// NAME[/CONTAINER]:PATH, a path of this host, or `-`
+        #[arg(value_name = "FROM")]
+        from: String,
+        /// The same; the other one of the two
+        #[arg(value_name = "TO")]
+        to: String,
+    },
+    /// Show what a container writes as it comes; ends with its exit code
+    Attach {
+        /// Hand stdin through, where the container has one
+        #[arg(short = 'i', long)]
+        stdin: bool,
+        /// Keys that detach, or `none`
+        #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+        detach_keys: String,
+        /// A workload or pod, and which of its containers
+        #[arg(value_name = "NAME[/CONTAINER]")]
+        name: String,
+    },
+    /// Let ports of this host lead to ports of a pod, for as long as this runs
+    PortForward {
+        /// A workload or pod
+        name: String,
+        /// Ports of TCP; without the first part both are the same, with 0 any free one
+        #[arg(value_name = "[LOCAL:]REMOTE", required = true)]
+        ports: Vec<String>,
+        /// Listen on this address [default: 127.0.0.1]
+        #[arg(long, value_name = "IP")]
+        address: Option<std::net::IpAddr>,
+    },
+    /// Show what containers use now
+    Stats {
+        /// Only of this workload or pod
+        name: Option<String>,
+    },
+    /// Show what containers use, again and again
+    Top {
+        /// Only of this workload or pod
+        name: Option<String>,
     },
     /// List images
     Images,
@@ -303,6 +369,12 @@ pub(crate) enum Command {
     Completions {
         /// Which
         shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        dir: PathBuf,
     },
     /// Show effective settings and where each comes from
     Config,

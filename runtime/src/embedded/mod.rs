@@ -36,7 +36,7 @@ use crate::image::store::Store;
 use crate::network::{self, Network, NetworkConfig};
 use crate::volume::{self};
 
-pub use layout::Layout;
+pub use layout::{Attempt, Layout};
 
 /// Bytes of output that are kept of a command in a container.
 const EXEC_OUTPUT: usize = 64 << 10;
@@ -542,6 +542,9 @@ impl Inner {
         }
         note(network::remove_namespaces(&layout.namespaces(uid)).map_err(|error| chain(&error)));
         note(remove_cgroup(&layout.pod_cgroup(uid)));
+        // The record goes first: what is left of a removal that was cut short is no pod, instead of one that has
+        // forgotten how its containers ended.
+        drop(std::fs::remove_file(layout.pod(uid).join("pod.json")));
         for dir in [layout.pod_run(uid), layout.pod(uid)] {
             match std::fs::remove_dir_all(&dir) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

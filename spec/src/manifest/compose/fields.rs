@@ -218,7 +218,7 @@ pub static SERVICE: Object = object(&[
     f("devices", List(&OneOf(&[Str, Shape::Object(&DEVICE)])), "Devices of the host, or CDI names."),
     f("device_cgroup_rules", STRINGS, "Device rules of the cgroup.").no_effect("device access follows from `devices`"),
     f("gpus", OneOf(&[Enum(&["all"]), List(&Shape::Object(&GPU))]), "GPUs, as CDI devices."),
-    f("runtime", Str, "A runtime from the configuration."),
+    f("runtime", Str, "`runc` and the like are the built-in one, `nvidia` is all GPUs by CDI."),
     f("shm_size", Bytes, "Size of /dev/shm."),
     f("logging", Shape::Object(&LOGGING), "Log rotation."),
     f("cpus", Num, "Limit of cores."),
@@ -406,11 +406,20 @@ static RESERVATIONS: Object = object(&[
     f("cpus", Num, "Cores."),
     f("memory", BytesStr, "Memory."),
     f("generic_resources", Any, "Resources of a cluster.").no_effect(ONE_NODE),
-    f("devices", List(&Shape::Object(&GPU)), "Devices, as CDI devices."),
+    f("devices", List(&Shape::Object(&RESERVED)), "Devices, as CDI devices."),
 ]);
 
 static GPU: Object = object(&[
     f("capabilities", STRINGS, "What the device must be able to do."),
+    f("count", OneOf(&[Enum(&["all"]), Int]), "How many, or `all`."),
+    f("device_ids", STRINGS, "Which."),
+    f("driver", Str, "`nvidia` or `cdi`."),
+    f("options", PAIRS, "Options of the driver.").no_effect("CDI devices have no options"),
+]);
+
+/// The same where its capabilities must be said (Compose specification, "deploy", "devices").
+static RESERVED: Object = object(&[
+    f("capabilities", STRINGS, "What the device must be able to do.").required(),
     f("count", OneOf(&[Enum(&["all"]), Int]), "How many, or `all`."),
     f("device_ids", STRINGS, "Which."),
     f("driver", Str, "`nvidia` or `cdi`."),
@@ -453,7 +462,7 @@ static ULIMIT: Object = object(&[f("hard", Int, "Hard limit.").required(), f("so
 
 static DEVICE: Object = object(&[
     f("source", Str, "Path on the host, or a CDI name.").required(),
-    f("target", Str, "Path inside."),
+    f("target", Str, "Path inside.").required(),
     f("permissions", Str, "Of `r`, `w` and `m`."),
 ]);
 
