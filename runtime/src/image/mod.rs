@@ -5,6 +5,7 @@
 
 pub mod credentials;
 pub mod gc;
+mod hash;
 pub mod load;
 pub mod overlay;
 mod pipe;

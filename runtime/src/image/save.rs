@@ -15,13 +15,13 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fgetxattr, fstat, open, readlinkat, statat};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 
 use super::store::{Image, Store, StoreError, open_path};
 use super::tarball::{END, TarEntry, padding};
 use super::unpack::{beneath, is_opaque, names, open_directory, xattr_names};
+use crate::image::hash::Sha256;
 
 /// One image in a saved archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,12 +209,7 @@ fn archive_layer(store: &Store, content: &Path, implied: BTreeSet<Vec<u8>>) -> R
         let compressed = plain.inner.finish()?;
         let mut file = compressed.inner;
         file.rewind()?;
-        Ok(Archived {
-            file,
-            digest: Digest::from_bytes(compressed.hash.finalize().into()),
-            diff_id: Digest::from_bytes(plain.hash.finalize().into()),
-            size: compressed.count,
-        })
+        Ok(Archived { file, digest: compressed.hash.digest(), diff_id: plain.hash.digest(), size: compressed.count })
     };
     write().map_err(StoreError::file("archive layer", content))
 }

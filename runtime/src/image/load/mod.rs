@@ -8,12 +8,12 @@ mod plan;
 use std::io::Read;
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 
 use super::store::{CompressedBlob, Image, Origin, Store, StoreError};
 use super::unpack::Compression;
+use crate::image::hash::Sha256;
 
 pub use flat::{Flattened, Source, unpack_to};
 
@@ -89,7 +89,7 @@ impl LayerReader {
             return Err(bundle.fault(reason));
         }
         if let Some(hash) = self.hash {
-            let found = Digest::from_bytes(hash.finalize().into());
+            let found = hash.digest();
             if found != expected {
                 return Err(StoreError::Damaged { path: bundle.path().join(&layer.name), expected, found });
             }

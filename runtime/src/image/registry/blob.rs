@@ -5,8 +5,6 @@
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
-use sha2::{Digest as _, Sha256};
-use spec::digest::Digest;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -15,6 +13,7 @@ use super::client::{Reply, Session};
 use super::errors::{RegistryError, Retry};
 use super::manifest::Descriptor;
 use super::retry::Retries;
+use crate::image::hash::Sha256;
 
 /// How long to wait for the end of a body whose every byte has come.
 const END_WAIT: Duration = Duration::from_secs(1);
@@ -81,7 +80,7 @@ impl Session {
                 }
             }
         }
-        let found = Digest::from_bytes(transfer.hash.finalize().into());
+        let found = transfer.hash.digest();
         if found != blob.digest {
             let (host, what) = (self.endpoint.name.clone(), what.to_owned());
             return Err(RegistryError::Digest { host, what, expected: blob.digest, found });

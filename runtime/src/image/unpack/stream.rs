@@ -6,12 +6,12 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-use sha2::{Digest as _, Sha256};
 use spec::digest::Digest;
 
 use super::archive::Input;
 use super::error::UnpackError;
 use super::{Compression, Limits};
+use crate::image::hash::Sha256;
 
 const CHUNK: usize = 128 << 10;
 const CHUNKS: usize = 8;
@@ -96,7 +96,7 @@ fn produce(
         let mut chunk = empty.try_recv().unwrap_or_default();
         inflater.fill(&mut chunk)?;
         if chunk.is_empty() {
-            return Ok(Some(Passed { digest: Digest::from_bytes(hash.finalize().into()) }));
+            return Ok(Some(Passed { digest: hash.digest() }));
         }
         hash.update(&chunk);
         if full.send(chunk).is_err() {

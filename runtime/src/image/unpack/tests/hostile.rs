@@ -456,6 +456,7 @@ fn any_item() -> impl Strategy<Value = Item> {
 }
 
 /// Random sequences of hostile entries, and random damage to an archive's bytes: no panic, no change outside.
+/// `MAINSTAY_FUZZ_SECONDS` makes it run for longer.
 #[test]
 fn random_archives_stay_inside() {
     isolated(|| {
@@ -463,24 +464,40 @@ fn random_archives_stay_inside() {
         let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
         let damage = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
         let archives = (prop::collection::vec(any_item(), 1..8), damage, any::<bool>());
-        let mut runner = proptest::test_runner::TestRunner::new(config);
-        let outcome = runner.run(&archives, |(items, damage, sealed)| {
-            let mut bytes = tar(&items);
-            for (at, byte) in damage {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
-                // With a right checksum the damage is looked at as content, not only as damage.
-                let start = at / 512 * 512;
-                if sealed && let Some(block) = bytes.get_mut(start..start + 512) {
-                    let block: &mut [u8; 512] = block.try_into().expect("a block");
-                    seal(block);
-                }
+        let seconds = std::env::var("MAINSTAY_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+        let mut rounds = 0;
+        loop {
+            one_round(&config, &archives);
+            rounds += 1;
+            if std::time::Instant::now() >= end {
+                break;
             }
-            check("random", &bytes, Expect::Contained);
-            Ok(())
-        });
-        if let Err(error) = outcome {
-            panic!("{error}");
         }
+        eprintln!("{} archives", rounds * config.cases);
     });
+}
+
+type Damaged = (Vec<Item>, Vec<(prop::sample::Index, u8)>, bool);
+
+fn one_round(config: &ProptestConfig, archives: &impl Strategy<Value = Damaged>) {
+    let mut runner = proptest::test_runner::TestRunner::new(config.clone());
+    let outcome = runner.run(archives, |(items, damage, sealed)| {
+        let mut bytes = tar(&items);
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            // With a right checksum the damage is looked at as content, not only as damage.
+            let start = at / 512 * 512;
+            if sealed && let Some(block) = bytes.get_mut(start..start + 512) {
+                let block: &mut [u8; 512] = block.try_into().expect("a block");
+                seal(block);
+            }
+        }
+        check("random", &bytes, Expect::Contained);
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
 }
