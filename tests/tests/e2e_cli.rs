@@ -296,7 +296,7 @@ fn commands_reach_into_a_running_container() {
     let mut out = sandbox.command();
     out.args(["cp", "web:/copied/sub", "-"]);
     let archive = out.output().expect("the binary runs");
-    assert!(archive.status.success() && archive.stdout.len() % 512 == 0, "{archive:?}");
+    assert!(archive.status.success() && archive.stdout.len().is_multiple_of(512), "{archive:?}");
     std::fs::write(dir.join("archive.tar"), &archive.stdout).expect("the directory is ours");
     let mut into = sandbox.command();
     into.args(["cp", "-", "web:/copied"]).stdin(std::fs::File::open(dir.join("archive.tar")).expect("just written"));
