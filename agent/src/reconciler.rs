@@ -4,6 +4,7 @@
 //! Level, not edge: any event may be lost or doubled, since each pass plans from facts. Cancel safety: the loop waits
 //! on one channel and one timer only; both may be dropped at any time without losing a message.
 
+mod ending;
 mod people;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -645,7 +646,6 @@ impl Reconciler {
                 return ended;
             }
             Command::Settle(limit) => {
-                // What has not ended by then goes the way of everything that an agent leaves in the middle.
                 let _ = tokio::time::timeout(limit, self.settle()).await;
                 return true;
             }
@@ -690,37 +690,6 @@ impl Reconciler {
         let held = std::mem::take(&mut self.goals.held);
         self.goals = Goals::with_versions(&self.desired, &self.observed.versions);
         self.goals.held = held;
-    }
-
-    /// Waits for what is in flight.
-    async fn settle(&mut self) {
-        while !self.observed.in_flight.is_empty() {
-            match self.inbox.recv().await {
-                Some(Event::Done(step, outcome, elapsed)) => self.done(*step, outcome, elapsed),
-                Some(Event::Ping(reply)) => drop(reply.send(())),
-                Some(_) => {}
-                None => break,
-            }
-        }
-    }
-
-    /// Stops everything, after what is in flight has ended.
-    async fn down(&mut self) -> Result<(), String> {
-        self.settle().await;
-        let executor = self.executor.clone();
-        let stopping = executor.down();
-        tokio::pin!(stopping);
-        loop {
-            tokio::select! {
-                result = &mut stopping => return result,
-                // Grace periods may be longer than a watchdog waits.
-                event = self.inbox.recv() => {
-                    if let Some(Event::Ping(reply)) = event {
-                        let _ = reply.send(());
-                    }
-                }
-            }
-        }
     }
 
     /// One pass: plan, publish what is known, start what is to be done. Returns when to look again.

@@ -552,6 +552,11 @@ fn pods() {
             ("tolerations: [{key: a, operator: Exists, effect: NoSchedule}, {operator: Exists}]", ""),
             ("tolerations: [{key: a, operator: Exists, value: b}]", "M0020 spec.tolerations[0].value"),
             ("tolerations: [{key: a, operator: exists}]", "M0014 spec.tolerations[0].operator"),
+            ("tolerations: [{key: a, value: 'b:c'}]", "M0016 spec.tolerations[0].value"),
+            (
+                "topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchExpressions: [{key: a, operator: In}]}}]",
+                "M0013 spec.topologySpreadConstraints[0].labelSelector.matchExpressions[0].values",
+            ),
             (
                 "tolerations: [{key: a, value: b, effect: NoSchedule, tolerationSeconds: 5}]",
                 "M0020 spec.tolerations[0].tolerationSeconds",

@@ -127,6 +127,10 @@ metrics! {
         "CPU time that a container used.";
     THROTTLED = Counter "mainstay_container_cpu_throttled_seconds_total" ["namespace", "workload", "pod", "container"]
         "Time for which a container was kept from the CPU by its limit.";
+    THROTTLES = Counter "mainstay_container_cpu_throttled_periods_total" ["namespace", "workload", "pod", "container"]
+        "Periods in which a container was held back by its CPU limit.";
+    STALLED = Counter "mainstay_container_pressure_stalled_seconds_total" ["namespace", "workload", "pod", "container", "resource"]
+        "Time in which a part of a container waited for `cpu`, `memory` or `io` (PSI); cgroup v2 only.";
     WORKING_SET = Gauge "mainstay_container_memory_working_set_bytes" ["namespace", "workload", "pod", "container"]
         "Memory of a container without reclaimable page cache; the kernel ends it when this reaches the limit.";
     MEMORY = Gauge "mainstay_container_memory_bytes" ["namespace", "workload", "pod", "container"]

@@ -58,6 +58,7 @@ fn eventful() -> (Metrics, String) {
     let stats = ContainerStats {
         cpu_nanos: 1_500_000_000,
         throttled: (3, 500_000_000),
+        stalled: Some([1_000_000_000, 0, 2_000_000_000]),
         memory_limit: Some(64),
         ..Default::default()
     };
