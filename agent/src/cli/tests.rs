@@ -213,6 +213,7 @@ fn record(fixture: &Fixture, files: &[(&str, &str)]) {
             created_unix: NOW,
             created: spec::time::Timestamp(0),
             boot_id: "b".to_owned(),
+            run: None,
         };
         let dir = fixture.settings.data_dir.join("pods").join(uid);
         std::fs::create_dir_all(&dir).expect("it can be made");

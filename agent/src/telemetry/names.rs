@@ -77,6 +77,14 @@ metrics! {
         "Pods by phase.";
     CONTAINERS = Gauge "mainstay_containers" ["state"]
         "Containers of all pods by state.";
+    CRON_RUNS = Counter "mainstay_cronjob_runs_total" ["namespace", "cronjob", "outcome"]
+        "Runs of CronJobs that ended.";
+    CRON_NEXT = Gauge "mainstay_cronjob_next_run_timestamp_seconds" ["namespace", "cronjob"]
+        "Unix time that the next run is due at.";
+    CRON_LAST = Gauge "mainstay_cronjob_last_run_timestamp_seconds" ["namespace", "cronjob"]
+        "Unix time that the newest run was due at.";
+    CRON_SUCCESS = Gauge "mainstay_cronjob_last_success_timestamp_seconds" ["namespace", "cronjob"]
+        "Unix time that the newest run that succeeded was due at.";
     PORTS = Gauge "mainstay_published_ports" []
         "Ports of the host that lead to a pod.";
     RESTARTS = Counter "mainstay_container_restarts_total" ["namespace", "workload", "container"]
