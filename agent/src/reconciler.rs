@@ -11,7 +11,8 @@ use std::time::Duration;
 use runtime::api::RuntimeEvent;
 use spec::budget::{self, Budget};
 use spec::observed::{PodFacts, PodUid};
-use spec::plan::{Action, ActionKey, Failure, Goals, Hold, Observed, Plan, Step};
+use spec::plan::{Action, ActionKey, Failure, Goals, Health, Hold, Observed, Plan, Step};
+use spec::services::ServiceState;
 use spec::time::Timestamp;
 use spec::workload::{Desired, WorkloadId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -171,8 +172,10 @@ impl Reconciler {
 
     /// Runs until it is told to go down (then `Ok`) or every sender of events is gone.
     pub async fn run(mut self) -> Result<(), runtime::api::RuntimeError> {
+        let state = self.executor.runtime.service_state().await?;
         let first = self.executor.runtime.list().await?;
         self.listed(0, first);
+        self.remember(state);
         let mut hints = self.executor.runtime.events();
         let forward = self.events.clone();
         self.tasks.spawn(async move {
@@ -206,6 +209,24 @@ impl Reconciler {
         }
     }
 
+    /// Takes over what earlier agents gave Services and knew to be ready.
+    fn remember(&mut self, state: ServiceState) {
+        let now = self.clock.now();
+        for (uid, containers) in &state.ready {
+            for (name, attempt) in containers {
+                let facts = self.observed.pods.get(uid).and_then(|pod| pod.containers.get(name));
+                if facts.is_some_and(|facts| facts.is_running() && facts.attempt == *attempt) {
+                    let health = Health { attempt: *attempt, started: true, ready: true, since: now, failed: false };
+                    self.observed.health.insert((uid.clone(), name.clone()), health);
+                }
+            }
+        }
+        self.observed.services.leases = state.leases.clone();
+        self.observed.services.ready = state.ready.clone();
+        self.prober.remember(state.ready.clone());
+        self.observed.service_state = state;
+    }
+
     /// Takes an event and all that wait behind it; whether the loop is to end.
     async fn apply_all(&mut self, first: Event) -> bool {
         let mut next = Some(first);
@@ -224,7 +245,10 @@ impl Reconciler {
             Event::Sources(reading) => self.sources(*reading),
             Event::Runtime(RuntimeEvent::ContainerChanged(pod, _)) => self.inspect(pod),
             // The next publish compares with the kernel and repairs.
-            Event::Runtime(RuntimeEvent::NetworkChanged) => self.observed.published.clear(),
+            Event::Runtime(RuntimeEvent::NetworkChanged) => {
+                self.observed.published.clear();
+                self.observed.services.entrances.clear();
+            }
             Event::Inspected(pod, turn, facts) => self.inspected(&pod, turn, facts.map(|facts| *facts)),
             Event::Listed(turn, pods) => self.listed(turn, pods),
             Event::Done(step, outcome, elapsed) => self.done(*step, outcome, elapsed),
@@ -244,7 +268,7 @@ impl Reconciler {
             ActionKey::Container(..) | ActionKey::Pod(_) | ActionKey::Create(..) => {
                 self.goals.workloads.len() == goals.workloads.len()
             }
-            ActionKey::Files(_) | ActionKey::Publish | ActionKey::Names => false,
+            ActionKey::Files(_) | ActionKey::Publish | ActionKey::Services | ActionKey::Names => false,
         });
         self.observed
             .prepared
@@ -336,7 +360,11 @@ impl Reconciler {
     fn is_settled(&self, uid: &PodUid, turn: u64) -> bool {
         let busy = self.observed.in_flight.iter().any(|key| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod == uid,
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => false,
+            ActionKey::Prepare(..)
+            | ActionKey::Create(..)
+            | ActionKey::Publish
+            | ActionKey::Services
+            | ActionKey::Names => false,
         });
         !busy && self.touched.get(uid).is_none_or(|touched| *touched <= turn)
     }
@@ -348,7 +376,11 @@ impl Reconciler {
         self.observed.health.retain(|(pod, _), _| pod != uid);
         self.observed.failures.retain(|key, _| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod != uid,
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => true,
+            ActionKey::Prepare(..)
+            | ActionKey::Create(..)
+            | ActionKey::Publish
+            | ActionKey::Services
+            | ActionKey::Names => true,
         });
         self.touched.remove(uid);
     }
@@ -398,7 +430,12 @@ impl Reconciler {
         match outcome {
             Outcome::Failed(error) => self.failed(&step, key, &error.report(), error.is_permanent()),
             outcome => {
-                if !matches!(&outcome, Outcome::Published(_, faults) if !faults.is_empty()) {
+                let faulty = match &outcome {
+                    Outcome::Published(_, faults) => !faults.is_empty(),
+                    Outcome::ServicesPublished(_, faults) => !faults.is_empty(),
+                    _ => false,
+                };
+                if !faulty {
                     self.observed.failures.remove(&key);
                 }
                 self.succeeded(&step, &key, outcome);
@@ -429,7 +466,7 @@ impl Reconciler {
         match &key {
             ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => self.inspect(uid.clone()),
             ActionKey::Create(..) => self.list(),
-            ActionKey::Prepare(..) | ActionKey::Publish | ActionKey::Names => {}
+            ActionKey::Prepare(..) | ActionKey::Publish | ActionKey::Services | ActionKey::Names => {}
         }
         let failure = Failure { count, at: self.clock.now(), message: message.to_owned(), permanent };
         self.observed.failures.insert(key, failure);
@@ -438,7 +475,11 @@ impl Reconciler {
     fn succeeded(&mut self, step: &Step, key: &ActionKey, outcome: Outcome) {
         let pod_of = |key: &ActionKey| match key {
             ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => Some(uid.clone()),
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => None,
+            ActionKey::Prepare(..)
+            | ActionKey::Create(..)
+            | ActionKey::Publish
+            | ActionKey::Services
+            | ActionKey::Names => None,
         };
         match outcome {
             Outcome::Prepared(images, _) => {
@@ -493,7 +534,15 @@ impl Reconciler {
                     return;
                 }
             }
-            Outcome::Named(names) => self.observed.names = names,
+            Outcome::ServicesPublished(services, faults) => {
+                self.observed.services = *services;
+                if !faults.is_empty() {
+                    let message = faults.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; ");
+                    self.failed(step, key.clone(), &message, false);
+                    return;
+                }
+            }
+            Outcome::Named(names) => self.observed.names = Some(*names),
             Outcome::FilesUpdated(label) => {
                 if let Some(uid) = pod_of(key) {
                     self.observed.files.insert(uid, label);
@@ -554,7 +603,7 @@ impl Reconciler {
                         ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => {
                             !pods.contains(uid)
                         }
-                        ActionKey::Publish | ActionKey::Names => true,
+                        ActionKey::Publish | ActionKey::Services | ActionKey::Names => true,
                     });
                     for uid in pods {
                         self.observed.retry.insert(uid);

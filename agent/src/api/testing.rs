@@ -79,10 +79,16 @@ impl Runtime for Readable {
     async fn publish(&self, _: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
         refuse("publish ports")
     }
+    async fn service_state(&self) -> Result<spec::services::ServiceState> {
+        refuse("look Services up")
+    }
+    async fn publish_services(&self, _: &spec::services::ServiceSet) -> Result<Vec<runtime::api::ServiceFault>> {
+        refuse("open Services")
+    }
     async fn define_network(&self, _: &spec::workload::NetworkSpec) -> Result<()> {
         refuse("define network")
     }
-    async fn set_names(&self, _: &BTreeMap<PodUid, runtime::api::Names>) -> Result<()> {
+    async fn set_names(&self, _: &spec::names::NameTable) -> Result<()> {
         refuse("set names")
     }
     async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>) -> Result<()> {

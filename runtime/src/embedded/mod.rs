@@ -22,11 +22,12 @@ use spec::observed::{
     Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid, PortKey, PortTarget,
 };
 use spec::pod::PullPolicy;
+use spec::services::ServiceSet;
 use tokio::sync::mpsc;
 
 use crate::api::{
     ContainerStart, FailureClass, FileSet, ImageInfo, PortFault, PullCredentials, PullProgress, Result, RuntimeError,
-    RuntimeEvent,
+    RuntimeEvent, ServiceFault,
 };
 use crate::container::{self, ContainerError, ShimClient, cgroup};
 use crate::image::pull::Puller;
@@ -529,12 +530,13 @@ impl Inner {
             note(container::cleanup(&dir, &layout.init_cgroup(uid)).map_err(|error| report(&error)));
         }
         note(volume::remove_pod_volumes(uid, &self.dirs()).map_err(|error| report(&error)));
+        // The namespace first: with it the pod's end of each interface is gone at once, and detaching has less to do.
+        note(network::remove_namespaces(&layout.namespaces(uid)).map_err(|error| report(&error)));
         note(self.network.detach(uid).map_err(|error| report(&error)));
         for attachment in record.iter().flat_map(|record| &record.spec.networks) {
             // The last pod of a network takes it along; with others on it this is refused, as it should be.
             drop(self.network.remove_network(&attachment.network));
         }
-        note(network::remove_namespaces(&layout.namespaces(uid)).map_err(|error| report(&error)));
         note(remove_cgroup(&layout.pod_cgroup(uid)));
         for dir in [layout.pod_run(uid), layout.pod(uid)] {
             match std::fs::remove_dir_all(&dir) {
@@ -550,14 +552,45 @@ impl Inner {
     /// Publishes ports, after mending bridges and rules that are not as they should be.
     fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
         let failed = |error: network::NetworkError| transient("publish ports")(error.into());
-        if self.network_suspect.swap(false, Ordering::AcqRel) && !ports.is_empty() {
-            let state = self.network.check().map_err(failed)?;
-            if !state.is_whole() {
-                self.network.repair().map_err(failed)?;
-            }
-        }
+        self.mend_network(!ports.is_empty()).map_err(failed)?;
         let faults = self.network.publish(ports).map_err(failed)?;
         Ok(faults.into_iter().map(|fault| PortFault { key: fault.key().clone(), message: fault.to_string() }).collect())
+    }
+
+    /// Opens Services, after mending as for ports.
+    fn publish_services(&self, services: &ServiceSet) -> Result<Vec<ServiceFault>> {
+        let failed = |error: network::NetworkError| transient("open the ports of Services")(error.into());
+        self.mend_network(!services.entrances.is_empty()).map_err(failed)?;
+        let faults = self.network.publish_services(services).map_err(failed)?;
+        let told = |(entrance, fault): (_, network::PortFault)| ServiceFault { entrance, message: fault.to_string() };
+        Ok(faults.into_iter().map(told).collect())
+    }
+
+    /// After somebody else may have changed rules or bridges: compares, mends, and connects pods that were cut off.
+    fn mend_network(&self, in_use: bool) -> std::result::Result<(), network::NetworkError> {
+        if !in_use || !self.network_suspect.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let state = self.network.check()?;
+        if state.is_whole() {
+            return Ok(());
+        }
+        // Before the first pod there is nothing yet that others could have changed.
+        if self.network.pods().is_empty() {
+            tracing::debug!(faults = state.faults.join("; "), "network made");
+        } else {
+            tracing::warn!(faults = state.faults.join("; "), "network mended");
+        }
+        self.network.repair()?;
+        for uid in &state.cut_off {
+            let netns = self.layout().namespaces(uid).join("net");
+            let record = records::read::<PodRecord>(&self.layout().pod(uid).join("pod.json")).ok().flatten();
+            // After a reboot a pod has no namespace yet: it is connected when it is made again.
+            if let Some(record) = record.filter(|_| network::is_pinned(&netns)) {
+                self.network.attach(uid, &netns, &record.spec.networks)?;
+            }
+        }
+        Ok(())
     }
 
     fn teardown(&self) -> Result<()> {

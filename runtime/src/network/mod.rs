@@ -20,6 +20,7 @@ mod netlink;
 mod ports;
 mod reap;
 mod rule;
+mod services;
 mod setup;
 mod subnet;
 mod table;
@@ -35,6 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spec::observed::{Addresses, PodUid};
 use spec::pod::NetworkAttachment;
+use spec::services::{Balance, Entrance};
 
 use crate::api::{NetworkStats, PortKey, PortTarget};
 
@@ -59,6 +61,8 @@ pub struct NetworkConfig {
     pub name: String,
     /// Range of the default network; by default the first /20 from 10.88.0.0 on that no route of the host overlaps.
     pub subnet: Option<Ipv4Net>,
+    /// Range of the virtual addresses of Services; by default the last free /20 of 10.88.0.0/13.
+    pub service_subnet: Option<Ipv4Net>,
     /// Give pods IPv6 addresses too, from a private prefix (RFC 4193) that is derived from name and machine.
     pub ipv6: bool,
     /// Largest packet in bytes; default 1500. Hosts on tunnels need less.
@@ -73,7 +77,15 @@ impl NetworkConfig {
     /// The defaults, with records in that directory.
     #[must_use]
     pub fn new(state_dir: PathBuf) -> Self {
-        Self { name: "mainstay".to_owned(), subnet: None, ipv6: true, mtu: None, allow_metadata: false, state_dir }
+        Self {
+            name: "mainstay".to_owned(),
+            subnet: None,
+            service_subnet: None,
+            ipv6: true,
+            mtu: None,
+            allow_metadata: false,
+            state_dir,
+        }
     }
 }
 
@@ -94,6 +106,8 @@ pub struct Network {
     config: NetworkConfig,
     /// Guards records and leases; held for a file write at the most.
     leases: Mutex<Leases>,
+    /// What Services were given. Never held while another of these locks is taken, but for `leases`.
+    service_record: Mutex<services::ServiceRecord>,
     /// The one socket that changes rules, opened at first use. Held for a batch, so that changes come one by one.
     table: Mutex<Option<Table>>,
     /// What is published: the wish of the last `publish`, and the sockets that hold the ports.
@@ -111,6 +125,9 @@ struct Published {
     /// `None` before the first call: what the kernel has from an earlier agent stays then.
     ports: Option<BTreeMap<PortKey, PortTarget>>,
     holds: Holds,
+    /// The same for Services.
+    services: Option<BTreeMap<Entrance, Balance>>,
+    service_holds: Holds,
 }
 
 impl std::fmt::Debug for Table {
@@ -139,9 +156,11 @@ impl Network {
             });
         }
         let leases = Leases::load(&config.state_dir)?;
+        let service_record = services::ServiceRecord::load(&config.state_dir)?;
         Ok(Self {
             config,
             leases: Mutex::new(leases),
+            service_record: Mutex::new(service_record),
             table: Mutex::new(None),
             reaper: reap::Reaper::default(),
             rules_port: Arc::default(),

@@ -13,6 +13,7 @@ mod pod;
 mod ports;
 mod reason;
 mod replicated;
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,15 +21,18 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::digest::Digest;
+use crate::names::NameTable;
 use crate::observed::{PodFacts, PodUid, PortKey, PortTarget};
 use crate::pod::{PodSpec, ResolvedImages};
+use crate::services::{ServiceSet, ServiceState};
 use crate::time::{Millis, Timestamp};
 use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, WorkloadId};
 
-pub use names::{Names, names};
+pub use names::names;
 pub use pod::{PodPhase, pod_phase, pod_ready_since};
 pub use ports::port_map;
 pub use reason::{Hold, Reason};
+pub use services::{Services, host_entrances, service_pods, services};
 
 /// A workload with what planning derives from it once.
 #[derive(Debug, Clone)]
@@ -90,8 +94,12 @@ pub struct Observed {
     pub prepared: BTreeMap<(WorkloadId, String), ResolvedImages>,
     /// Ports as they are published now.
     pub published: BTreeMap<PortKey, PortTarget>,
-    /// Names as each pod knows them now.
-    pub names: BTreeMap<PodUid, Names>,
+    /// Services as they are open now.
+    pub services: ServiceSet,
+    /// What Services can be given.
+    pub service_state: ServiceState,
+    /// Names as pods know them now; `None` before they were told any.
+    pub names: Option<NameTable>,
     /// What is being done.
     pub in_flight: BTreeSet<ActionKey>,
     /// What failed and was not done since.
@@ -149,6 +157,8 @@ pub enum ActionKey {
     Files(PodUid),
     /// The published ports.
     Publish,
+    /// What Services open.
+    Services,
     /// The names that pods know.
     Names,
 }
@@ -211,10 +221,15 @@ pub enum Action {
         /// All of them.
         ports: BTreeMap<PortKey, PortTarget>,
     },
+    /// Replace what Services open.
+    PublishServices {
+        /// All of it.
+        services: Box<ServiceSet>,
+    },
     /// Tell pods the names of others.
     SetNames {
         /// All of them.
-        names: BTreeMap<PodUid, Names>,
+        names: Box<NameTable>,
     },
     /// Swap the content of a pod's generated volumes.
     UpdateFiles {
@@ -239,6 +254,7 @@ impl Action {
                 ActionKey::Container(pod.record.uid.clone(), container.clone())
             }
             Self::Publish { .. } => ActionKey::Publish,
+            Self::PublishServices { .. } => ActionKey::Services,
             Self::SetNames { .. } => ActionKey::Names,
             Self::UpdateFiles { pod, .. } => ActionKey::Files(pod.record.uid.clone()),
         }
@@ -255,6 +271,7 @@ impl Action {
             Self::StopContainer { .. } => "stop_container",
             Self::StopPod { .. } => "stop_pod",
             Self::Publish { .. } => "publish_ports",
+            Self::PublishServices { .. } => "publish_services",
             Self::SetNames { .. } => "set_names",
             Self::UpdateFiles { .. } => "update_files",
         }
@@ -281,6 +298,10 @@ pub struct Plan {
     pub wake: Option<Timestamp>,
     /// What is waited for, by workload.
     pub holds: Vec<(WorkloadId, Hold)>,
+    /// Pods that are to be stopped as soon as no Service leads to them any more.
+    pub draining: BTreeSet<PodUid>,
+    /// What Services should open.
+    pub services: Services,
 }
 
 impl Plan {
@@ -294,10 +315,12 @@ impl Plan {
 
     /// Whether this plan ends a pod.
     fn stops(&self, uid: &PodUid) -> bool {
-        self.steps
-            .iter()
-            .rev()
-            .any(|step| matches!(&step.action, Action::StopPod { pod, .. } if pod.record.uid == *uid))
+        self.draining.contains(uid)
+            || self
+                .steps
+                .iter()
+                .rev()
+                .any(|step| matches!(&step.action, Action::StopPod { pod, .. } if pod.record.uid == *uid))
     }
 
     fn hold(&mut self, workload: &WorkloadId, hold: Hold) {
@@ -391,18 +414,45 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
             }),
         }
     }
-    let names = names::names(goals, observed);
-    if names != observed.names && !view.busy(&ActionKey::Names) {
+    plan_services(&view, &mut plan);
+    plan
+}
+
+/// What Services open and what names mean, which follows from it.
+fn plan_services(view: &View<'_>, plan: &mut Plan) {
+    let mut leaving = plan.draining.clone();
+    leaving.extend(plan.steps.iter().filter_map(|step| match &step.action {
+        Action::StopPod { pod, .. } => Some(pod.record.uid.clone()),
+        _ => None,
+    }));
+    plan.services = services::services(view.goals, view.observed, view.ports, &leaving);
+    let set = &plan.services.set;
+    if *set != view.observed.services && !view.busy(&ActionKey::Services) {
+        match view.blocked_until(&ActionKey::Services) {
+            Some((due, _)) => plan.wake_at(due),
+            None => plan.steps.push(Step {
+                action: Action::PublishServices { services: Box::new(set.clone()) },
+                workload: None,
+                reason: Reason::ServicesChanged,
+            }),
+        }
+    }
+    let names = names::names(view.goals, view.observed, &plan.services.set, &leaving);
+    let known = match &view.observed.names {
+        Some(known) => *known == names,
+        // With nobody there nobody has to be told.
+        None => names == NameTable::default() && view.observed.pods.is_empty(),
+    };
+    if !known && !view.busy(&ActionKey::Names) {
         match view.blocked_until(&ActionKey::Names) {
             Some((due, _)) => plan.wake_at(due),
             None => plan.steps.push(Step {
-                action: Action::SetNames { names },
+                action: Action::SetNames { names: Box::new(names) },
                 workload: None,
                 reason: Reason::NamesChanged,
             }),
         }
     }
-    plan
 }
 
 fn plan_workload(view: &View<'_>, goal: &Goal, plan: &mut Plan) {
