@@ -11,7 +11,7 @@ use runtime::api::{
 use spec::env::{EnvError, NodeFacts, PodContext};
 use spec::files::FilesError;
 use spec::names::NameTable;
-use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid, PortKey, PortTarget};
+use spec::observed::{Addresses, ContainerFacts, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget};
 use spec::plan::{Action, Goal};
 use spec::pod::{ContainerSpec, EnvSource, Handler, PodSpec, ResolvedImages, VolumeSource};
 use spec::services::ServiceSet;
@@ -48,6 +48,8 @@ pub enum Outcome {
     Started(ContainerFacts),
     /// The container has ended.
     ContainerStopped,
+    /// The pod is marked as failed, and nothing in it runs any more.
+    PodFailed(PodFailure),
     /// The pod is gone.
     PodGone,
     /// These ports are published, and these could not be.
@@ -102,13 +104,7 @@ impl ActionError {
     /// The message with the whole chain of causes, and the hint.
     #[must_use]
     pub fn report(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
+        let mut text = spec::causes::chain(self);
         if let Some(hint) = self.hint() {
             text.push_str(" (hint: ");
             text.push_str(hint);
@@ -138,6 +134,7 @@ impl Executor {
             Action::StopContainer { pod, container, grace } => {
                 self.stop(&pod, &container, grace.as_duration()).await.map(|()| Outcome::ContainerStopped)
             }
+            Action::FailPod { pod, failure, grace } => self.fail_pod(&pod, failure, grace.as_duration()).await,
             Action::StopPod { pod, grace } => self.stop_pod(&pod, grace.as_duration()).await,
             Action::Publish { ports } => self.runtime.publish(&ports).await.map_err(ActionError::from).map(|faults| {
                 let mut published = ports;
@@ -211,7 +208,8 @@ impl Executor {
             }
         }
         let addresses = self.runtime.create_pod(Arc::clone(&record), files).await?;
-        Ok(Outcome::PodReady(Box::new(PodFacts { record, sandbox: true, addresses, containers }), label))
+        let facts = PodFacts { record, sandbox: true, addresses, containers, failed: None };
+        Ok(Outcome::PodReady(Box::new(facts), label))
     }
 
     async fn start(
@@ -305,6 +303,20 @@ impl Executor {
     }
 
     async fn stop_pod(&self, pod: &PodFacts, grace: Duration) -> Result<Outcome, ActionError> {
+        self.stop_containers(pod, grace).await?;
+        self.runtime.remove_pod(&pod.record.uid).await?;
+        Ok(Outcome::PodGone)
+    }
+
+    /// The mark comes first: whatever happens after it, nothing of the pod is started again.
+    async fn fail_pod(&self, pod: &PodFacts, failure: PodFailure, grace: Duration) -> Result<Outcome, ActionError> {
+        self.runtime.fail_pod(&pod.record.uid, &failure).await?;
+        self.stop_containers(pod, grace).await?;
+        Ok(Outcome::PodFailed(failure))
+    }
+
+    /// Stops all containers of a pod, sidecars last.
+    async fn stop_containers(&self, pod: &PodFacts, grace: Duration) -> Result<(), ActionError> {
         let started = tokio::time::Instant::now();
         let spec = &pod.record.spec;
         let sidecar = |c: &&ContainerSpec| c.is_sidecar();
@@ -317,11 +329,7 @@ impl Executor {
                 first_error.get_or_insert(error);
             }
         }
-        if let Some(error) = first_error {
-            return Err(error);
-        }
-        self.runtime.remove_pod(&pod.record.uid).await?;
-        Ok(Outcome::PodGone)
+        first_error.map_or(Ok(()), Err)
     }
 
     /// Stops and removes every pod there is a record of, then what they shared.

@@ -316,11 +316,7 @@ pub async fn check(
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
+    spec::causes::causes(error).last().unwrap_or(error).to_string()
 }
 
 /// `host:port` of a check: the pod's own address unless another host is named.

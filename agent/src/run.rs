@@ -14,8 +14,10 @@ use crate::clock::{HostClock, SharedClock};
 use crate::config::Settings;
 use crate::events::{Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::orders::Orders;
 use crate::reconciler::{Event, Parts, Reconciler};
 use crate::source::{SealError, Sources, watch};
+use crate::systemd::{EXIT_AFTER_DOWN, Notifier, NotifyError, report, watchdog_limit};
 use crate::telemetry::Metrics;
 
 /// Why the agent ended.
@@ -48,6 +50,9 @@ pub enum RunError {
     /// The quick-start image cannot be stored.
     #[error("cannot store the built-in image")]
     Builtin(#[source] runtime::image::store::StoreError),
+    /// The service manager cannot be told anything.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] std::io::Error),
@@ -154,6 +159,8 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
     builtin(&runtime).await?;
     let metrics = Metrics::new();
     let journal = Journal::open(&settings.events_dir(), Some(metrics.clone()))?;
+    let orders = Orders::open(&settings.data_dir);
+    let notifier = Arc::new(Notifier::of_process()?);
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
     let (reconciler, events) = Reconciler::new(Parts {
         executor: executor(&settings, Arc::clone(&runtime), Arc::clone(&clock)),
@@ -165,6 +172,7 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
             minimum: settings.removal_budget.min as usize,
             percent: settings.removal_budget.percent as usize,
         },
+        orders: orders.clone(),
         resync: settings.resync,
     });
     let sources = Sources::open(
@@ -173,37 +181,43 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         settings.node_labels.clone(),
         Arc::clone(&clock),
         metrics.clone(),
+        orders,
     )?;
     let deliver = events.clone();
     let watching =
         watch(sources, settings.resync, move |reading| deliver.send(Event::Sources(Box::new(reading))).is_ok())
             .map_err(RunError::Thread)?;
     let server = Server::start(ApiState {
-        snapshot: snapshots,
+        snapshot: snapshots.clone(),
         runtime: runtime.clone(),
         metrics,
         journal,
-        commands: events,
+        commands: events.clone(),
         settings: Arc::new(settings.clone()),
     })
     .await?;
     announce(&settings, &server);
     let mut terminate =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(RunError::Signals)?;
+    let watchdog = watchdog_limit(|name| std::env::var(name).ok(), std::process::id());
+    let reporting = tokio::spawn(report(Arc::clone(&notifier), watchdog, events, snapshots));
     let result = tokio::select! {
         result = reconciler.run() => {
             // The loop ends by itself only after `down`.
             tracing::info!("agent ended");
-            result.map_err(RunError::from)
+            let code = if notifier.is_heard() { EXIT_AFTER_DOWN } else { 0 };
+            result.map(|()| code).map_err(RunError::from)
         }
         () = told_to_end(&mut terminate) => {
             tracing::info!("agent ended; containers keep running");
-            Ok(())
+            Ok(0)
         }
     };
+    notifier.stopping();
+    reporting.abort();
     drop(watching);
     server.stop().await;
-    result.map(|()| 0)
+    result
 }
 
 /// Waits for SIGTERM or SIGINT.

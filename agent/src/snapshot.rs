@@ -184,6 +184,8 @@ fn pod_status(facts: &Facts<'_>, pod: &PodFacts) -> PodStatus {
         name: record.name.clone(),
         phase: phase.to_owned(),
         ready: pod_ready_since(pod, facts.observed).is_some(),
+        reason: pod.failed.as_ref().map(|failure| failure.reason.to_string()),
+        message: pod.failed.as_ref().map(|failure| failure.message.clone()),
         ip: pod.addresses.v4.map(|ip| ip.to_string()),
         revision: record.revision.clone(),
         created: record.created_unix,
@@ -283,6 +285,7 @@ pub fn sentence(step: &Step) -> String {
             format!("stop container {container} of pod {}", pod.record.name)
         }
         Action::StopPod { pod, .. } => format!("stop pod {}", pod.record.name),
+        Action::FailPod { pod, .. } => format!("end pod {} for good", pod.record.name),
         Action::Publish { ports } => {
             let ports: Vec<String> = ports.keys().map(ToString::to_string).collect();
             if ports.is_empty() { "publish no ports".to_owned() } else { format!("publish {}", ports.join(", ")) }
@@ -306,6 +309,7 @@ pub fn sentence(step: &Step) -> String {
             format!("changed {}{more}", shown.join("; "))
         }
         Reason::Exited { oom: true, .. } => "it was killed for want of memory".to_owned(),
+        Reason::Evicted { message } => message.clone(),
         Reason::Exited { code, .. } => format!("it ended with code {code}"),
         other => other.word().replace('_', " "),
     };

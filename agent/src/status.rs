@@ -51,6 +51,9 @@ pub struct SourceStatus {
     pub warnings: Vec<String>,
     /// When it was last read without an error, in seconds of Unix time.
     pub last_success: Option<i64>,
+    /// What `mainstay approve` takes to make a directory count that is another one than before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approve: Option<String>,
 }
 
 /// One Service.
@@ -138,6 +141,12 @@ pub struct PodStatus {
     pub phase: String,
     /// Whether it can serve.
     pub ready: bool,
+    /// `Evicted` or `DeadlineExceeded`, when it failed as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// A sentence about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// Its IPv4 address.
     pub ip: Option<String>,
     /// Label of its version.

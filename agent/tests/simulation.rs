@@ -115,6 +115,7 @@ fn start_agent(sim: &Sim, journal: &Journal) -> Life {
     };
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
     let (reconciler, events) = Reconciler::new(Parts {
+        orders: agent::orders::Orders::open(std::path::Path::new("/nonexistent")),
         executor,
         clock,
         metrics: Metrics::default(),

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 use spec::names::NameTable;
-use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid};
+use spec::observed::{Addresses, ContainerFacts, DiskUsage, PodFacts, PodFailure, PodRecord, PodUid};
 pub use spec::observed::{PortKey, PortTarget};
 use spec::pod::{ContainerSpec, PullPolicy};
 use spec::services::{Entrance, ServiceSet, ServiceState};
@@ -235,6 +235,12 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Runs a command in a running container and collects what it says (64 KiB at most).
     async fn exec(&self, pod: &PodUid, container: &str, command: &[String], timeout: Duration) -> Result<ExecResult>;
+
+    /// Writes down that a pod has failed as a whole. What has been written stays as it is.
+    async fn fail_pod(&self, pod: &PodUid, failure: &PodFailure) -> Result<()>;
+
+    /// What a pod takes on the disk. Reads every directory of it: not for often.
+    async fn disk_usage(&self, pod: &PodUid) -> Result<DiskUsage>;
 
     /// Removes a pod whose containers have ended: namespaces, addresses, volumes that die with it, record.
     async fn remove_pod(&self, pod: &PodUid) -> Result<()>;

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
 use crate::workload::WorkloadId;
 
@@ -31,14 +33,34 @@ impl Default for Budget {
 pub struct HeldRemoval {
     /// Names exactly this removal of exactly this revision.
     pub id: String,
+    /// The state of the sources that wishes for it.
+    pub revision: String,
     /// What would go.
     pub workloads: BTreeSet<WorkloadId>,
     /// Why it is held, for people.
     pub reason: String,
 }
 
+impl HeldRemoval {
+    /// The approval of exactly this removal.
+    #[must_use]
+    pub fn approval(&self) -> Approval {
+        Approval { revision: self.revision.clone(), workloads: self.workloads.clone() }
+    }
+}
+
+/// A removal that people approved. It counts for what is left of it, too: a removal that was begun is not held again
+/// when the agent is restarted in the middle of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// The state of the sources.
+    pub revision: String,
+    /// What may go.
+    pub workloads: BTreeSet<WorkloadId>,
+}
+
 /// Whether the removal of what runs but is wished no longer is to be held. `revision` labels the state of the
-/// sources; `approved` holds ids that people approved.
+/// sources; `approved` holds what people approved.
 #[must_use]
 pub fn check(
     running: &BTreeSet<WorkloadId>,
@@ -46,10 +68,13 @@ pub fn check(
     protected: &BTreeSet<WorkloadId>,
     revision: &str,
     budget: Budget,
-    approved: &BTreeSet<String>,
+    approved: &[Approval],
 ) -> Option<HeldRemoval> {
     let removed: BTreeSet<WorkloadId> = running.difference(wished).cloned().collect();
     if removed.is_empty() {
+        return None;
+    }
+    if approved.iter().any(|known| known.revision == revision && removed.is_subset(&known.workloads)) {
         return None;
     }
     let limit = budget.minimum.max(running.len().saturating_mul(budget.percent) / 100);
@@ -71,7 +96,7 @@ pub fn check(
         text.push_str(&id.to_string());
     }
     let id: String = Digest::of(text.as_bytes()).hex().chars().take(10).collect();
-    (!approved.contains(&id)).then_some(HeldRemoval { id, workloads: removed, reason })
+    Some(HeldRemoval { id, revision: revision.to_owned(), workloads: removed, reason })
 }
 
 #[cfg(test)]
@@ -91,7 +116,7 @@ mod tests {
         for (running, left, held) in
             [(3, 0, false), (4, 0, true), (10, 7, false), (10, 6, true), (100, 70, false), (100, 69, true)]
         {
-            let result = check(&ids(0..running), &ids(0..left), &none, "r", Budget::default(), &BTreeSet::new());
+            let result = check(&ids(0..running), &ids(0..left), &none, "r", Budget::default(), &[]);
             assert_eq!(result.is_some(), held, "{running} -> {left}");
         }
     }
@@ -99,12 +124,24 @@ mod tests {
     #[test]
     fn one_protected_is_enough_and_approval_names_exactly_this_removal() {
         let (running, wished, protected) = (ids(0..10), ids(1..10), ids(0..1));
-        let check = |revision: &str, approved: &BTreeSet<String>| {
+        let check = |revision: &str, approved: &[Approval]| {
             check(&running, &wished, &protected, revision, Budget::default(), approved)
         };
-        let held = check("r1", &BTreeSet::new()).expect("held");
-        let approved = BTreeSet::from([held.id]);
+        let held = check("r1", &[]).expect("held");
+        let approved = [held.approval()];
         assert_eq!(check("r1", &approved), None);
         assert!(check("r2", &approved).is_some(), "another revision needs another approval");
+    }
+
+    #[test]
+    fn what_is_left_of_an_approved_removal_is_approved() {
+        let (running, none) = (ids(0..10), BTreeSet::new());
+        let held = check(&running, &ids(9..10), &none, "r", Budget::default(), &[]).expect("held");
+        let approved = [held.approval()];
+        let rest = |wished: std::ops::Range<u32>| {
+            check(&ids(3..10), &ids(wished), &none, "r", Budget::default(), &approved).is_some()
+        };
+        assert!(!rest(9..10), "three of nine are gone already");
+        assert!(rest(0..1), "one more than was approved");
     }
 }

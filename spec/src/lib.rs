@@ -6,6 +6,7 @@
 
 pub mod budget;
 pub mod capability;
+pub mod causes;
 pub mod codes;
 pub mod diagnostic;
 pub mod diff;

@@ -65,6 +65,44 @@ pub struct PodFacts {
     pub addresses: Addresses,
     /// The newest attempt of each container that was ever started, by container name.
     pub containers: BTreeMap<String, ContainerFacts>,
+    /// Set once the pod has failed as a whole: nothing in it runs again, whatever its restart policy.
+    pub failed: Option<PodFailure>,
+}
+
+/// Why a pod has failed as a whole (Kubernetes PodStatus.reason and .message). Kept on disk with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodFailure {
+    /// The word.
+    pub reason: PodFailureReason,
+    /// A sentence.
+    pub message: String,
+}
+
+/// The words for a pod that has failed as a whole, as Kubernetes has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PodFailureReason {
+    /// It used more disk than it may.
+    Evicted,
+    /// It ran for longer than `activeDeadlineSeconds`.
+    DeadlineExceeded,
+}
+
+impl fmt::Display for PodFailureReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Evicted => "Evicted",
+            Self::DeadlineExceeded => "DeadlineExceeded",
+        })
+    }
+}
+
+/// Bytes that a pod takes on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DiskUsage {
+    /// Of each emptyDir on disk, by volume name.
+    pub volumes: BTreeMap<String, u64>,
+    /// Writable layer and logs of each container, by container name.
+    pub containers: BTreeMap<String, u64>,
 }
 
 /// Addresses of a pod.

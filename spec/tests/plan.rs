@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use spec::image_ref::ImageRef;
-use spec::observed::{Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid};
+use spec::observed::{
+    Addresses, ContainerFacts, ContainerState, DiskUsage, Exit, PodFacts, PodFailure, PodFailureReason, PodRecord,
+    PodUid,
+};
 use spec::plan::{Action, Goals, Observed, plan};
 use spec::pod::{ContainerSpec, EnvSource, EnvVar, PodSpec, RestartPolicy, Volume, VolumeMount, VolumeSource};
 use spec::time::{Millis, Timestamp};
@@ -102,6 +105,7 @@ impl Case {
                 sandbox: true,
                 addresses: Addresses::default(),
                 containers: containers.collect(),
+                failed: None,
             };
             observed.pods.insert(facts.record.uid.clone(), Arc::new(facts));
         }
@@ -356,4 +360,52 @@ mod properties {
             prop_assert!(created == 0 || pods.len() + created <= most.max(n as usize), "{} there, {created} more", pods.len());
         }
     }
+}
+
+#[test]
+fn a_pod_above_its_disk_limit_fails_and_where_pods_are_made_another_takes_its_place() {
+    let limited = |controller, version| {
+        let mut workload = workload(controller, version);
+        let mut spec = PodSpec::clone(&workload.template.spec);
+        let source = VolumeSource::EmptyDir { memory: false, size_limit: Some(1 << 20) };
+        spec.volumes = vec![Volume { name: "v".into(), source }];
+        workload.template.spec = Arc::new(spec);
+        workload
+    };
+    let uid = PodUid(format!("{:016x}", 0));
+    let with = |workload, used: u64, failed: bool, is| {
+        let mut case = Case::new(workload, &[(0, "a", is)]);
+        let volumes = BTreeMap::from([("v".to_owned(), used)]);
+        case.observed.disk.insert(uid.clone(), DiskUsage { volumes, containers: BTreeMap::new() });
+        if failed {
+            let failed = PodFailure { reason: PodFailureReason::Evicted, message: String::new() };
+            let facts = case.observed.pods.get_mut(&uid).expect("there is one pod");
+            *facts = Arc::new(PodFacts { failed: Some(failed), ..PodFacts::clone(facts) });
+        }
+        case
+    };
+    let deployment = || limited(replicas(1, 1, 0), "a");
+    let pod = || limited(Controller::Single, "a");
+    for (case, expected) in [
+        (with(deployment(), 1 << 20, false, Is::Runs), &[][..]),
+        (with(deployment(), (1 << 20) + 1, false, Is::Runs), &["fail_pod"]),
+        // Marked, but not stopped yet: by an agent that died in between.
+        (with(pod(), 0, true, Is::Runs), &["fail_pod"]),
+        (with(pod(), 2 << 20, true, Is::Ended(137)), &[]),
+        (with(deployment(), 0, true, Is::Ended(137)), &["stop a-0", "create 1"]),
+        (with(limited(set(1, false), "a"), 0, true, Is::Ended(137)), &["stop a-0"]),
+        // A bare pod stays as it ended until its manifest is another one.
+        (with(limited(Controller::Single, "b"), 0, true, Is::Ended(137)), &["stop a-0"]),
+    ] {
+        assert_eq!(case.steps(), expected);
+    }
+}
+
+#[test]
+fn a_pod_above_its_deadline_fails_and_stays_so() {
+    let mut workload = workload(Controller::Single, "a");
+    let mut spec = PodSpec::clone(&workload.template.spec);
+    spec.active_deadline = Some(Millis::from_secs(1));
+    workload.template.spec = Arc::new(spec);
+    assert_eq!(Case::new(workload, &[(0, "a", Is::Runs)]).steps(), ["fail_pod"]);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tests::image::fixture_image;
-use tests::manifest::pod;
+use tests::manifest::{deployment, pod};
 use tests::{Agent, Registry, Sandbox, require_root};
 
 fn world(name: &str) -> (Sandbox, Registry, String) {
@@ -330,4 +330,55 @@ fn pods_reach_each_other_and_the_host() {
     host["spec"]["hostNetwork"] = json!(true);
     sandbox.write("host.json", &host.to_string());
     agent.wait_page(8099, "/", |body| !body.is_empty());
+}
+
+#[test]
+fn a_pod_that_fills_its_disk_limit_is_evicted() {
+    if !require_root("a_pod_that_fills_its_disk_limit_is_evicted") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("evicted");
+    let mut agent = Agent::start(&sandbox);
+    // One file of 3 MiB where 1 MiB is allowed; the second pod writes the same into its writable layer.
+    let mut volume = pod("volume", &image, &["fill", "/data/file", "3"]);
+    volume["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {"sizeLimit": "1Mi"}}]);
+    volume["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    let mut layer = deployment("layer", 1, &image, &["fill", "/tmp/file", "3"]);
+    layer["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"limits": {"ephemeral-storage": "1Mi"}});
+    let mut within = volume.clone();
+    within["metadata"]["name"] = json!("within");
+    within["spec"]["volumes"][0]["emptyDir"]["sizeLimit"] = json!("8Mi");
+    for wanted in [&volume, &layer, &within] {
+        let name = wanted["metadata"]["name"].as_str().expect("named");
+        sandbox.write(&format!("{name}.json"), &wanted.to_string());
+    }
+    let first = agent.wait_status("all run", |status| {
+        let pid = |name: &str| status.pids(name).first().copied();
+        Some((pid("volume")?, pid("layer")?, pid("within")?))
+    });
+    agent.wait_status("both are above their limits", |status| {
+        // The bare pod stays as it failed; the Deployment has another pod.
+        let gone = status.pids("volume").is_empty();
+        let another = status.pids("layer").first().is_some_and(|pid| *pid != first.1);
+        (gone && another).then_some(())
+    });
+    let shown = agent.json(&["status"]);
+    let workload = |name: &str| {
+        let all = shown["workloads"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|workload| workload["name"] == name).expect("it is listed")
+    };
+    assert_eq!(workload("volume")["phase"], "Failed", "{shown:#}");
+    assert_eq!(workload("volume")["pods"][0]["reason"], "Evicted", "{shown:#}");
+    let message = workload("volume")["pods"][0]["message"].to_string();
+    assert!(message.contains("data") && message.contains("1Mi"), "{message}");
+    assert_eq!(agent.status().pids("within"), [first.2]);
+    let events = agent.cli(&["events"]).ok().stdout;
+    assert!(events.contains("evicted"), "{events}");
+    // It does not come back with the next agent either.
+    agent.kill9();
+    agent.start_again();
+    agent
+        .wait_status("the next agent has read the manifests", |status| (status.pids("layer").len() == 1).then_some(()));
+    assert!(agent.status().pids("volume").is_empty());
+    assert_eq!(agent.status().pids("within"), [first.2]);
 }

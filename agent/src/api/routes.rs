@@ -103,7 +103,7 @@ pub(super) async fn stats(
     container_of(&shared, &uid, &container)?;
     match shared.state.runtime.stats(&PodUid(uid), &container).await {
         Ok(stats) => Ok(Json(stats)),
-        Err(error) => Err(Failure::failed(chain(&error))),
+        Err(error) => Err(Failure::failed(spec::causes::chain(&error))),
     }
 }
 
@@ -113,18 +113,6 @@ fn container_of(shared: &Shared, uid: &str, container: &str) -> Result<(), Failu
         return Ok(());
     }
     Err(Failure::not_found(format!("pod `{}` has no container `{container}`", entry.pod.name)))
-}
-
-/// An error with everything below it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 pub(super) async fn workload(
@@ -182,7 +170,7 @@ struct ApproveBody {
 pub(super) async fn approve(State(shared): State<Shared>, body: Bytes) -> Answer<Value> {
     let ApproveBody { id } = parse(&body)?;
     let named = id.clone();
-    if ask(&shared, |reply| Command::Approve { id, reply }).await? {
+    if ask(&shared, |reply| Command::Approve { id, reply }).await?.map_err(Failure::failed)? {
         return Ok(Json(json!({ "approved": named })));
     }
     Err(Failure::not_found(format!("nothing with the id `{named}` is held now"))

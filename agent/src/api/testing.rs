@@ -13,7 +13,9 @@ use runtime::api::{
     RuntimeError, RuntimeEvent,
 };
 use spec::image_ref::ImageRef;
-use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid, PortKey, PortTarget};
+use spec::observed::{
+    Addresses, ContainerFacts, DiskUsage, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget,
+};
 use spec::pod::PullPolicy;
 use tokio::sync::{mpsc, watch};
 
@@ -72,6 +74,12 @@ impl Runtime for Readable {
     }
     async fn exec(&self, _: &PodUid, _: &str, _: &[String], _: Duration) -> Result<ExecResult> {
         refuse("run a command")
+    }
+    async fn fail_pod(&self, _: &PodUid, _: &PodFailure) -> Result<()> {
+        refuse("fail a pod")
+    }
+    async fn disk_usage(&self, _: &PodUid) -> Result<DiskUsage> {
+        refuse("measure a pod")
     }
     async fn remove_pod(&self, _: &PodUid) -> Result<()> {
         refuse("remove a pod")
@@ -172,6 +180,8 @@ pub(crate) fn busy_snapshot() -> Snapshot {
         name: format!("web-1a2b3c4d-{index}"),
         phase: "Running".to_owned(),
         ready: true,
+        reason: None,
+        message: None,
         ip: Some(format!("10.88.0.{}", index + 2)),
         revision: "1a2b3c4d".to_owned(),
         created: 1_700_000_000,
@@ -185,10 +195,21 @@ pub(crate) fn busy_snapshot() -> Snapshot {
     };
     Snapshot {
         version: "0.1.0".to_owned(),
+        services: vec![crate::status::ServiceStatus {
+            namespace: "default".to_owned(),
+            name: "web".to_owned(),
+            kind: "NodePort".to_owned(),
+            address: Some("10.95.241.7".to_owned()),
+            ports: vec!["80/tcp".to_owned()],
+            host_ports: vec!["30080/tcp".to_owned()],
+            pods: vec!["web-0".to_owned(), "web-1".to_owned()],
+            ..crate::status::ServiceStatus::default()
+        }],
         pid: 42,
         passes: 9,
         converged: false,
         sources: vec![SourceStatus {
+            approve: None,
             path: "/etc/mainstay/manifests".to_owned(),
             state: "degraded".to_owned(),
             files: 3,

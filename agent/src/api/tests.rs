@@ -106,7 +106,7 @@ async fn answer_next(fixture: &mut Fixture) {
             let _ = reply.send(workload == "Pod/jobs/worker");
         }
         Some(reconciler::Event::Command(Command::Approve { id, reply })) => {
-            let _ = reply.send(id == "abc");
+            let _ = reply.send(Ok(id == "abc"));
         }
         other => panic!("unexpected: {other:?}"),
     }

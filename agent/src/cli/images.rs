@@ -7,6 +7,7 @@ use runtime::image::load::{Source, load, unpack_to};
 use runtime::image::pull::Puller;
 use runtime::image::store::{ImageRecord, Origin, Store, StoreError};
 use serde_json::json;
+use spec::causes::causes;
 use spec::image_ref::ImageRef;
 use spec::pod::PullPolicy;
 
@@ -22,13 +23,11 @@ pub(super) fn store(settings: &Settings) -> Result<Store, CliError> {
 
 pub(super) fn told(error: &StoreError) -> CliError {
     let told = CliError::of(error);
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(cause) = source {
-        let denied = cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.raw_os_error() == Some(13));
-        if denied && !nix::unistd::geteuid().is_root() {
-            return told.hint("run the command as root, such as with sudo");
-        }
-        source = cause.source();
+    let denied = causes(error)
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|io| io.kind() == std::io::ErrorKind::PermissionDenied);
+    if denied && !nix::unistd::geteuid().is_root() {
+        return told.hint("run the command as root, such as with sudo");
     }
     told
 }

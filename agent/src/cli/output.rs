@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use serde::Serialize;
+use spec::causes::causes;
 
 /// Where a command writes, and how.
 pub(crate) struct Io<'a> {
@@ -83,11 +84,7 @@ impl CliError {
     /// An error with everything below it.
     pub(crate) fn of(error: &dyn std::error::Error) -> Self {
         let mut told = Self::new(error.to_string());
-        let mut source = error.source();
-        while let Some(cause) = source {
-            told.causes.push(cause.to_string());
-            source = cause.source();
-        }
+        told.causes.extend(causes(error).map(ToString::to_string));
         told
     }
 

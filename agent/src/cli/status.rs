@@ -85,7 +85,35 @@ fn overview(snapshot: &Snapshot, io: &mut Io<'_>) -> io::Result<()> {
         }
         table.write(io.out)?;
     }
+    services(snapshot, io)?;
     troubles(snapshot, io)
+}
+
+fn services(snapshot: &Snapshot, io: &mut Io<'_>) -> std::io::Result<()> {
+    if snapshot.services.is_empty() {
+        return Ok(());
+    }
+    writeln!(io.out)?;
+    let mut table = Table::new(&["SERVICE", "NAMESPACE", "TYPE", "ADDRESS", "PORTS", "ON THE HOST", "PODS"]);
+    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    for service in &snapshot.services {
+        table.row([
+            service.name.clone(),
+            service.namespace.clone(),
+            service.kind.clone(),
+            or_dash(service.address.clone().or_else(|| service.external_name.clone()).unwrap_or_default()),
+            or_dash(service.ports.join(", ")),
+            or_dash(service.host_ports.join(", ")),
+            service.pods.len().to_string(),
+        ]);
+    }
+    table.write(io.out)?;
+    for service in &snapshot.services {
+        for problem in &service.problems {
+            writeln!(io.out, "warning: Service {}/{}: {problem}", service.namespace, service.name)?;
+        }
+    }
+    Ok(())
 }
 
 /// One line about everything.
@@ -118,7 +146,8 @@ fn restarts(workload: &WorkloadStatus) -> u32 {
 fn note(workload: &WorkloadStatus) -> String {
     let held = workload.held.iter().map(|held| format!("held: {}", held.reason));
     let waiting = workload.waiting.iter().map(|wait| wait.reason.clone());
-    held.chain(waiting).collect::<Vec<_>>().join(", ")
+    let failed = workload.pods.iter().filter_map(|pod| pod.reason.clone());
+    held.chain(waiting).chain(failed).collect::<Vec<_>>().join(", ")
 }
 
 /// Sentences about what is not as it should be.
@@ -129,6 +158,11 @@ fn troubles(snapshot: &Snapshot, io: &mut Io<'_>) -> io::Result<()> {
         let waiting = workload.waiting.iter().map(|wait| ("waiting", &wait.message));
         for (word, message) in held.chain(waiting) {
             writeln!(io.out, "\n{word} {id}: {}", clean_lines(message))?;
+        }
+        for pod in &workload.pods {
+            if let (Some(reason), Some(message)) = (&pod.reason, &pod.message) {
+                writeln!(io.out, "\nfailed {id}: pod {}: {reason}: {}", clean(&pod.name), clean_lines(message))?;
+            }
         }
     }
     for source in &snapshot.sources {
@@ -155,6 +189,9 @@ fn details(workload: &WorkloadStatus, io: &mut Io<'_>) -> io::Result<()> {
         let address = pod.ip.as_ref().map(|ip| format!(", {ip}")).unwrap_or_default();
         let made = ago(io.now, pod.created);
         writeln!(io.out, "\npod {} ({}): {}, {ready}{address}, made {made}", pod.name, pod.uid, pod.phase)?;
+        if let (Some(reason), Some(message)) = (&pod.reason, &pod.message) {
+            writeln!(io.out, "failed: {reason}: {}", clean_lines(message))?;
+        }
         let mut table = Table::new(&["CONTAINER", "STATE", "READY", "RESTARTS", "UP", "PID", "IMAGE"]);
         for container in &pod.containers {
             table.row([

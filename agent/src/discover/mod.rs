@@ -6,7 +6,9 @@
 //! that cannot be listed as a whole is an error, never an empty list; one unreadable file is an error of that file.
 
 mod compose;
+mod git;
 mod ignore;
+mod mounts;
 mod projects;
 
 use std::collections::BTreeSet;
@@ -18,6 +20,8 @@ use std::path::{Path, PathBuf};
 use ignore::Ignored;
 
 pub use compose::{LoadedProject, Neighbours, load_project};
+pub use git::GitState;
+pub use mounts::Mounts;
 pub use projects::{Project, projects};
 
 /// A manifest above this many bytes is refused.
@@ -352,6 +356,12 @@ fn is_leftover(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     let endings: [&[u8]; 6] = [b"~", b".swp", b".bak", b".orig", b".tmp", b".rej"];
     name.starts_with(b".") || endings.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Whether a file of this name is looked at when a directory is read.
+#[must_use]
+pub fn counts(name: &OsStr) -> bool {
+    is_manifest(name) && !is_leftover(name)
 }
 
 /// Whether a file of this name is read.

@@ -75,6 +75,23 @@ impl LastGood {
         Ok(Self { objects, projects, written: Some(bytes) })
     }
 
+    /// Whether anything good is known of this file.
+    pub(super) fn came_from(&self, file: &str) -> bool {
+        self.objects.values().any(|good| good.file == file) || self.projects.contains_key(file)
+    }
+
+    /// The files that something good is known of.
+    pub(super) fn files(&self) -> impl Iterator<Item = &str> {
+        let objects = self.objects.values().map(|good| good.file.as_str());
+        objects.chain(self.projects.keys().map(String::as_str))
+    }
+
+    /// Whether anything good is known from below this path.
+    pub(super) fn is_below(&self, root: &Path) -> bool {
+        let below = |file: &String| Path::new(file).starts_with(root);
+        self.objects.values().any(|good| below(&good.file)) || self.projects.keys().any(below)
+    }
+
     /// Writes it down when it has changed.
     pub(super) fn save(&mut self, data_dir: &Path, key: &NodeKey) -> Result<(), SealError> {
         let mut files: BTreeMap<(&str, &[u8]), Vec<ObjectId>> = BTreeMap::new();

@@ -4,12 +4,13 @@
 //! from the last one. inotify only shortens the wait. Nothing is removed here: objects whose absence is no evidence
 //! stay at their last good version, and say so.
 
+mod evidence;
 mod lastgood;
 mod projects;
 mod seal;
 mod watch;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +22,12 @@ use spec::secret::MacKey;
 use spec::workload::{Desired, ObjectId, WorkloadId};
 
 use crate::clock::SharedClock;
-use crate::discover::{Listing, Project, discover, projects as find_projects};
+use crate::discover::{GitState, Listing, Mounts, Project, discover, projects as find_projects};
+use crate::orders::Orders;
 use crate::reconciler::Reading;
 use crate::status::{HeldStatus, SourceStatus};
 use crate::telemetry::Metrics;
+use evidence::{Doubt, Known};
 use lastgood::{Good, LastGood};
 use projects::ProjectReading;
 pub use seal::{NodeKey, SealError};
@@ -45,6 +48,17 @@ pub struct Sources {
     /// The last desired state: what a workload falls back to whose references broke.
     desired: Desired,
     last_success: BTreeMap<PathBuf, i64>,
+    /// What each source was when it was believed last.
+    known: BTreeMap<PathBuf, Known>,
+    /// What people approved.
+    orders: Orders,
+    /// When to look again although nothing happens.
+    again: Option<Duration>,
+    /// Directories of the last listing, and git's word on them before it.
+    directories: Vec<PathBuf>,
+    git: GitState,
+    /// Files with good objects that the last listing lacked: gone when the next one lacks them too.
+    vanishing: BTreeSet<String>,
     revision: Option<String>,
 }
 
@@ -59,6 +73,7 @@ impl Sources {
         node_labels: BTreeMap<String, String>,
         clock: SharedClock,
         metrics: Metrics,
+        orders: Orders,
     ) -> Result<Self, SealError> {
         let key = NodeKey::load_or_make(&data_dir.join("node.key"))?;
         let good = LastGood::load(&data_dir, &key).unwrap_or_else(|error| {
@@ -66,6 +81,7 @@ impl Sources {
             LastGood::default()
         });
         let mac_key = key.mac_key();
+        let known = evidence::load(&data_dir);
         let mut sources = Self {
             roots,
             data_dir,
@@ -78,6 +94,12 @@ impl Sources {
             good,
             desired: Desired::default(),
             last_success: BTreeMap::new(),
+            known,
+            orders,
+            again: None,
+            directories: Vec::new(),
+            git: GitState::default(),
+            vanishing: BTreeSet::new(),
             revision: None,
         };
         // What was good before the restart is what a reference that is broken now falls back to.
@@ -93,12 +115,54 @@ impl Sources {
         )
     }
 
-    /// Reads everything; `None` when it is all as it was.
+    /// When to read again although nothing happened: a source failed, or something has to be confirmed.
+    #[must_use]
+    pub fn again(&self) -> Option<Duration> {
+        self.again
+    }
+
+    /// The lock of a git operation that is changing a source now.
+    #[must_use]
+    pub fn git_lock(&mut self) -> Option<PathBuf> {
+        let directories = self.roots.iter().chain(&self.directories).map(PathBuf::as_path);
+        self.git = GitState::of(directories);
+        self.git.lock.clone()
+    }
+
+    /// Whether git has changed something since [`Sources::git_lock`] was asked.
+    fn git_moved(&self) -> bool {
+        let directories = self.roots.iter().chain(&self.directories).map(PathBuf::as_path);
+        GitState::of(directories) != self.git
+    }
+
+    /// Files with good objects that are in none of the listings. Editors and tools that remove and write anew leave
+    /// such a gap for a moment, so it counts only when it was seen twice.
+    fn confirm_vanished(&mut self, listed: &[(PathBuf, Result<Listing, Unreadable>)]) -> bool {
+        let there: BTreeSet<&str> = listed
+            .iter()
+            .filter_map(|(_, listing)| listing.as_ref().ok())
+            .flat_map(|listing| &listing.files)
+            .filter_map(|file| file.path.to_str())
+            .collect();
+        let is_lost = |file: &str| {
+            listed.iter().any(|(root, listing)| listing.is_err() && std::path::Path::new(file).starts_with(root))
+        };
+        let vanished: BTreeSet<String> =
+            self.good.files().filter(|file| !there.contains(file) && !is_lost(file)).map(str::to_owned).collect();
+        let confirmed = vanished.is_subset(&self.vanishing);
+        self.vanishing = vanished;
+        confirmed
+    }
+
+    /// Reads everything; `None` when it is all as it was, or not certain yet (see [`Sources::again`]).
     pub fn read(&mut self) -> Option<Reading> {
         let mut listed = Vec::new();
         let mut text = String::new();
+        let mut known = self.known.clone();
         for root in &self.roots {
-            let listing = discover(root).map_err(|error| crate::source::report(&error));
+            let listing = discover(root)
+                .map_err(|error| Unreadable { message: spec::causes::chain(&error), approve: None })
+                .and_then(|listing| self.believe(root, listing, &mut known));
             if listing.is_ok() {
                 // A clock of today fits a float to the microsecond.
                 self.metrics.source_success(&root.display().to_string(), self.clock.unix() as f64);
@@ -114,9 +178,22 @@ impl Sources {
                     }
                     text.push_str(&format!("{:?}", listing.identity));
                 }
-                Err(error) => text.push_str(error),
+                Err(error) => text.push_str(&error.message),
             }
             listed.push((root.clone(), listing));
+        }
+        if known != self.known {
+            evidence::save(&self.data_dir, &known);
+            self.known = known;
+        }
+        self.again = listed.iter().any(|(_, listing)| listing.is_err()).then_some(FAILED);
+        let directories = listed.iter().filter_map(|(_, listing)| listing.as_ref().ok());
+        let directories: Vec<PathBuf> = directories.flat_map(|listing| listing.directories.iter().cloned()).collect();
+        let moved = self.git_moved();
+        self.directories = directories;
+        if moved || !self.confirm_vanished(&listed) {
+            self.again = Some(CONFIRM);
+            return None;
         }
         let projects = self.load_projects(&listed);
         for (main, project) in &projects {
@@ -140,10 +217,32 @@ impl Sources {
         Some(reading)
     }
 
+    /// Whether a listing is evidence of what is wished.
+    fn believe(
+        &self,
+        root: &std::path::Path,
+        listing: Listing,
+        known: &mut BTreeMap<PathBuf, Known>,
+    ) -> Result<Listing, Unreadable> {
+        let mounts = Mounts::now();
+        let now = Known::of(&listing, &mounts);
+        let doubt =
+            evidence::judge(root, self.known.get(root), &now, |point| mounts.has(point), self.good.is_below(root));
+        match doubt {
+            Some(Doubt { id, message }) if !self.orders.is_approved(&id) => {
+                Err(Unreadable { message, approve: Some(id) })
+            }
+            Some(_) | None => {
+                known.insert(root.to_owned(), now);
+                Ok(listing)
+            }
+        }
+    }
+
     /// Compose projects among the listed files, by their main file. A file that is a source itself may have any name.
     fn load_projects(
         &self,
-        listed: &[(PathBuf, Result<Listing, String>)],
+        listed: &[(PathBuf, Result<Listing, Unreadable>)],
     ) -> BTreeMap<String, Result<ProjectReading, String>> {
         let mut found = BTreeMap::new();
         for (root, listing) in listed {
@@ -212,7 +311,7 @@ impl Sources {
 
     fn take(
         &mut self,
-        listed: Vec<(PathBuf, Result<Listing, String>)>,
+        listed: Vec<(PathBuf, Result<Listing, Unreadable>)>,
         projects: BTreeMap<String, Result<ProjectReading, String>>,
         revision: String,
     ) -> Reading {
@@ -229,8 +328,9 @@ impl Sources {
             match listing {
                 Err(error) => {
                     "failed".clone_into(&mut status.state);
-                    status.errors.push(error.clone());
-                    lost.push((root.display().to_string(), error));
+                    status.errors.push(error.message.clone());
+                    status.approve = error.approve;
+                    lost.push((root.display().to_string(), error.message));
                 }
                 Ok(listing) => {
                     self.last_success.insert(root.clone(), self.clock.unix());
@@ -238,6 +338,13 @@ impl Sources {
                     for file in listing.files {
                         let name = file.path.to_string_lossy().into_owned();
                         match file.result {
+                            // A manifest without a byte is one that is being written, or that a full disk left behind.
+                            Ok(bytes) if bytes.is_empty() && self.good.came_from(&name) => {
+                                let error = "the file is empty; remove it to remove what was in it".to_owned();
+                                status.broken += 1;
+                                status.errors.push(format!("{name}: {error}"));
+                                unreadable.insert(name, error);
+                            }
                             Ok(bytes) => {
                                 if !of_projects.contains(&name) {
                                     files.push(self.parse(&name, &bytes));
@@ -245,7 +352,7 @@ impl Sources {
                                 contents.insert(name, bytes.into());
                             }
                             Err(error) => {
-                                let error = report(&error);
+                                let error = spec::causes::chain(&error);
                                 status.broken += 1;
                                 status.errors.push(format!("cannot read {name}: {error}"));
                                 unreadable.insert(name, error);
@@ -383,16 +490,11 @@ impl Sources {
     }
 }
 
-/// An error with its causes.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+/// A source that says nothing now.
+struct Unreadable {
+    message: String,
+    /// Approving this id makes what it shows count.
+    approve: Option<String>,
 }
 
 /// A file that consists of one retained object.
@@ -422,6 +524,12 @@ fn workload_id(desired: &Desired, before: &Desired, id: &ObjectId) -> Option<Wor
     };
     desired.workloads.keys().find(same).or_else(|| before.workloads.keys().find(same)).cloned()
 }
+
+/// A source that failed is looked at again after so long.
+const FAILED: Duration = Duration::from_secs(1);
+
+/// What may be a moment in the middle of a change is looked at again after so long.
+const CONFIRM: Duration = Duration::from_millis(250);
 
 /// How long changes may go on before a reading is due all the same.
 pub const LONGEST_DEBOUNCE: Duration = Duration::from_secs(2);

@@ -1,6 +1,8 @@
 //! The thread that reads sources: woken by inotify, by a timer, or by hand.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -17,8 +19,15 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 /// How often a root that is not there is looked for.
 const MISSING_ROOT: Duration = Duration::from_secs(1);
 
-/// Silence after a write that was not followed by a close.
-const UNFINISHED: Duration = Duration::from_millis(500);
+/// Silence after a write to a manifest that was not followed by a close: whoever writes it is not done.
+const UNFINISHED: Duration = Duration::from_secs(3);
+
+/// A file that is written to without end is read after so long all the same.
+const LONGEST_WRITE: Duration = Duration::from_secs(10);
+
+/// How often the lock of a git operation is looked for while it is there, and how long it is believed.
+const GIT_LOOK: Duration = Duration::from_millis(20);
+const GIT_LONGEST: Duration = Duration::from_secs(60);
 
 /// The reading thread; it ends when this is dropped.
 pub struct Watching {
@@ -34,10 +43,10 @@ impl Watching {
 }
 
 enum Nudge {
-    /// Something is complete.
-    Changed,
-    /// Somebody writes.
-    Writing,
+    /// These are complete.
+    Changed(Vec<PathBuf>),
+    /// Somebody writes these.
+    Writing(Vec<PathBuf>),
     Read,
 }
 
@@ -55,16 +64,22 @@ pub fn watch(
     let roots = sources.roots.clone();
     std::thread::Builder::new().name("sources".to_owned()).spawn(move || {
         let mut watcher = Watches::new(roots, events);
+        let mut writers = Writers::default();
+        let mut stale = None;
         loop {
             watcher.renew();
+            if !wait_for_git(&mut sources, &mut stale, &nudges, &mut writers) {
+                return;
+            }
             if let Some(reading) = sources.read()
                 && !deliver(reading)
             {
                 return;
             }
             // A root that is missing has nothing to watch: it is looked for.
-            let limit = if watcher.all_watched() { resync } else { resync.min(MISSING_ROOT) };
-            if !wait(&nudges, limit) {
+            let mut limit = if watcher.all_watched() { resync } else { resync.min(MISSING_ROOT) };
+            limit = limit.min(sources.again().unwrap_or(limit));
+            if !wait(&nudges, &mut writers, limit) {
                 return;
             }
         }
@@ -72,46 +87,119 @@ pub fn watch(
     Ok(Watching { nudge })
 }
 
-/// Waits until the sources should be read; false when nobody wants to know any more.
-fn wait(nudges: &Receiver<Nudge>, resync: Duration) -> bool {
-    let mut quiet = match nudges.recv_timeout(resync) {
-        Ok(Nudge::Read) | Err(RecvTimeoutError::Timeout) => return true,
-        Err(RecvTimeoutError::Disconnected) => return false,
-        Ok(Nudge::Changed) => DEBOUNCE,
-        Ok(Nudge::Writing) => UNFINISHED,
-    };
-    let limit = Instant::now() + LONGEST_DEBOUNCE;
-    loop {
-        let left = limit.saturating_duration_since(Instant::now()).min(quiet);
-        match nudges.recv_timeout(left) {
-            Ok(Nudge::Read) | Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
-            Ok(Nudge::Changed) => quiet = DEBOUNCE,
-            Ok(Nudge::Writing) => quiet = UNFINISHED,
+/// Files that were written to and not closed since, with the moment of the last write.
+#[derive(Debug, Default)]
+struct Writers(HashMap<PathBuf, Instant>);
+
+impl Writers {
+    fn take(&mut self, nudge: &Nudge, now: Instant) {
+        match nudge {
+            // Logs and the like are no manifests: who writes them holds nothing up.
+            Nudge::Writing(paths) => {
+                self.0.extend(paths.iter().filter(|path| matters(path)).map(|path| (path.clone(), now)));
+            }
+            Nudge::Changed(paths) => self.0.retain(|path, _| !paths.contains(path)),
+            Nudge::Read => {}
         }
     }
+
+    /// How long to wait for those who write; nothing when nobody does.
+    fn left(&self, now: Instant) -> Option<Duration> {
+        let last = self.0.values().max()?;
+        Some((*last + UNFINISHED).saturating_duration_since(now))
+    }
+}
+
+fn matters(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    crate::discover::counts(name) || name.as_encoded_bytes().ends_with(b"env")
+}
+
+/// Waits until the sources should be read; false when nobody wants to know any more.
+fn wait(nudges: &Receiver<Nudge>, writers: &mut Writers, resync: Duration) -> bool {
+    let started = Instant::now();
+    let mut limit = resync;
+    let mut first: Option<Instant> = None;
+    loop {
+        match nudges.recv_timeout(limit) {
+            Ok(Nudge::Read) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+            Ok(nudge) => {
+                writers.take(&nudge, Instant::now());
+                first.get_or_insert_with(Instant::now);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let now = Instant::now();
+                let writing = writers.left(now).is_some_and(|left| !left.is_zero());
+                if !writing || now.duration_since(first.unwrap_or(started)) >= LONGEST_WRITE {
+                    writers.0.clear();
+                    return true;
+                }
+            }
+        }
+        let now = Instant::now();
+        let begun = first.unwrap_or(started);
+        let (quiet, longest) = match writers.left(now) {
+            Some(left) => (left, LONGEST_WRITE),
+            None => (DEBOUNCE, LONGEST_DEBOUNCE),
+        };
+        limit = quiet.min((begun + longest).saturating_duration_since(now));
+    }
+}
+
+/// Waits while git is changing a source: in the middle of a checkout files are missing. A lock that stays for long was
+/// left behind by a git that was killed, and is passed over from then on. False when nobody wants to know any more.
+fn wait_for_git(
+    sources: &mut Sources,
+    stale: &mut Option<(PathBuf, std::time::SystemTime)>,
+    nudges: &Receiver<Nudge>,
+    writers: &mut Writers,
+) -> bool {
+    let started = Instant::now();
+    while let Some(lock) = sources.git_lock() {
+        let made = std::fs::metadata(&lock).and_then(|meta| meta.modified()).ok().map(|time| (lock.clone(), time));
+        if made.is_some() && made == *stale {
+            break;
+        }
+        if started.elapsed() >= GIT_LONGEST {
+            tracing::warn!(lock = %lock.display(), "git left its lock behind; the source is read all the same");
+            *stale = made;
+            break;
+        }
+        match nudges.recv_timeout(GIT_LOOK) {
+            Ok(nudge) => writers.take(&nudge, Instant::now()),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+    true
 }
 
 /// inotify watches of all roots. What cannot be watched is still read by the timer.
 struct Watches {
     roots: Vec<PathBuf>,
     watcher: Option<notify::RecommendedWatcher>,
-    watched: Vec<PathBuf>,
+    /// Watched roots and which directory each was: another one under the same path is watched anew.
+    watched: HashMap<PathBuf, (u64, u64)>,
 }
 
 impl Watches {
     fn new(roots: Vec<PathBuf>, events: Sender<Nudge>) -> Self {
         let handler = move |event: notify::Result<notify::Event>| {
-            let nudge = match event.map(|event| event.kind) {
-                Ok(EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Remove(_)) | Err(_) => {
-                    Nudge::Changed
+            let nudge = match event.map(|event| (event.kind, event.paths)) {
+                Err(_) => Nudge::Changed(Vec::new()),
+                Ok((EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Remove(_), paths)) => {
+                    Nudge::Changed(paths)
                 }
-                Ok(EventKind::Modify(notify::event::ModifyKind::Name(_) | notify::event::ModifyKind::Metadata(_))) => {
-                    Nudge::Changed
+                Ok((
+                    EventKind::Modify(notify::event::ModifyKind::Name(_) | notify::event::ModifyKind::Metadata(_)),
+                    paths,
+                )) => Nudge::Changed(paths),
+                Ok((EventKind::Create(notify::event::CreateKind::File) | EventKind::Modify(_), paths)) => {
+                    Nudge::Writing(paths)
                 }
-                Ok(EventKind::Create(notify::event::CreateKind::File)) | Ok(EventKind::Modify(_)) => Nudge::Writing,
-                Ok(EventKind::Create(_)) => Nudge::Changed,
-                Ok(EventKind::Access(_) | EventKind::Any | EventKind::Other) => return,
+                Ok((EventKind::Create(_), paths)) => Nudge::Changed(paths),
+                Ok((EventKind::Access(_) | EventKind::Any | EventKind::Other, _)) => return,
             };
             // The reader is gone when the agent ends.
             let _ = events.send(nudge);
@@ -119,26 +207,61 @@ impl Watches {
         let watcher = notify::recommended_watcher(handler)
             .inspect_err(|error| tracing::warn!(%error, "no inotify: sources are read by the timer only"))
             .ok();
-        Self { roots, watcher, watched: Vec::new() }
+        Self { roots, watcher, watched: HashMap::new() }
     }
 
     fn all_watched(&self) -> bool {
-        self.watcher.is_none() || self.roots.iter().all(|root| self.watched.contains(root))
+        self.watcher.is_none() || self.roots.iter().all(|root| self.watched.contains_key(root))
     }
 
-    /// Watches roots that were not there before, and those that were replaced.
+    /// Watches roots that were not there before, and those that are another directory now.
     fn renew(&mut self) {
         let Some(watcher) = &mut self.watcher else { return };
         for root in &self.roots {
-            let there = root.exists();
-            let known = self.watched.contains(root);
-            if there && !known && watcher.watch(root, RecursiveMode::Recursive).is_ok() {
-                self.watched.push(root.clone());
-            } else if !there && known {
-                // The watch went with the directory.
-                drop(watcher.unwatch(root));
-                self.watched.retain(|watched| watched != root);
+            let now = std::fs::metadata(root).ok().map(|meta| (meta.dev(), meta.ino()));
+            let known = self.watched.get(root).copied();
+            if now == known {
+                continue;
             }
+            if known.is_some() {
+                // The watch is on what was there before.
+                drop(watcher.unwatch(root));
+                self.watched.remove(root);
+            }
+            if let Some(now) = now
+                && watcher.watch(root, RecursiveMode::Recursive).is_ok()
+            {
+                self.watched.insert(root.clone(), now);
+                // A root that is a link is swapped in the directory that the link is in.
+                if let Some(above) = root.parent()
+                    && root.is_symlink()
+                    && !self.roots.iter().any(|other| above.starts_with(other))
+                {
+                    drop(watcher.watch(above, RecursiveMode::NonRecursive));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_written_holds_a_reading_up_until_it_is_closed() {
+        let now = Instant::now();
+        let paths = |name: &str| vec![PathBuf::from(name)];
+        let left = |nudges: &[Nudge]| {
+            let mut writers = Writers::default();
+            nudges.iter().for_each(|nudge| writers.take(nudge, now));
+            writers.left(now).is_some()
+        };
+        assert!(left(&[Nudge::Writing(paths("/m/a.yaml"))]));
+        assert!(left(&[Nudge::Writing(paths("/m/a.yaml")), Nudge::Changed(paths("/m/b.yaml"))]), "another file's end");
+        assert!(!left(&[Nudge::Writing(paths("/m/a.yaml")), Nudge::Changed(paths("/m/a.yaml"))]));
+        for other in ["/m/app.log", "/m/.a.yaml.swp", "/m/a.yaml~"] {
+            assert!(!left(&[Nudge::Writing(paths(other))]), "{other} is no manifest");
         }
     }
 }

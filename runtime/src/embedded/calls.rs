@@ -6,15 +6,18 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use spec::causes::chain;
 use spec::image_ref::ImageRef;
 use spec::names::NameTable;
-use spec::observed::{Addresses, ContainerFacts, PodFacts, PodRecord, PodUid, PortKey, PortTarget};
+use spec::observed::{
+    Addresses, ContainerFacts, DiskUsage, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget,
+};
 use spec::pod::PullPolicy;
 use spec::services::{ServiceSet, ServiceState};
 use spec::workload::NetworkSpec;
 use tokio::sync::mpsc;
 
-use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, records, report, transient};
+use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, records, transient};
 use crate::api::{
     ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PortFault,
     PullCredentials, PullProgress, Result, Runtime, RuntimeEvent, ServiceFault,
@@ -30,7 +33,7 @@ impl Runtime for Embedded {
                 let (found, damaged) = records::pods(inner.layout());
                 for (uid, error) in damaged {
                     // A pod without a readable record cannot be kept going: what is left of it is removed.
-                    let error = error.map(|error| report(&error)).unwrap_or_default();
+                    let error = error.map(|error| chain(&error)).unwrap_or_default();
                     tracing::warn!(pod = %uid, error, "pod without a record removed");
                     inner.remove_pod(&uid)?;
                 }
@@ -132,6 +135,16 @@ impl Runtime for Embedded {
             }
         })
         .await
+    }
+
+    async fn fail_pod(&self, pod: &PodUid, failure: &PodFailure) -> Result<()> {
+        let (pod, failure) = (pod.clone(), failure.clone());
+        self.blocking(move |inner| inner.fail_pod(&pod, &failure)).await
+    }
+
+    async fn disk_usage(&self, pod: &PodUid) -> Result<DiskUsage> {
+        let pod = pod.clone();
+        self.blocking(move |inner| inner.disk_usage(&pod)).await
     }
 
     async fn remove_pod(&self, pod: &PodUid) -> Result<()> {

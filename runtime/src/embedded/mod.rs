@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use spec::causes::chain;
 use spec::image_ref::ImageRef;
 use spec::observed::{
     Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid, PortKey, PortTarget,
@@ -40,6 +41,9 @@ pub use layout::Layout;
 
 /// Bytes of output that are kept of a command in a container.
 const EXEC_OUTPUT: usize = 64 << 10;
+
+/// Record of a pod that has failed as a whole.
+const FAILED: &str = "failed.json";
 
 /// How the embedded runtime is set up.
 #[derive(Debug, Clone)]
@@ -214,7 +218,7 @@ impl Embedded {
             let mut changes = match changes {
                 Some(Ok(changes)) => changes,
                 Some(Err(error)) => {
-                    tracing::warn!(error = report(&error), "changes of the network are seen at the next resync only");
+                    tracing::warn!(error = chain(&error), "changes of the network are seen at the next resync only");
                     return;
                 }
                 None => return,
@@ -306,7 +310,9 @@ impl Inner {
         let all = self.network.addresses(&uid);
         let first = record.spec.networks.first().and_then(|attachment| all.get(&attachment.network));
         let addresses = first.or_else(|| all.values().next()).copied().unwrap_or_default();
-        Ok(PodFacts { record: Arc::new(record), sandbox, addresses, containers })
+        let failed = records::read(&self.layout().pod(&uid).join(FAILED))
+            .map_err(|error| transient(format!("inspect pod {uid}"))(error.into()))?;
+        Ok(PodFacts { record: Arc::new(record), sandbox, addresses, containers, failed })
     }
 
     fn create_pod(&self, record: &PodRecord, files: &BTreeMap<String, FileSet>) -> Result<Addresses> {
@@ -522,17 +528,17 @@ impl Inner {
         for container in record.iter().flat_map(|record| record.spec.all_containers()) {
             for number in layout::attempts(&layout.container(uid, &container.name)) {
                 let attempt = layout.attempt(uid, &container.name, number);
-                note(container::cleanup(&attempt.run, &attempt.cgroup).map_err(|error| report(&error)));
+                note(container::cleanup(&attempt.run, &attempt.cgroup).map_err(|error| chain(&error)));
             }
         }
         if record.as_ref().is_some_and(|record| record.spec.share_process_namespace) {
             let dir = layout.pod_run(uid).join("init");
-            note(container::cleanup(&dir, &layout.init_cgroup(uid)).map_err(|error| report(&error)));
+            note(container::cleanup(&dir, &layout.init_cgroup(uid)).map_err(|error| chain(&error)));
         }
-        note(volume::remove_pod_volumes(uid, &self.dirs()).map_err(|error| report(&error)));
+        note(volume::remove_pod_volumes(uid, &self.dirs()).map_err(|error| chain(&error)));
         // The namespace first: with it the pod's end of each interface is gone at once, and detaching has less to do.
-        note(network::remove_namespaces(&layout.namespaces(uid)).map_err(|error| report(&error)));
-        note(self.network.detach(uid).map_err(|error| report(&error)));
+        note(network::remove_namespaces(&layout.namespaces(uid)).map_err(|error| chain(&error)));
+        note(self.network.detach(uid).map_err(|error| chain(&error)));
         for attachment in record.iter().flat_map(|record| &record.spec.networks) {
             // The last pod of a network takes it along; with others on it this is refused, as it should be.
             drop(self.network.remove_network(&attachment.network));
@@ -595,7 +601,7 @@ impl Inner {
 
     fn teardown(&self) -> Result<()> {
         let mut errors: Vec<String> = Vec::new();
-        errors.extend(self.network.teardown().err().map(|error| report(&error)));
+        errors.extend(self.network.teardown().err().map(|error| chain(&error)));
         errors.extend(remove_cgroup(&self.layout().shim_cgroup()).err());
         errors.extend(remove_cgroup(&format!("/{}", self.layout().cgroup)).err());
         if errors.is_empty() {
@@ -607,18 +613,6 @@ impl Inner {
 }
 
 fn remove_cgroup(path: &str) -> std::result::Result<(), String> {
-    let layout = cgroup::Layout::detect().map_err(|error| report(&error))?;
-    cgroup::remove(&layout, path).map_err(|error| report(&error))
-}
-
-/// An error with its causes.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+    let layout = cgroup::Layout::detect().map_err(|error| chain(&error))?;
+    cgroup::remove(&layout, path).map_err(|error| chain(&error))
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use spec::observed::PodRecord;
+use spec::observed::{DiskUsage, PodFailure, PodRecord, PodUid};
 use spec::pod::VolumeSource;
 
-use super::{Inner, failure, transient};
+use super::{FAILED, Inner, failure, records, transient};
 use crate::api::{ContainerStart, FailureClass, FileSet, Result};
 use crate::container::{Mount, MountKind};
 use crate::image::store::Image;
@@ -42,6 +42,42 @@ impl Inner {
             prepared.insert(volume.name.clone(), ready);
         }
         Ok(prepared)
+    }
+
+    pub(super) fn fail_pod(&self, uid: &PodUid, why: &PodFailure) -> Result<()> {
+        let operation = format!("write down that pod {uid} has failed");
+        let path = self.layout().pod(uid).join(FAILED);
+        // A pod that is gone needs no mark, and must not come back as a directory with nothing but one.
+        if path.exists() || !self.layout().pod(uid).exists() {
+            return Ok(());
+        }
+        records::write(&path, why).map_err(|error| transient(operation)(error.into()))
+    }
+
+    /// Measures what a pod has written: emptyDirs on disk, and of each container its writable layer with the logs.
+    pub(super) fn disk_usage(&self, uid: &PodUid) -> Result<DiskUsage> {
+        let operation = format!("measure the disk use of pod {uid}");
+        let record = records::read::<PodRecord>(&self.layout().pod(uid).join("pod.json"))
+            .map_err(|error| transient(&operation)(error.into()))?;
+        let Some(record) = record else { return Ok(DiskUsage::default()) };
+        let measure = |path: PathBuf| match volume::usage(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            other => other.map_err(|error| transient(&operation)(error.into())),
+        };
+        let mut usage = DiskUsage::default();
+        for volume in &record.spec.volumes {
+            if matches!(volume.source, VolumeSource::EmptyDir { memory: false, .. }) {
+                let place = self.layout().pod(uid).join("volumes").join(&volume.name);
+                usage.volumes.insert(volume.name.clone(), measure(place)?);
+            }
+        }
+        if record.spec.all_containers().any(|container| container.resources.ephemeral_storage_limit.is_some()) {
+            for container in record.spec.all_containers() {
+                let used = measure(self.layout().container(uid, &container.name))?;
+                usage.containers.insert(container.name.clone(), used);
+            }
+        }
+        Ok(usage)
     }
 
     pub(super) fn volume_mounts(&self, start: &ContainerStart, image: &Image) -> Result<Vec<Mount>> {

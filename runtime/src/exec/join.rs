@@ -20,8 +20,8 @@ use super::launch::Launch;
 use crate::container::cgroup::{self, Layout};
 use crate::container::lifecycle::Failure;
 use crate::container::{ContainerConfig, ShimClient, bundle, caps, record, users};
-use crate::shim::chain;
 use crate::sys::{self, Fork};
+use spec::causes::chain;
 
 /// Runs as `exec-init` and ends the process. `args` are those behind it: run directory and name of the request.
 pub fn exec_main(args: Vec<std::ffi::OsString>) -> ! {

@@ -72,7 +72,7 @@ impl Launch {
         let wanted = wanted.without(missing);
         let profile = if security.privileged { Some(Seccomp::Unconfined) } else { security.seccomp.clone() };
         let filter =
-            seccomp::filter_for(profile.as_ref(), wanted).map_err(|e| permanent("seccomp", crate::shim::chain(&e)))?;
+            seccomp::filter_for(profile.as_ref(), wanted).map_err(|e| permanent("seccomp", spec::causes::chain(&e)))?;
         Ok(Self {
             args: config.args.clone(),
             env: config.env.0.clone(),

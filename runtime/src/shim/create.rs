@@ -8,9 +8,11 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use spec::causes::chain;
+
 use super::cgroup_mount::CgroupMount;
 use super::executor::LaunchExecutor;
-use super::{chain, details, failure, permanent, rootfs, start_time};
+use super::{details, failure, permanent, rootfs, start_time};
 use crate::container::bundle::{self, BundleError};
 use crate::container::caps;
 use crate::container::cgroup::{self, CgroupError, Layout};

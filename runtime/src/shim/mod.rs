@@ -55,20 +55,6 @@ fn permanent(stage: &str, message: impl Into<String>) -> Failure {
     Failure { permanent: true, ..failure(stage, message) }
 }
 
-/// An error with its causes on one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = inner.source();
-    }
-    text
-}
-
 /// Writes a line on the report pipe. Nobody may be listening any more, which changes nothing.
 fn report(line: &Report) {
     if let Ok(mut bytes) = serde_json::to_vec(line) {
@@ -94,7 +80,7 @@ fn run(dir: &Path) -> i32 {
                 && let Err(error) =
                     Layout::detect().and_then(|layout| cgroup::attach(&layout, &config.shim_cgroup, child))
             {
-                eprintln!("mainstay shim: {}", chain(&error));
+                eprintln!("mainstay shim: {}", spec::causes::chain(&error));
             }
             0
         }

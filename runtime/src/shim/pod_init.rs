@@ -34,8 +34,9 @@ pub(super) fn run(dir: &Path, cgroup: &str) -> i32 {
 fn make(dir: &Path, cgroup: &str) -> Result<Running, Failure> {
     let step = |what: &'static str| move |error: std::io::Error| failure("create", format!("cannot {what}: {error}"));
     sys::assert_single_thread().map_err(step("make a process namespace"))?;
-    let layout = Layout::detect().map_err(|error| failure("cgroup", super::chain(&error)))?;
-    cgroup::attach(&layout, cgroup, std::process::id()).map_err(|error| failure("cgroup", super::chain(&error)))?;
+    let layout = Layout::detect().map_err(|error| failure("cgroup", spec::causes::chain(&error)))?;
+    cgroup::attach(&layout, cgroup, std::process::id())
+        .map_err(|error| failure("cgroup", spec::causes::chain(&error)))?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)
         .map_err(|error| step("make a process namespace")(error.into()))?;
     let empty = dir.join("empty");

@@ -11,7 +11,6 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::time::Timespec;
 use spec::observed::Exit;
 
-use super::chain;
 use super::control::{self, Client, Input, write_some};
 use super::create::{self, Created};
 use super::log::{Log, Stream};
@@ -19,6 +18,7 @@ use crate::container::cgroup::{self, Layout};
 use crate::container::lifecycle::Running;
 use crate::container::{ContainerConfig, ExitRecord, Request, Response, ShimState, handle, record};
 use crate::sys;
+use spec::causes::chain;
 
 /// How long output is still read once everything that could write it has been killed.
 const DRAIN: Duration = Duration::from_secs(5);

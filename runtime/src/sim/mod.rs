@@ -24,7 +24,8 @@ use async_trait::async_trait;
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 use spec::observed::{
-    Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid, PortKey, PortTarget,
+    Addresses, ContainerFacts, ContainerState, DiskUsage, Exit, PodFacts, PodFailure, PodRecord, PodUid, PortKey,
+    PortTarget,
 };
 use spec::pod::PullPolicy;
 use spec::services::{ServiceRange, ServiceSet, ServiceState};
@@ -63,6 +64,7 @@ struct SimPod {
     record: Arc<PodRecord>,
     sandbox: bool,
     containers: BTreeMap<String, ContainerFacts>,
+    failed: Option<PodFailure>,
 }
 
 struct World {
@@ -279,6 +281,7 @@ fn facts(pod: &SimPod) -> PodFacts {
         sandbox: pod.sandbox,
         addresses: Addresses { v4: Some(std::net::Ipv4Addr::new(10, 88, octet, octet.wrapping_add(1))), v6: None },
         containers: pod.containers.clone(),
+        failed: pod.failed.clone(),
     }
 }
 
@@ -345,6 +348,7 @@ impl Runtime for Sim {
                 record: Arc::clone(&record),
                 sandbox: true,
                 containers: BTreeMap::new(),
+                failed: None,
             });
             pod.sandbox = true;
             facts(pod).addresses
@@ -419,6 +423,24 @@ impl Runtime for Sim {
 
     async fn exec(&self, _: &PodUid, _: &str, _: &[String], _: Duration) -> Result<ExecResult> {
         Ok(ExecResult { code: 0, output: Vec::new() })
+    }
+
+    async fn fail_pod(&self, pod: &PodUid, failure: &PodFailure) -> Result<()> {
+        self.enter("fail pod").await?;
+        {
+            let now = self.now();
+            let mut world = self.world();
+            if let Some(found) = world.pods.get_mut(pod) {
+                let name = found.record.name.clone();
+                found.failed.get_or_insert_with(|| failure.clone());
+                world.trace.push(format!("{} fail {name}: {}", now.0, failure.reason));
+            }
+        }
+        self.leave("fail pod", ())
+    }
+
+    async fn disk_usage(&self, _: &PodUid) -> Result<DiskUsage> {
+        Ok(DiskUsage::default())
     }
 
     async fn remove_pod(&self, pod: &PodUid) -> Result<()> {
@@ -500,6 +522,9 @@ impl World {
         match self.pods.get(&start.pod.uid) {
             None => broken.push(format!("started {name} in a pod that does not exist")),
             Some(pod) => {
+                if pod.failed.is_some() {
+                    broken.push(format!("started {name} of {}, which has failed", start.pod.name));
+                }
                 if !pod.sandbox {
                     broken.push(format!("started {name} of {} without namespaces", start.pod.name));
                 }

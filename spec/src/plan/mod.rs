@@ -5,6 +5,7 @@
 //! What is in flight is part of [`Observed`], so planning twice is harmless. Removal comes before an addition that
 //! needs it. Doing is the executor's, which decides nothing.
 
+mod disk;
 mod instance;
 mod job;
 mod names;
@@ -22,12 +23,13 @@ use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::names::NameTable;
-use crate::observed::{PodFacts, PodUid, PortKey, PortTarget};
+use crate::observed::{DiskUsage, PodFacts, PodFailure, PodUid, PortKey, PortTarget};
 use crate::pod::{PodSpec, ResolvedImages};
 use crate::services::{ServiceSet, ServiceState};
 use crate::time::{Millis, Timestamp};
 use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, WorkloadId};
 
+pub use disk::{has_disk_limits, over_disk_limit};
 pub use names::names;
 pub use pod::{PodPhase, pod_phase, pod_ready_since};
 pub use ports::port_map;
@@ -108,6 +110,8 @@ pub struct Observed {
     pub health: BTreeMap<(PodUid, String), Health>,
     /// Label of the generated files that each pod has.
     pub files: BTreeMap<PodUid, String>,
+    /// What pods take on the disk, as last measured. Only those above a limit need to be here.
+    pub disk: BTreeMap<PodUid, DiskUsage>,
     /// Pods whose end was ordered: that is never taken back.
     pub stopping: BTreeMap<PodUid, Reason>,
     /// Pods whose waits people asked to cut short.
@@ -216,6 +220,15 @@ pub enum Action {
         /// Time before the kill.
         grace: Millis,
     },
+    /// Write down that a pod has failed as a whole, then stop its containers; its record and logs stay.
+    FailPod {
+        /// The pod.
+        pod: Arc<PodFacts>,
+        /// Why.
+        failure: PodFailure,
+        /// Time before the kill.
+        grace: Millis,
+    },
     /// Replace the published ports.
     Publish {
         /// All of them.
@@ -249,7 +262,9 @@ impl Action {
             Self::CreatePod { goal, ordinal, .. } => {
                 ActionKey::Create(goal.workload.id.clone(), *ordinal, goal.revision.clone())
             }
-            Self::RestorePod { pod } | Self::StopPod { pod, .. } => ActionKey::Pod(pod.record.uid.clone()),
+            Self::RestorePod { pod } | Self::StopPod { pod, .. } | Self::FailPod { pod, .. } => {
+                ActionKey::Pod(pod.record.uid.clone())
+            }
             Self::StartContainer { pod, container, .. } | Self::StopContainer { pod, container, .. } => {
                 ActionKey::Container(pod.record.uid.clone(), container.clone())
             }
@@ -270,6 +285,7 @@ impl Action {
             Self::StartContainer { .. } => "start_container",
             Self::StopContainer { .. } => "stop_container",
             Self::StopPod { .. } => "stop_pod",
+            Self::FailPod { .. } => "fail_pod",
             Self::Publish { .. } => "publish_ports",
             Self::PublishServices { .. } => "publish_services",
             Self::SetNames { .. } => "set_names",

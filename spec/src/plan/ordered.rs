@@ -26,7 +26,10 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, rules: &Rules, plan: &mut Plan)
     let mut pods: Vec<&Arc<PodFacts>> = view.pods_of(id).to_vec();
     pods.sort_by_key(|pod| pod.record.ordinal);
     let wished = rules.first..rules.first.saturating_add(rules.replicas);
-    let ending = |pod: &PodFacts| view.observed.stopping.contains_key(&pod.record.uid);
+    for pod in &pods {
+        pod::clear_failed(view, pod, plan);
+    }
+    let ending = |pod: &PodFacts| pod.failed.is_some() || view.observed.stopping.contains_key(&pod.record.uid);
     let available = |pod: &PodFacts, plan: &mut Plan| {
         pod::pod_ready_since(pod, view.observed).is_some_and(|since| {
             let due = since.plus(rules.min_ready);

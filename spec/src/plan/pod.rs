@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{Action, ActionKey, Hold, Observed, Plan, Reason, View};
-use crate::observed::{ContainerFacts, ContainerState, Exit, PodFacts};
+use crate::observed::{ContainerFacts, ContainerState, Exit, PodFacts, PodFailure, PodFailureReason};
 use crate::pod::{ContainerSpec, PodSpec, RestartPolicy};
 use crate::restart::{self, Restart};
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
+use crate::workload::WorkloadKind;
 
 /// Where a pod is in its life (Kubernetes PodPhase).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -20,6 +21,9 @@ pub enum PodPhase {
     /// All containers ended, at least one with another code, and stay ended.
     Failed,
 }
+
+/// Grace period of an evicted pod (kubelet, immediateEvictionGracePeriodSeconds).
+const EVICTION_GRACE: Millis = Millis::from_secs(1);
 
 /// The restart policy of one container of a pod.
 fn policy_of(spec: &PodSpec, container: &ContainerSpec) -> RestartPolicy {
@@ -55,6 +59,9 @@ fn pod_finished(pod: &PodFacts, observed: &Observed) -> bool {
 #[must_use]
 pub fn pod_phase(pod: &PodFacts, observed: &Observed) -> PodPhase {
     let spec = &pod.record.spec;
+    if pod.failed.is_some() {
+        return PodPhase::Failed;
+    }
     if let Some(exit) = failed_init(pod, observed)
         && exit.code != 0
     {
@@ -104,6 +111,9 @@ fn container_ready_since(pod: &PodFacts, container: &ContainerSpec, observed: &O
 /// Since when all containers of a pod can serve; `None` when one cannot.
 #[must_use]
 pub fn pod_ready_since(pod: &PodFacts, observed: &Observed) -> Option<Timestamp> {
+    if pod.failed.is_some() {
+        return None;
+    }
     let mut since = Timestamp(0);
     for container in &pod.record.spec.containers {
         since = since.max(container_ready_since(pod, container, observed)?);
@@ -132,12 +142,52 @@ pub(super) fn stop(view: &View<'_>, pod: &Arc<PodFacts>, reason: Reason, plan: &
     plan.push(&pod.record.workload, Action::StopPod { pod: Arc::clone(pod), grace }, reason);
 }
 
+/// Orders that a pod fails as a whole: its containers end for good, its record and logs stay.
+fn fail(view: &View<'_>, pod: &Arc<PodFacts>, failure: PodFailure, plan: &mut Plan) {
+    let key = ActionKey::Pod(pod.record.uid.clone());
+    if view.pod_busy(pod) {
+        return;
+    }
+    if let Some((due, last)) = view.blocked_until(&key) {
+        plan.hold(&pod.record.workload, Hold::Failed { message: last.message.clone(), due });
+        plan.wake_at(due);
+        return;
+    }
+    let (grace, reason) = match failure.reason {
+        PodFailureReason::Evicted => (EVICTION_GRACE, Reason::Evicted { message: failure.message.clone() }),
+        PodFailureReason::DeadlineExceeded => (pod.record.spec.termination_grace(), Reason::DeadlineExceeded),
+    };
+    plan.push(&pod.record.workload, Action::FailPod { pod: Arc::clone(pod), failure, grace }, reason);
+}
+
+/// A pod that failed as a whole makes room for another one, where its workload makes pods; whether it has to go.
+/// A bare pod stays as it ended, as do those of a Job, which counts them.
+pub(super) fn clear_failed(view: &View<'_>, pod: &Arc<PodFacts>, plan: &mut Plan) -> bool {
+    let Some(failure) = &pod.failed else { return false };
+    if pod.record.workload.kind == WorkloadKind::Pod {
+        return false;
+    }
+    let reason = match failure.reason {
+        PodFailureReason::Evicted => Reason::Evicted { message: failure.message.clone() },
+        PodFailureReason::DeadlineExceeded => Reason::DeadlineExceeded,
+    };
+    stop(view, pod, reason, plan);
+    true
+}
+
 /// The next steps that keep a pod going as it was made.
 pub(super) fn keep(view: &View<'_>, pod: &Arc<PodFacts>, files: Option<&str>, plan: &mut Plan) {
     let observed = view.observed;
     let record = &pod.record;
     if let Some(reason) = observed.stopping.get(&record.uid) {
         stop(view, pod, reason.clone(), plan);
+        return;
+    }
+    if let Some(failure) = &pod.failed {
+        // The mark is written first: what still runs was not stopped yet.
+        if pod.containers.values().any(ContainerFacts::is_running) {
+            fail(view, pod, failure.clone(), plan);
+        }
         return;
     }
     if pod_finished(pod, observed) || failed_init(pod, observed).is_some() {
@@ -162,10 +212,16 @@ pub(super) fn keep(view: &View<'_>, pod: &Arc<PodFacts>, files: Option<&str>, pl
     {
         let due = record.created.plus(deadline);
         if view.now >= due {
-            stop(view, pod, Reason::DeadlineExceeded, plan);
+            let message = "Pod was active on the node longer than the specified deadline".to_owned();
+            fail(view, pod, PodFailure { reason: PodFailureReason::DeadlineExceeded, message }, plan);
             return;
         }
         plan.wake_at(due);
+    }
+    if let Some(message) = observed.disk.get(&record.uid).and_then(|usage| super::over_disk_limit(&record.spec, usage))
+    {
+        fail(view, pod, PodFailure { reason: PodFailureReason::Evicted, message }, plan);
+        return;
     }
     if let Some(label) = files
         && observed.files.get(&record.uid).is_some_and(|has| has != label)

@@ -38,6 +38,11 @@ pub enum Reason {
     Replaced,
     /// The pod ran for longer than `activeDeadlineSeconds`.
     DeadlineExceeded,
+    /// The pod uses more disk than it may.
+    Evicted {
+        /// What of it is above which limit.
+        message: String,
+    },
     /// The content of generated volumes is another one now.
     FilesChanged,
     /// Ports are to lead elsewhere.
@@ -67,6 +72,7 @@ impl Reason {
             Self::Unhealthy => "unhealthy",
             Self::Replaced => "replaced",
             Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Evicted { .. } => "evicted",
             Self::FilesChanged => "files_changed",
             Self::PortsChanged => "ports_changed",
             Self::ServicesChanged => "services_changed",

@@ -84,7 +84,7 @@ fn member<'a>(
     Member {
         pod,
         current: is_current(goal, pod),
-        ending: view.observed.stopping.contains_key(uid) || view.busy_stopping(uid),
+        ending: pod::clear_failed(view, pod, plan) || view.busy_stopping(uid),
         available,
     }
 }

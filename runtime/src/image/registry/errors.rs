@@ -268,7 +268,7 @@ impl RegistryError {
 }
 
 fn unreachable_hint(host: &str, source: &reqwest::Error) -> String {
-    let chain = chain(source);
+    let chain = spec::causes::chain(source);
     if certificate_refused(source) {
         format!("add the CA of `{host}` to the system's certificates or to `ca_files` of this host")
     } else if chain.contains("InvalidContentType") {
@@ -281,18 +281,7 @@ fn unreachable_hint(host: &str, source: &reqwest::Error) -> String {
 }
 
 fn certificate_refused(source: &reqwest::Error) -> bool {
-    chain(source).contains("invalid peer certificate")
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
+    spec::causes::chain(source).contains("invalid peer certificate")
 }
 
 /// Whether to try again.
