@@ -62,6 +62,7 @@ impl Runtime for Embedded {
     fn events(&self) -> mpsc::UnboundedReceiver<RuntimeEvent> {
         let taken = self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         if taken.is_some() {
+            self.start_responder();
             self.watch_network();
         }
         taken.unwrap_or_else(|| mpsc::unbounded_channel().1)

@@ -31,6 +31,7 @@ use crate::api::{
     RuntimeEvent, ServiceFault,
 };
 use crate::container::{self, ContainerError, ShimClient, cgroup};
+use crate::dns::Responder;
 use crate::image::pull::Puller;
 use crate::image::registry::RegistryConfig;
 use crate::image::store::Store;
@@ -109,6 +110,10 @@ struct Inner {
     watched: Mutex<std::collections::BTreeSet<(PodUid, String, u32)>>,
     /// Somebody else may have changed rules or bridges since they were looked at.
     network_suspect: AtomicBool,
+    /// The names that pods were told last. Guards the hosts files, too, for as long as they are written.
+    names: Mutex<spec::names::NameTable>,
+    /// Tells pods names; made when the agent's loop starts.
+    responder: std::sync::OnceLock<Responder>,
     /// Keep the directories ours; released by the kernel when the process ends.
     _locks: Vec<nix::fcntl::Flock<File>>,
 }
@@ -159,6 +164,8 @@ impl Embedded {
             listener,
             watched: Mutex::default(),
             network_suspect: AtomicBool::new(true),
+            names: Mutex::default(),
+            responder: std::sync::OnceLock::new(),
             _locks: locks,
         })))
     }
@@ -202,6 +209,13 @@ impl Embedded {
             Ok(result) => result,
             Err(error) => Err(failure("finish a task", FailureClass::Transient, error)),
         }
+    }
+
+    /// Makes the responder, which serves when names are known.
+    fn start_responder(&self) {
+        let inner = Arc::downgrade(&self.0);
+        let who_is = move |address| inner.upgrade().and_then(|inner| inner.who_is(address));
+        self.0.responder.get_or_init(|| Responder::new(Box::new(who_is)));
     }
 
     /// Tells the loop when somebody else changes rules or bridges. Blocks nobody: a thread waits for the kernel.
@@ -361,6 +375,7 @@ impl Inner {
                     .map_err(|error| transient(&operation)(error.into()))?;
             }
         }
+        self.listen_for_names();
         self.write_etc(record, &hostname, addresses).map_err(|error| transient(&operation)(error.into()))?;
         self.prepare_volumes(record, files)?;
         std::fs::write(pod_run.join("ready"), b"").map_err(|error| transient(&operation)(error.into()))?;

@@ -236,6 +236,48 @@ impl Network {
         leases.segment(network.unwrap_or(&self.config.name)).map(lease::Segment::gateway)
     }
 
+    /// The pod that has an address, with the networks it is on.
+    #[must_use]
+    pub fn owner(&self, address: std::net::Ipv4Addr) -> Option<(PodUid, Vec<String>)> {
+        let leases = lock(&self.leases);
+        let has = |list: &&[Lease]| list.iter().any(|lease| lease.addresses.v4 == Some(address));
+        let (pod, list) = leases.pods().find(|(_, list)| has(list))?;
+        Some((pod.clone(), list.iter().map(|lease| lease.network.clone()).collect()))
+    }
+
+    /// IPv4 addresses of all pods by network.
+    #[must_use]
+    pub fn members(&self) -> BTreeMap<String, BTreeMap<PodUid, std::net::Ipv4Addr>> {
+        let mut members: BTreeMap<String, BTreeMap<PodUid, std::net::Ipv4Addr>> = BTreeMap::new();
+        for (pod, list) in lock(&self.leases).pods() {
+            for lease in list {
+                if let Some(address) = lease.addresses.v4 {
+                    members.entry(lease.network.clone()).or_default().insert(pod.clone(), address);
+                }
+            }
+        }
+        members
+    }
+
+    /// IPv4 addresses of all bridges.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<std::net::Ipv4Addr> {
+        lock(&self.leases).segments().filter_map(|segment| segment.gateway().v4).collect()
+    }
+
+    /// The ranges of pods and of Services.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<Ipv4Net> {
+        let services = lock(&self.service_record).range;
+        lock(&self.leases).segments().map(|segment| segment.subnet).chain(services).collect()
+    }
+
+    /// Name of the network of pods that name none.
+    #[must_use]
+    pub fn default_name(&self) -> &str {
+        &self.config.name
+    }
+
     /// Counters of a pod's interfaces, as the pod sees them; `None` when it has none.
     ///
     /// # Errors
@@ -317,3 +359,5 @@ fn both(addresses: Addresses) -> impl Iterator<Item = IpAddr> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::on_a_host;
