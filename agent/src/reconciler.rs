@@ -13,10 +13,10 @@ use std::time::Duration;
 use runtime::api::RuntimeEvent;
 use spec::budget::{self, Budget};
 use spec::observed::{PodFacts, PodUid};
-use spec::plan::{Action, ActionKey, Failure, Goals, Health, Hold, Observed, Plan, Step};
+use spec::plan::{Action, ActionKey, Bad, Failure, Goals, Health, Hold, Memory, Observed, Plan, Step, on_failure};
 use spec::services::ServiceState;
 use spec::time::Timestamp;
-use spec::workload::{Desired, WorkloadId};
+use spec::workload::{Desired, OnFailure, WorkloadId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::SharedClock;
@@ -27,6 +27,7 @@ use crate::orders::Orders;
 use crate::probe::{HealthReport, Prober};
 use crate::status::{HeldStatus, Snapshot, SourceStatus};
 use crate::telemetry::Metrics;
+use crate::versions::Versions;
 
 /// What people can ask the loop for.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub enum Command {
         /// Answers when all is gone, or with what failed.
         reply: oneshot::Sender<Result<(), String>>,
     },
+    /// Let what is in flight end, at most so long, start nothing more, and end.
+    Settle(Duration),
     /// Forget failures and backoff of a workload (`Kind/namespace/name`).
     Retry {
         /// Which.
@@ -112,6 +115,8 @@ pub struct Reconciler {
     events: mpsc::UnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
     resync: Duration,
+    versions: Versions,
+    planner: Planner,
     /// Everything this loop has going; it ends with the loop.
     tasks: tokio::task::JoinSet<()>,
 }
@@ -134,7 +139,16 @@ pub struct Parts {
     pub orders: Orders,
     /// Time between two listings of everything.
     pub resync: Duration,
+    /// Where versions are remembered.
+    pub versions: Versions,
+    /// What was remembered of them.
+    pub known_versions: BTreeMap<WorkloadId, Arc<Memory>>,
+    /// What decides: [`spec::plan::plan`], unless a test puts something between.
+    pub planner: Planner,
 }
+
+/// Decides from what is wished, what is there and the time.
+pub type Planner = Arc<dyn Fn(&Goals, &Observed, Timestamp) -> Plan + Send + Sync>;
 
 impl Reconciler {
     /// A loop that knows nothing yet, and the way to send it events.
@@ -154,7 +168,11 @@ impl Reconciler {
                 }
             }
         });
-        let observed = Observed { boot_id: parts.executor.boot_id.to_string(), ..Observed::default() };
+        let observed = Observed {
+            boot_id: parts.executor.boot_id.to_string(),
+            versions: parts.known_versions,
+            ..Observed::default()
+        };
         let reconciler = Self {
             executor: parts.executor,
             clock: parts.clock,
@@ -178,17 +196,19 @@ impl Reconciler {
             events: events.clone(),
             inbox,
             resync: parts.resync,
+            versions: parts.versions,
+            planner: parts.planner,
             tasks,
         };
         (reconciler, events)
     }
 
-    /// Runs until it is told to go down (then `Ok`) or every sender of events is gone.
+    /// Runs until it is told to go down or to settle (then `Ok`) or every sender of events is gone.
     pub async fn run(mut self) -> Result<(), runtime::api::RuntimeError> {
         let state = self.executor.runtime.service_state().await?;
         let first = self.executor.runtime.list().await?;
         self.listed(0, first);
-        self.remember(state);
+        self.take_over(state);
         let mut hints = self.executor.runtime.events();
         let forward = self.events.clone();
         self.tasks.spawn(async move {
@@ -228,7 +248,7 @@ impl Reconciler {
     }
 
     /// Takes over what earlier agents gave Services and knew to be ready.
-    fn remember(&mut self, state: ServiceState) {
+    fn take_over(&mut self, state: ServiceState) {
         let now = self.clock.now();
         for (uid, containers) in &state.ready {
             for (name, attempt) in containers {
@@ -283,7 +303,7 @@ impl Reconciler {
     fn sources(&mut self, reading: Reading) {
         self.ready = true;
         self.desired = Arc::new(reading.desired.clone());
-        let goals = Goals::new(&self.desired);
+        let goals = Goals::with_versions(&self.desired, &self.observed.versions);
         // An input changed: what failed for good under the old inputs is worth another try.
         self.observed.failures.retain(|key, _| match key {
             ActionKey::Prepare(id, revision) => goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision),
@@ -297,6 +317,57 @@ impl Reconciler {
             .retain(|(id, revision), _| goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision));
         self.goals = goals;
         self.reading = reading;
+        let (goals, pods) = (&self.goals.workloads, &self.observed.pods);
+        let gone = |id: &WorkloadId| !goals.contains_key(id) && !pods.values().any(|pod| pod.record.workload == *id);
+        let forgotten: Vec<WorkloadId> = self.observed.versions.keys().filter(|id| gone(id)).cloned().collect();
+        for id in forgotten {
+            self.observed.versions.remove(&id);
+            self.versions.remove(&id);
+        }
+    }
+
+    /// Plans, and plans again where what is remembered of versions has changed: a version that failed makes other goals.
+    fn plan(&mut self) -> Plan {
+        let mut plan = (self.planner)(&self.goals, &self.observed, self.clock.now());
+        // Each further round is for a version that failed in the one before; there are not many of one workload.
+        for _ in 0..8 {
+            if !self.remember(&plan) {
+                break;
+            }
+            let held = std::mem::take(&mut self.goals.held);
+            self.goals = Goals::with_versions(&self.desired, &self.observed.versions);
+            self.goals.held = held;
+            plan = (self.planner)(&self.goals, &self.observed, self.clock.now());
+        }
+        plan
+    }
+
+    /// Takes in what a plan says of versions; whether one failed.
+    fn remember(&mut self, plan: &Plan) -> bool {
+        let mut failed = false;
+        for (id, memory) in &plan.versions {
+            let before = self.observed.versions.insert(id.clone(), Arc::clone(memory));
+            self.versions.write(id, memory);
+            let known = |label: &String| before.as_ref().is_some_and(|before| before.bad.contains_key(label));
+            for bad in memory.bad.iter().filter(|(label, _)| !known(label)).map(|(_, bad)| bad) {
+                failed = true;
+                self.tell_of_failure(id, memory, bad);
+            }
+        }
+        failed
+    }
+
+    fn tell_of_failure(&self, id: &WorkloadId, memory: &Memory, bad: &Bad) {
+        let back = self.goals.workloads.get(id).is_some_and(|goal| on_failure(&goal.workload) == OnFailure::Rollback);
+        let good = memory.good.as_ref().map(|good| spec::plan::revision(&good.workload)).filter(|_| back);
+        let (reason, next) = match good {
+            Some(good) => ("rolled_back", format!("version {good} comes back")),
+            None => ("update_failed", "nothing more is done for it".to_owned()),
+        };
+        let message = format!("version {} failed: {}; {next}", bad.revision, bad.cause);
+        tracing::warn!(workload = %id, reason, cause = bad.cause.word(), "{message}");
+        self.metrics.version_failed(bad.cause.word(), back);
+        self.journal.record(event(self.clock.unix(), EventKind::Warning, reason, Some(id), message));
     }
 
     /// Holds removals that are above the budget.
@@ -622,6 +693,11 @@ impl Reconciler {
                 let _ = reply.send(result);
                 return ended;
             }
+            Command::Settle(limit) => {
+                // What has not ended by then goes the way of everything that an agent leaves in the middle.
+                let _ = tokio::time::timeout(limit, self.settle()).await;
+                return true;
+            }
             Command::Retry { workload, reply } => {
                 let known = self.goals.workloads.keys().find(|id| id.to_string() == workload).cloned();
                 if let Some(id) = &known {
@@ -642,6 +718,7 @@ impl Reconciler {
                     for uid in pods {
                         self.observed.retry.insert(uid);
                     }
+                    self.give_another_chance(id);
                 }
                 let _ = reply.send(known.is_some());
             }
@@ -652,8 +729,20 @@ impl Reconciler {
         false
     }
 
-    /// Stops everything, after what is in flight has ended.
-    async fn down(&mut self) -> Result<(), String> {
+    /// Forgets that versions of a workload failed, and what its images stood for: a tag may stand for another one now.
+    fn give_another_chance(&mut self, id: &WorkloadId) {
+        self.observed.prepared.retain(|(of, _), _| of != id);
+        let Some(known) = self.observed.versions.get(id).filter(|memory| !memory.bad.is_empty()) else { return };
+        let memory = Arc::new(Memory { bad: BTreeMap::new(), ..Memory::clone(known) });
+        self.versions.write(id, &memory);
+        self.observed.versions.insert(id.clone(), memory);
+        let held = std::mem::take(&mut self.goals.held);
+        self.goals = Goals::with_versions(&self.desired, &self.observed.versions);
+        self.goals.held = held;
+    }
+
+    /// Waits for what is in flight.
+    async fn settle(&mut self) {
         while !self.observed.in_flight.is_empty() {
             match self.inbox.recv().await {
                 Some(Event::Done(step, outcome, elapsed)) => self.done(*step, outcome, elapsed),
@@ -662,6 +751,11 @@ impl Reconciler {
                 None => break,
             }
         }
+    }
+
+    /// Stops everything, after what is in flight has ended.
+    async fn down(&mut self) -> Result<(), String> {
+        self.settle().await;
         let executor = self.executor.clone();
         let stopping = executor.down();
         tokio::pin!(stopping);
@@ -686,7 +780,7 @@ impl Reconciler {
         while self.tasks.try_join_next().is_some() {}
         let started = std::time::Instant::now();
         self.hold_removals();
-        let plan = spec::plan::plan(&self.goals, &self.observed, self.clock.now());
+        let plan = self.plan();
         self.passes += 1;
         self.observed.retry.clear();
         self.note_holds(&plan);
@@ -717,7 +811,7 @@ impl Reconciler {
             match hold {
                 Hold::BackingOff { .. }
                 | Hold::GaveUp { .. }
-                | Hold::ProgressDeadline
+                | Hold::UpdateFailed { .. }
                 | Hold::JobFailed { .. }
                 | Hold::Unsupported { .. } => {
                     tracing::warn!(%workload, reason = hold.word(), "{hold}");
@@ -749,7 +843,21 @@ impl Reconciler {
         if let Action::StopPod { pod, .. } = &step.action {
             self.observed.stopping.entry(pod.record.uid.clone()).or_insert_with(|| step.reason.clone());
         }
-        let (executor, desired, events) = (self.executor.clone(), Arc::clone(&self.desired), self.events.clone());
+        let desired = match (&step.workload, &step.action) {
+            (Some(id), Action::CreatePod { goal, .. } | Action::Prepare { goal }) => {
+                self.goals.objects(&self.observed, id, &goal.revision)
+            }
+            (
+                Some(id),
+                Action::RestorePod { pod }
+                | Action::StartContainer { pod, .. }
+                | Action::StopContainer { pod, .. }
+                | Action::StopPod { pod, .. }
+                | Action::UpdateFiles { pod, .. },
+            ) => self.goals.objects(&self.observed, id, &pod.record.revision),
+            _ => Arc::clone(&self.desired),
+        };
+        let (executor, events) = (self.executor.clone(), self.events.clone());
         self.tasks.spawn(async move {
             let started = tokio::time::Instant::now();
             let outcome = executor.execute(step.action.clone(), desired).await;

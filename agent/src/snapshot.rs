@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spec::budget::HeldRemoval;
 use spec::observed::{ContainerFacts, ContainerState, Exit, PodFacts, PodUid};
-use spec::plan::{Action, ActionKey, Goals, Observed, Plan, PodPhase, Reason, Step, pod_phase, pod_ready_since};
+use spec::plan::{Action, ActionKey, Goal, Goals, Observed, Plan, PodPhase, Reason, Step, pod_phase, pod_ready_since};
 use spec::pod::ContainerSpec;
 use spec::services::{Entrance, address_key};
 use spec::time::Timestamp;
@@ -121,7 +121,7 @@ fn workload(facts: &Facts<'_>, id: &WorkloadId, pods: &[&PodFacts]) -> WorkloadS
             reason: "removal_budget".to_owned(),
             message: format!("{}; release it with `mainstay approve {}`", removal.reason, removal.id),
         }),
-        _ => facts.reading.held.get(id).cloned(),
+        _ => facts.reading.held.get(id).cloned().or_else(|| rolled_back(goal?)),
     };
     let waiting = facts
         .plan
@@ -147,6 +147,16 @@ fn workload(facts: &Facts<'_>, id: &WorkloadId, pods: &[&PodFacts]) -> WorkloadS
         waiting,
         pods: statuses,
     }
+}
+
+/// Why the last good version runs instead of the wished one, where that is so.
+fn rolled_back(goal: &Goal) -> Option<HeldStatus> {
+    let back = goal.back.as_ref()?;
+    let (bad, id) = (&back.bad, &goal.workload.id);
+    let failed = format!("version {} failed: {}", bad.revision, bad.cause);
+    let message =
+        format!("{failed}; version {} runs until the manifest changes or `mainstay retry {id}`", goal.revision);
+    Some(HeldStatus { reason: "rolled_back".to_owned(), message })
 }
 
 /// A workload's phase from its pods': the least advanced counts.
@@ -311,6 +321,7 @@ pub fn sentence(step: &Step) -> String {
         Reason::Exited { oom: true, .. } => "it was killed for want of memory".to_owned(),
         Reason::Evicted { message } => message.clone(),
         Reason::Exited { code, .. } => format!("it ended with code {code}"),
+        Reason::RolledBack { cause } => format!("the new version failed: {cause}"),
         other => other.word().replace('_', " "),
     };
     format!("{what}: {why}")

@@ -51,6 +51,9 @@ pub struct SourceStatus {
     pub warnings: Vec<String>,
     /// When it was last read without an error, in seconds of Unix time.
     pub last_success: Option<i64>,
+    /// The commit that counts, of a repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// What `mainstay approve` takes to make a directory count that is another one than before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approve: Option<String>,

@@ -29,6 +29,7 @@ pub mod restart;
 pub mod schema;
 pub mod secret;
 pub mod services;
+pub mod shutdown;
 pub mod time;
 mod toml_doc;
 pub mod workload;

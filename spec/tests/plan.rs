@@ -57,7 +57,7 @@ enum Is {
 
 /// A node with that wish and those pods: ordinal, version, state. Images are there.
 struct Case {
-    desired: Desired,
+    desired: Arc<Desired>,
     observed: Observed,
 }
 
@@ -113,7 +113,7 @@ impl Case {
         observed.prepared.insert((workload.id.clone(), revision), BTreeMap::new());
         let mut desired = Desired::default();
         desired.workloads.insert(workload.id.clone(), Arc::new(workload));
-        Self { desired, observed }
+        Self { desired: Arc::new(desired), observed }
     }
 
     fn steps(&self) -> Vec<String> {

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod binary;
+pub mod git;
 pub mod http;
 pub mod image;
 pub mod leaks;

@@ -96,3 +96,93 @@ fn a_service_spreads_requests_over_ready_replicas() {
     assert_eq!(answers((Ipv4Addr::LOCALHOST, 30080)), refused);
     assert_eq!(address(&mut agent, "web"), ip, "the address stays");
 }
+
+/// What the responder answers a pod, past /etc/hosts.
+fn dns(agent: &Agent<'_>, pod: &str, name: &str) -> Vec<String> {
+    let output = agent.cli(&["exec", pod, "--", "/bin/fixture", "dns", name]);
+    format!("{}{}", output.stdout, output.stderr).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn names_follow_pods_without_a_restart_of_who_asks() {
+    if !require_root("names_follow_pods_without_a_restart_of_who_asks") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("names");
+    let set = |version: &str| {
+        let mut set = deployment("db", 2, &image, &["serve"]);
+        set["kind"] = json!("StatefulSet");
+        set["spec"]["serviceName"] = json!("db");
+        set["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "VERSION", "value": version}]);
+        set.to_string()
+    };
+    sandbox.write("set.json", &set("1"));
+    let spec = json!({"clusterIP": "None", "selector": {"app": "db"}, "ports": [{"port": 8080}]});
+    sandbox.write("service.json", &service("db", &spec));
+    sandbox.write("asks.json", &pod("asks", &image, &["sleep"]).to_string());
+    let mut agent = Agent::start(&sandbox);
+    let asking = agent.wait_ready("asks", 1);
+    let name = "db.default.svc.cluster.local";
+    let ips = |agent: &mut Agent<'_>| -> Vec<String> {
+        let mut ips: Vec<Ipv4Addr> = agent.json(&["status"])["workloads"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|workload| workload["name"] == "db")
+            .flat_map(|workload| workload["pods"].as_array().cloned().unwrap_or_default())
+            .filter_map(|pod| pod["ip"].as_str()?.parse().ok())
+            .collect();
+        ips.sort();
+        ips.iter().map(ToString::to_string).collect()
+    };
+    let before = agent.wait_ready("db", 2);
+    let first = ips(&mut agent);
+    agent.wait_for("both are named", tests::agent::SOON, |agent| (dns(agent, "asks", name) == first).then_some(()));
+    assert_eq!(dns(&agent, "asks", &format!("db-0.{name}")).len(), 1);
+    assert_eq!(dns(&agent, "asks", "none.default.svc.cluster.local"), ["code 3"]);
+
+    sandbox.write("set.json", &set("2"));
+    agent.wait_status("both pods are replaced", |status| {
+        let now = status.pids("db");
+        (now.len() == 2 && now.iter().all(|pid| !before.contains(pid))).then_some(())
+    });
+    agent.wait_for("the new ones are named", tests::agent::SOON, |agent| {
+        let now = ips(agent);
+        (now != first && dns(agent, "asks", name) == now).then_some(())
+    });
+    assert_eq!(agent.status().pids("asks"), asking, "who asks runs on");
+    // By the C library, as any program does it.
+    assert!(ask(&agent, "asks", "db-1.db", "8080").starts_with("db-1"), "{}", ask(&agent, "asks", "db-1.db", "8080"));
+}
+
+#[test]
+fn a_name_of_another_project_does_not_resolve() {
+    if !require_root("a_name_of_another_project_does_not_resolve") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("projects");
+    let project = |extra: &str| {
+        format!(
+            "services:\n  db:\n    image: {image}\n    command: [serve]\n  asks:\n    image: {image}\n    \
+             command: [sleep]\n{extra}"
+        )
+    };
+    sandbox.write("blog/compose.yaml", &project(""));
+    sandbox.write("shop/compose.yaml", &project(&format!("  till:\n    image: {image}\n    command: [serve]\n")));
+    let mut agent = Agent::start(&sandbox);
+    agent.wait_ready("till", 1);
+    let named = |agent: &mut Agent<'_>, pod: &str, name: &str| {
+        agent.wait_for("the name resolves", tests::agent::SOON, |agent| {
+            let found = dns(agent, pod, name);
+            found.first().is_some_and(|line| line.parse::<Ipv4Addr>().is_ok()).then_some(found)
+        })
+    };
+    let blog = named(&mut agent, "blog-asks-1", "db");
+    let shop = named(&mut agent, "shop-asks-1", "db");
+    assert_ne!(blog, shop, "each has its own");
+    named(&mut agent, "shop-asks-1", "till");
+    assert_eq!(dns(&agent, "blog-asks-1", "till"), ["code 3"]);
+    let other = shop.first().expect("an address");
+    let reached = ask(&agent, "blog-asks-1", other, "8080");
+    assert!(reached.contains("cannot connect"), "{reached}");
+}

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::Shared;
 use super::error::Failure;
 use crate::reconciler::{Command, Event};
+use crate::reload::{Request, Verdict};
 use crate::status::{PodStatus, Snapshot, StepStatus, WorkloadStatus};
 use crate::telemetry;
 
@@ -45,8 +46,14 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, telemetry::CONTENT_TYPE)], shared.state.metrics.text_with(&readings))
 }
 
-pub(super) async fn version() -> Json<Value> {
-    Json(json!({ "version": env!("CARGO_PKG_VERSION"), "api": 1, "pid": std::process::id() }))
+pub(super) async fn version(State(shared): State<Shared>) -> Json<Value> {
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "api": 1,
+        "pid": std::process::id(),
+        "instance": shared.state.reload.instance.as_ref(),
+        "exe": shared.state.reload.exe,
+    }))
 }
 
 pub(super) async fn status(State(shared): State<Shared>) -> Json<Arc<Snapshot>> {
@@ -146,6 +153,11 @@ pub(super) async fn down(State(shared): State<Shared>) -> Answer<Value> {
     }
 }
 
+pub(super) async fn sync(State(shared): State<Shared>) -> Json<Value> {
+    (shared.state.sync)();
+    Json(json!({ "reading": true }))
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RetryBody {
@@ -175,4 +187,28 @@ pub(super) async fn approve(State(shared): State<Shared>, body: Bytes) -> Answer
     }
     Err(Failure::not_found(format!("nothing with the id `{named}` is held now"))
         .hint("`mainstay status` shows what is"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadBody {
+    /// A binary that is to take over; without one, what is in the agent's place now.
+    binary: Option<PathBuf>,
+}
+
+pub(super) async fn reload(State(shared): State<Shared>, body: Bytes) -> Answer<Verdict> {
+    let ReloadBody { binary } = parse(&body)?;
+    let (reply, answer) = oneshot::channel();
+    let sent = shared.state.reload.requests.send(Request { binary, always: true, reply: Some(reply) });
+    sent.map_err(|_| Failure::unavailable())?;
+    match answer.await.map_err(|_| Failure::unavailable())? {
+        Ok(verdict) => Ok(Json(verdict)),
+        Err(refusal) => {
+            let failure = Failure::failed(spec::causes::chain(&refusal));
+            Err(match refusal.hint() {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            })
+        }
+    }
 }

@@ -150,8 +150,14 @@ impl Fixture {
             journal: journal.clone(),
             commands,
             settings: Arc::clone(&settings),
+            reload: crate::reload::Handle {
+                requests: mpsc::unbounded_channel().0,
+                instance: "test".into(),
+                exe: "/usr/bin/mainstay".into(),
+            },
+            sync: Arc::new(|| {}),
         };
-        let server = Server::start(state).await.expect("the interface can be served");
+        let server = Server::start(state, None).await.expect("the interface can be served");
         Self { dir, settings, snapshot, journal, inbox, server }
     }
 
@@ -210,6 +216,7 @@ pub(crate) fn busy_snapshot() -> Snapshot {
         converged: false,
         sources: vec![SourceStatus {
             approve: None,
+            revision: None,
             path: "/etc/mainstay/manifests".to_owned(),
             state: "degraded".to_owned(),
             files: 3,

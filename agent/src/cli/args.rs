@@ -85,6 +85,9 @@ pub(crate) struct RunArgs {
     /// Let pods reach the cloud's metadata address
     #[arg(long)]
     pub(crate) allow_metadata: bool,
+    /// Only look whether the agent could work with this configuration on this host; changes nothing
+    #[arg(long)]
+    pub(crate) check: bool,
     #[arg(long, hide = true)]
     pub(crate) boot_id: Option<String>,
 }
@@ -179,6 +182,22 @@ pub(crate) enum Command {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Stop all containers in order before the host goes down; they start again with the agent
+    Shutdown {
+        /// All of it takes at most so long; what runs then is killed
+        #[arg(long, value_name = "TIME", default_value = "80s")]
+        timeout: humantime::Duration,
+    },
+    /// Let the running agent take its configuration in anew; containers are not touched
+    Reload,
+    /// Let another version of this program take over; containers are not touched
+    Upgrade {
+        /// The new binary; it is asked first whether it could work here
+        #[arg(long, value_name = "FILE")]
+        binary: PathBuf,
+    },
+    /// Read all sources now, and ask the remotes of Git repositories
+    Sync,
     /// Try again at once what failed
     Retry {
         /// A workload
@@ -257,6 +276,15 @@ pub(crate) enum Command {
         #[arg(required = true)]
         images: Vec<String>,
     },
+    /// Keep an image however old it is and however full the disk
+    Pin {
+        /// Names or digests
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// No longer
+        #[arg(long)]
+        off: bool,
+    },
     /// Remove images that no pod uses and a registry can give again
     Prune {
         /// Only what was not used for so long
@@ -265,6 +293,9 @@ pub(crate) enum Command {
         /// Also images that were loaded from files
         #[arg(long)]
         loaded: bool,
+        /// Also images that manifests name and no pod runs on now
+        #[arg(long)]
+        named: bool,
     },
     /// Show the disk space of images
     Df,
@@ -292,6 +323,12 @@ pub(crate) enum Command {
     Completions {
         /// Which
         shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        dir: PathBuf,
     },
     /// Show effective settings and where each comes from
     Config,

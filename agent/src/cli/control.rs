@@ -67,6 +67,13 @@ fn alone(settings: &Settings) -> Result<(), CliError> {
     })
 }
 
+/// Has the sources read without waiting for their time.
+pub(super) fn sync(client: &Client, io: &mut Io<'_>) -> Outcome {
+    client.post("/v1/sync", &json!({}))?;
+    writeln!(io.err, "reading all sources")?;
+    Ok(0)
+}
+
 /// Tries again what failed, without waiting.
 pub(super) fn retry(client: &Client, name: &str, io: &mut Io<'_>) -> Outcome {
     let snapshot: Snapshot = client.get("/v1/status")?;

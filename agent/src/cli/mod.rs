@@ -21,8 +21,10 @@ mod progress;
 mod ps;
 mod run;
 mod schema;
+mod shutdown;
 mod status;
 mod store;
+mod upgrade;
 mod validate;
 
 use std::io::IsTerminal as _;
@@ -108,6 +110,10 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
         Command::Explain { field } => explain::explain(field.as_deref(), io),
         Command::Down { yes } => control::down(&settings(common, io)?, yes, io),
+        Command::Shutdown { timeout } => shutdown::shutdown(&settings(common, io)?, timeout.into(), io),
+        Command::Reload => upgrade::reload(&client(common, io)?, io),
+        Command::Upgrade { binary } => upgrade::upgrade(&client(common, io)?, &binary, io),
+        Command::Sync => control::sync(&client(common, io)?, io),
         Command::Retry { name } => control::retry(&client(common, io)?, &name, io),
         Command::Approve { id } => control::approve(&client(common, io)?, &id, io),
         Command::Exec { stdin, tty, user, workdir, env, privileged, name, command } => {
@@ -125,12 +131,16 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         }
         Command::Tag { image, name } => store::tag(&settings(common, io)?, &image, &name, io),
         Command::Rmi { images } => store::remove(&settings(common, io)?, &images, io),
-        Command::Prune { older_than, loaded } => store::prune(&settings(common, io)?, older_than.into(), loaded, io),
+        Command::Pin { images, off } => store::pin(&settings(common, io)?, &images, !off, io),
+        Command::Prune { older_than, loaded, named } => {
+            store::prune(&settings(common, io)?, &store::Prune { older_than: older_than.into(), loaded, named }, io)
+        }
         Command::Df => store::usage(&settings(common, io)?, io),
         Command::Verify { repair } => store::verify(&settings(common, io)?, repair, io),
         Command::Save { path, images } => store::save_images(&settings(common, io)?, &images, &path, io),
         Command::Schema { kind } => schema::schema(kind.as_deref(), io),
         Command::Completions { shell } => completions(shell, io),
+        Command::Man { dir } => manpages(&dir),
         Command::Config => config::config(&loaded(common, &[])?, io),
         Command::Version => version(io),
     }
@@ -140,6 +150,12 @@ fn completions(shell: clap_complete::Shell, io: &mut Io<'_>) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "mainstay", &mut script);
     io.out.write_all(&script)?;
+    Ok(0)
+}
+
+fn manpages(dir: &std::path::Path) -> Outcome {
+    let failed = |error| CliError::new("cannot write the manual pages").place(dir.display().to_string()).cause(error);
+    clap_mangen::generate_to(Cli::command(), dir).map_err(failed)?;
     Ok(0)
 }
 

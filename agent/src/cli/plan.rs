@@ -53,7 +53,7 @@ pub(super) fn plan(paths: &[PathBuf], settings: &Settings, io: &mut Io<'_>) -> O
     }
     // A broken file keeps what stands in it, and single files say nothing about what is in others.
     let whole = manifests.errors() == 0 && paths.iter().any(|path| path.is_dir());
-    let answer = compare(&Goals::new(&manifests.desired), &records, whole);
+    let answer = compare(&Goals::new(&std::sync::Arc::new(manifests.desired.clone())), &records, whole);
     let code = u8::from(!answer.changes.is_empty() || manifests.errors() > 0);
     if io.json {
         io.json(&answer)?;

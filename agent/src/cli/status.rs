@@ -51,10 +51,12 @@ fn settle(client: &Client, wait: Duration) -> Result<Snapshot, CliError> {
 fn overview(snapshot: &Snapshot, io: &mut Io<'_>) -> io::Result<()> {
     writeln!(io.out, "mainstay {} (pid {}): {}", snapshot.version, snapshot.pid, headline(snapshot))?;
     for source in &snapshot.sources {
+        let at = source.revision.iter().map(|revision| format!(" at {}", revision.get(..12).unwrap_or(revision)));
+        let at: String = at.collect();
         let read = source.last_success.map(|then| format!(", read {}", ago(io.now, then))).unwrap_or_default();
         writeln!(
             io.out,
-            "source {}: {}, {}{read}",
+            "source {}{at}: {}, {}{read}",
             clean(&source.path),
             source.state,
             super::control::count(source.files, "file")

@@ -4,6 +4,7 @@
 //! order of name, `MAINSTAY_*` variables, flags. A key is one entry of [`keys::KEYS`]: file, environment, flags and
 //! `mainstay config` all read that table. This module reads files and decides nothing about workloads.
 
+mod git;
 mod keys;
 mod layers;
 mod values;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use git::{GitSource, Transport};
 pub use keys::{KEYS, Key};
 pub(crate) use layers::nearest;
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
@@ -45,6 +47,25 @@ impl Default for RemovalBudget {
     }
 }
 
+/// When images that nobody needs are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageGcSettings {
+    /// Images go when their file system is so full, in per cent (kubelet's imageGCHighThresholdPercent).
+    pub high_percent: u8,
+    /// Until it is only so full (imageGCLowThresholdPercent).
+    pub low_percent: u8,
+    /// Images that were not used for so long go in any case (imageMaximumGCAge); `None`: age alone is no reason.
+    pub max_age: Option<Duration>,
+    /// How often the disk is looked at.
+    pub period: Duration,
+}
+
+impl Default for ImageGcSettings {
+    fn default() -> Self {
+        Self { high_percent: 85, low_percent: 80, max_age: None, period: Duration::from_secs(300) }
+    }
+}
+
 /// Everything that can be set. Made by [`Layers::load`]; never changed afterwards.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -54,6 +75,8 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Directories (or files) with manifests.
     pub sources: Vec<PathBuf>,
+    /// Git repositories with manifests.
+    pub git: Vec<GitSource>,
     /// Where metrics and health are served; `None` serves them on the socket only. Port 0 takes a free one, which
     /// is then written to `<run_dir>/metrics.addr`.
     pub metrics_listen: Option<SocketAddr>,
@@ -81,6 +104,8 @@ pub struct Settings {
     pub max_parallel_starts: u32,
     /// Images pulled at the same time.
     pub max_parallel_pulls: u32,
+    /// When images that nobody needs are removed.
+    pub image_gc: ImageGcSettings,
     /// A container's log file is rotated at this size, in bytes.
     pub log_max_size: u64,
     /// Log files kept of each container.
@@ -99,6 +124,7 @@ impl Default for Settings {
             data_dir: PathBuf::from("/var/lib/mainstay"),
             run_dir: PathBuf::from("/run/mainstay"),
             sources: vec![PathBuf::from("/etc/mainstay/manifests")],
+            git: Vec::new(),
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9641))),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
@@ -112,6 +138,7 @@ impl Default for Settings {
             registries: toml::Table::new(),
             max_parallel_starts: 8,
             max_parallel_pulls: 3,
+            image_gc: ImageGcSettings::default(),
             log_max_size: 10 << 20,
             log_max_files: 5,
             allow_metadata: false,

@@ -23,6 +23,7 @@ use spec::workload::{Desired, ObjectId, WorkloadId};
 
 use crate::clock::SharedClock;
 use crate::discover::{GitState, Listing, Mounts, Project, discover, projects as find_projects};
+use crate::git::GitView;
 use crate::orders::Orders;
 use crate::reconciler::Reading;
 use crate::status::{HeldStatus, SourceStatus};
@@ -59,7 +60,10 @@ pub struct Sources {
     git: GitState,
     /// Files with good objects that the last listing lacked: gone when the next one lacks them too.
     vanishing: BTreeSet<String>,
-    revision: Option<String>,
+    /// What is followed elsewhere, by the directory where its files appear.
+    repositories: BTreeMap<PathBuf, GitView>,
+    /// Content and state of everything at the last reading.
+    stamp: Option<String>,
 }
 
 impl Sources {
@@ -100,12 +104,23 @@ impl Sources {
             directories: Vec::new(),
             git: GitState::default(),
             vanishing: BTreeSet::new(),
-            revision: None,
+            repositories: BTreeMap::new(),
+            stamp: None,
         };
         // What was good before the restart is what a reference that is broken now falls back to.
         let files: Vec<FileObjects> = sources.good.objects.values().map(as_file).collect();
         sources.desired = sources.assemble(&files).desired;
         Ok(sources)
+    }
+
+    /// Adds repositories: their directories become roots like the others.
+    #[must_use]
+    pub fn with_repositories(mut self, repositories: impl IntoIterator<Item = GitView>) -> Self {
+        for view in repositories {
+            self.roots.push(view.root.clone());
+            self.repositories.insert(view.root.clone(), view);
+        }
+        self
     }
 
     fn assemble(&self, files: &[FileObjects]) -> spec::manifest::Assembly {
@@ -163,7 +178,7 @@ impl Sources {
             let listing = discover(root)
                 .map_err(|error| Unreadable { message: spec::causes::chain(&error), approve: None })
                 .and_then(|listing| self.believe(root, listing, &mut known));
-            if listing.is_ok() {
+            if listing.is_ok() && !self.repositories.contains_key(root) {
                 // A clock of today fits a float to the microsecond.
                 self.metrics.source_success(&root.display().to_string(), self.clock.unix() as f64);
             }
@@ -209,12 +224,13 @@ impl Sources {
             }
         }
         let revision = Digest::of(text.as_bytes()).short();
-        if self.revision.as_ref() == Some(&revision) {
+        let stamp =
+            self.repositories.values().fold(revision.clone(), |stamp, view| format!("{stamp}{:?}", view.status()));
+        if self.stamp.as_ref() == Some(&stamp) {
             return None;
         }
-        let reading = self.take(listed, projects, revision.clone());
-        self.revision = Some(revision);
-        Some(reading)
+        self.stamp = Some(stamp);
+        Some(self.take(listed, projects, revision))
     }
 
     /// Whether a listing is evidence of what is wished.
@@ -226,8 +242,12 @@ impl Sources {
     ) -> Result<Listing, Unreadable> {
         let mounts = Mounts::now();
         let now = Known::of(&listing, &mounts);
-        let doubt =
-            evidence::judge(root, self.known.get(root), &now, |point| mounts.has(point), self.good.is_below(root));
+        // A revision was named by its remote: that is evidence, whatever directory it is in.
+        let doubt = if self.repositories.contains_key(root) {
+            None
+        } else {
+            evidence::judge(root, self.known.get(root), &now, |point| mounts.has(point), self.good.is_below(root))
+        };
         match doubt {
             Some(Doubt { id, message }) if !self.orders.is_approved(&id) => {
                 Err(Unreadable { message, approve: Some(id) })
@@ -362,6 +382,9 @@ impl Sources {
                 }
             }
             status.last_success = self.last_success.get(&root).copied();
+            if let Some(view) = self.repositories.get(&root) {
+                view.tell(&mut status);
+            }
             statuses.push((root, status));
         }
         self.parsed.retain(|name, _| contents.contains_key(name));

@@ -35,6 +35,13 @@ pub struct Watching {
 }
 
 impl Watching {
+    /// Reads the sources at each call; for those who follow something elsewhere.
+    pub fn reader(&self) -> impl Fn() + Send + Sync + 'static {
+        let nudge = self.nudge.clone();
+        // The thread may have ended with the agent.
+        move || drop(nudge.send(Nudge::Read))
+    }
+
     /// Reads the sources now.
     pub fn resync(&self) {
         // The thread lives as long as this does.

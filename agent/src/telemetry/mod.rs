@@ -48,17 +48,23 @@ struct Inner {
     ports: Gauge,
     restarts: CounterVec,
     ooms: CounterVec,
+    versions_failed: CounterVec,
     probes: CounterVec,
     probe_seconds: HistogramVec,
     pulls: CounterVec,
     pull_bytes: Counter,
     pull_seconds: Histogram,
+    gc_images: Counter,
+    gc_bytes: Counter,
+    image_disk: Gauge,
     manifests: GaugeVec,
     findings: GaugeVec,
     source_failed: GaugeVec,
     source_success: GaugeVec,
     events: CounterVec,
     events_lost: Counter,
+    reload_ok: Gauge,
+    reload_at: Gauge,
     /// Label sets of restarts and OOMs in use, so that those of vanished workloads can be dropped. Held for a few
     /// map operations only.
     container_series: Mutex<BTreeSet<[String; 3]>>,
@@ -107,17 +113,23 @@ impl Metrics {
             ports: make.gauges(names::PORTS).with_label_values(NONE),
             restarts: make.counters(names::RESTARTS),
             ooms: make.counters(names::OOMS),
+            versions_failed: make.counters(names::VERSIONS_FAILED),
             probes: make.counters(names::PROBES),
             probe_seconds: make.histograms(names::PROBE_SECONDS, QUICK),
             pulls: make.counters(names::PULLS),
             pull_bytes: make.counters(names::PULL_BYTES).with_label_values(NONE),
             pull_seconds: make.histograms(names::PULL_SECONDS, SLOW).with_label_values(NONE),
+            gc_images: make.counters(names::GC_IMAGES).with_label_values(NONE),
+            gc_bytes: make.counters(names::GC_BYTES).with_label_values(NONE),
+            image_disk: make.gauges(names::IMAGE_DISK).with_label_values(NONE),
             manifests: make.gauges(names::MANIFESTS),
             findings: make.gauges(names::FINDINGS),
             source_failed: make.gauges(names::SOURCE_FAILED),
             source_success: make.gauges(names::SOURCE_SUCCESS),
             events: make.counters(names::EVENTS),
             events_lost: make.counters(names::EVENTS_LOST).with_label_values(NONE),
+            reload_ok: make.gauges(names::RELOAD_OK).with_label_values(NONE),
+            reload_at: make.gauges(names::RELOAD_AT).with_label_values(NONE),
             container_series: Mutex::new(BTreeSet::new()),
             registry: registry.clone(),
         };
@@ -134,10 +146,25 @@ impl Metrics {
             inner.reconciles.with_label_values(&[outcome]);
             inner.pulls.with_label_values(&[outcome]);
         }
+        for cause in ["crashed", "out_of_memory", "not_ready", "cannot_start"] {
+            for reaction in ["rolled_back", "paused"] {
+                inner.versions_failed.with_label_values(&[cause, reaction]);
+            }
+        }
         for kind in ["normal", "warning"] {
             inner.events.with_label_values(&[kind]);
         }
         self.observe_snapshot(&Snapshot::default());
+        // The agent would not have started with a configuration that cannot be used.
+        self.reload(true, crate::clock::Clock::unix(&crate::clock::HostClock));
+    }
+
+    /// The configuration was read at this Unix time, and whether it can be used.
+    pub fn reload(&self, ok: bool, unix: i64) {
+        self.0.reload_ok.set(if ok { 1.0 } else { 0.0 });
+        if ok {
+            self.0.reload_at.set(as_float(u64::try_from(unix).unwrap_or(0)));
+        }
     }
 
     /// A pass of the loop has ended.
@@ -165,6 +192,12 @@ impl Metrics {
         self.container_series(workload, container, &self.0.ooms).inc();
     }
 
+    /// A version of a workload failed. `cause` is the word of the plan.
+    pub fn version_failed(&self, cause: &'static str, rolled_back: bool) {
+        let reaction = if rolled_back { "rolled_back" } else { "paused" };
+        self.0.versions_failed.with_label_values(&[cause, reaction]).inc();
+    }
+
     fn container_series(&self, workload: &WorkloadId, container: &str, of: &CounterVec) -> Counter {
         let labels = [workload.namespace.clone(), workload.name.clone(), container.to_owned()];
         let series = of.with_label_values(&[labels[0].as_str(), &labels[1], &labels[2]]);
@@ -179,6 +212,13 @@ impl Metrics {
         if ok {
             self.0.pull_seconds.observe(elapsed.as_secs_f64());
         }
+    }
+
+    /// The disk of the images was looked at: what was removed, and how full it is in per cent.
+    pub fn image_gc(&self, images: u64, bytes: u64, used_percent: u8) {
+        self.0.gc_images.inc_by(as_float(images));
+        self.0.gc_bytes.inc_by(as_float(bytes));
+        self.0.image_disk.set(f64::from(used_percent) / 100.0);
     }
 
     /// A source was read without an error at this Unix time.

@@ -8,6 +8,7 @@
 mod disk;
 mod instance;
 mod job;
+mod judge;
 mod names;
 mod ordered;
 mod pod;
@@ -15,6 +16,7 @@ mod ports;
 mod reason;
 mod replicated;
 mod services;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,6 +37,7 @@ pub use pod::{PodPhase, pod_phase, pod_ready_since};
 pub use ports::port_map;
 pub use reason::{Hold, Reason};
 pub use services::{Services, host_entrances, service_pods, services};
+pub use versions::{Back, Bad, Cause, Crashes, Memory, ON_FAILURE, Trial, Version, on_failure};
 
 /// A workload with what planning derives from it once.
 #[derive(Debug, Clone)]
@@ -45,6 +48,31 @@ pub struct Goal {
     pub revision: String,
     /// Label of the content of its generated volumes.
     pub files: String,
+    /// Label of both: what a version is known by.
+    pub version: String,
+    /// Set where the wished version failed and this is the last good one.
+    pub back: Option<Arc<Back>>,
+    /// Set where this version failed and nothing more is done for it (`failure_action: pause`).
+    pub failed: Option<Bad>,
+}
+
+impl Goal {
+    /// A workload as its manifest wishes it.
+    #[must_use]
+    pub fn of(workload: &Arc<Workload>, desired: &Desired) -> Self {
+        let revision = revision(workload);
+        let files = crate::files::content_label(desired, workload);
+        let version = versions::label(workload, &revision, &files);
+        Self { workload: Arc::clone(workload), revision, files, version, back: None, failed: None }
+    }
+
+    /// Why a pod of another version goes.
+    fn replaced(&self, changes: impl FnOnce() -> Vec<crate::diff::Change>) -> Reason {
+        match &self.back {
+            Some(back) => Reason::RolledBack { cause: back.bad.cause.clone() },
+            None => Reason::SpecChanged { changes: changes() },
+        }
+    }
 }
 
 /// Everything that is wished, ready for planning. Made once for each change of the desired state.
@@ -56,25 +84,38 @@ pub struct Goals {
     pub services: BTreeMap<(String, String), Arc<Service>>,
     /// Workloads that are wished no longer but whose removal is held: their pods are kept going as they are.
     pub held: BTreeSet<WorkloadId>,
+    /// What all of this was derived from.
+    pub desired: Arc<Desired>,
 }
 
 impl Goals {
     /// Derives labels from the desired state.
     #[must_use]
-    pub fn new(desired: &Desired) -> Self {
-        let workloads = desired
-            .workloads
-            .iter()
-            .map(|(id, workload)| {
-                let goal = Goal {
-                    workload: Arc::clone(workload),
-                    revision: revision(workload),
-                    files: crate::files::content_label(desired, workload),
-                };
-                (id.clone(), goal)
-            })
-            .collect();
-        Self { workloads, services: desired.services.clone(), held: BTreeSet::new() }
+    pub fn new(desired: &Arc<Desired>) -> Self {
+        Self::with_versions(desired, &BTreeMap::new())
+    }
+
+    /// The same, with the last good version in the place of each one that is known to fail.
+    #[must_use]
+    pub fn with_versions(desired: &Arc<Desired>, versions: &BTreeMap<WorkloadId, Arc<Memory>>) -> Self {
+        let goal = |(id, workload): (&WorkloadId, &Arc<Workload>)| {
+            (id.clone(), versions::choose(Goal::of(workload, desired), versions.get(id)))
+        };
+        let workloads = desired.workloads.iter().map(goal).collect();
+        Self { workloads, services: desired.services.clone(), held: BTreeSet::new(), desired: Arc::clone(desired) }
+    }
+
+    /// The objects that an action for this workload is to use: those of the last good version where the pod (or the
+    /// new pod) is of that version and it is not the wished one, else the wished ones.
+    #[must_use]
+    pub fn objects(&self, observed: &Observed, workload: &WorkloadId, revision: &str) -> Arc<Desired> {
+        let good = observed.versions.get(workload).and_then(|memory| memory.good.as_ref());
+        let good = good.filter(|good| self::revision(&good.workload) == revision);
+        let other = self.workloads.get(workload).is_none_or(|goal| goal.back.is_some() || goal.revision != revision);
+        match good {
+            Some(good) if other => Arc::clone(&good.objects),
+            Some(_) | None => Arc::clone(&self.desired),
+        }
     }
 }
 
@@ -116,6 +157,8 @@ pub struct Observed {
     pub stopping: BTreeMap<PodUid, Reason>,
     /// Pods whose waits people asked to cut short.
     pub retry: BTreeSet<PodUid>,
+    /// What is remembered of the versions of each workload.
+    pub versions: BTreeMap<WorkloadId, Arc<Memory>>,
 }
 
 /// A failure that is not mended yet.
@@ -318,6 +361,8 @@ pub struct Plan {
     pub draining: BTreeSet<PodUid>,
     /// What Services should open.
     pub services: Services,
+    /// What is to be remembered of versions from now on; goals derived before it are out of date.
+    pub versions: Vec<(WorkloadId, Arc<Memory>)>,
 }
 
 impl Plan {
@@ -411,6 +456,7 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
     }
     for goal in goals.workloads.values() {
         plan_workload(&view, goal, &mut plan);
+        judge::judge(&view, goal, &mut plan);
     }
     if ports != observed.published && !view.busy(&ActionKey::Publish) {
         match view.blocked_until(&ActionKey::Publish) {
@@ -481,6 +527,11 @@ fn plan_workload(view: &View<'_>, goal: &Goal, plan: &mut Plan) {
         }
         Controller::Replicated { replicas, strategy } => {
             let mut strategy = strategy.clone();
+            if let (Some(_), Some(rollback)) = (&goal.back, &strategy.rollback) {
+                strategy.max_surge = rollback.max_surge;
+                strategy.max_unavailable = rollback.max_unavailable;
+                strategy.delay = rollback.delay;
+            }
             if spec.host_network {
                 // Two pods on the host's network want the same ports.
                 strategy.max_surge = 0;
@@ -512,7 +563,17 @@ fn plan_workload(view: &View<'_>, goal: &Goal, plan: &mut Plan) {
 /// Makes the pod with this ordinal, unless that is being done or failed a short while ago.
 fn create(view: &View<'_>, goal: &Goal, ordinal: u32, plan: &mut Plan) {
     let id = &goal.workload.id;
-    let Some(images) = view.observed.prepared.get(&(id.clone(), goal.revision.clone())) else { return };
+    let images = match &goal.back {
+        Some(back) => &back.version.images,
+        None => match view.observed.prepared.get(&(id.clone(), goal.revision.clone())) {
+            Some(images) => images,
+            None => return,
+        },
+    };
+    let reason = match &goal.back {
+        Some(back) => Reason::RolledBack { cause: back.bad.cause.clone() },
+        None => Reason::Missing,
+    };
     let action = Action::CreatePod {
         goal: goal.clone(),
         ordinal,
@@ -529,6 +590,6 @@ fn create(view: &View<'_>, goal: &Goal, ordinal: u32, plan: &mut Plan) {
             plan.hold(id, Hold::Failed { message: failure.message.clone(), due });
             plan.wake_at(due);
         }
-        None => plan.push(id, action, Reason::Missing),
+        None => plan.push(id, action, reason),
     }
 }

@@ -39,6 +39,9 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, rules: &Rules, plan: &mut Plan)
             due <= view.now
         })
     };
+    if let Some(bad) = &goal.failed {
+        plan.hold(id, Hold::UpdateFailed { cause: bad.cause.clone() });
+    }
     let any_ending = pods.iter().any(|pod| ending(pod));
     let all_ready = wished
         .clone()
@@ -69,13 +72,15 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, rules: &Rules, plan: &mut Plan)
     if let Some(pod) = old
         && ready_to_start
         && !rules.on_delete
+        && goal.failed.is_none()
         && !any_ending
         && missing.is_empty()
     {
         // One that does not serve is replaced at once; one that does, only while all the others serve too.
         if all_ready || !available(pod, plan) {
-            let changes = diff::changes(&*pod.record.spec, &*instance::spec(goal, pod.record.ordinal));
-            pod::stop(view, pod, Reason::SpecChanged { changes }, plan);
+            let spec = instance::spec(goal, pod.record.ordinal);
+            let reason = goal.replaced(|| diff::changes(&*pod.record.spec, &*spec));
+            pod::stop(view, pod, reason, plan);
         } else {
             plan.hold(id, Hold::NotReady);
         }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::versions::Cause;
 use crate::diff::Change;
 use crate::time::Timestamp;
 use crate::workload::{WorkloadId, WorkloadKind};
@@ -55,6 +56,11 @@ pub enum Reason {
     ImagesNeeded,
     /// The whole node is to be emptied.
     Down,
+    /// The new version failed: the last good one comes back.
+    RolledBack {
+        /// What was wrong with it.
+        cause: Cause,
+    },
 }
 
 impl Reason {
@@ -79,6 +85,7 @@ impl Reason {
             Self::NamesChanged => "names_changed",
             Self::ImagesNeeded => "images_needed",
             Self::Down => "down",
+            Self::RolledBack { .. } => "rolled_back",
         }
     }
 }
@@ -115,8 +122,11 @@ pub enum Hold {
     },
     /// The new version is not ready yet; the old one keeps running.
     NotReady,
-    /// The new version made no progress for too long; the old one keeps running.
-    ProgressDeadline,
+    /// The new version failed, and there is nothing to go back to or its manifest says not to go back.
+    UpdateFailed {
+        /// What is wrong with it.
+        cause: Cause,
+    },
     /// A Job failed for good.
     JobFailed {
         /// Failures that counted.
@@ -140,7 +150,7 @@ impl Hold {
             Self::GaveUp { .. } => "gave_up",
             Self::Dependency { .. } => "dependency",
             Self::NotReady => "not_ready",
-            Self::ProgressDeadline => "progress_deadline",
+            Self::UpdateFailed { .. } => "update_failed",
             Self::JobFailed { .. } => "job_failed",
             Self::Unsupported { .. } => "unsupported",
         }
@@ -156,9 +166,7 @@ impl std::fmt::Display for Hold {
             Self::GaveUp { container } => write!(f, "container `{container}` ended too often"),
             Self::Dependency { on } => write!(f, "waiting for {on}"),
             Self::NotReady => f.write_str("the new version is not ready yet, the old one keeps running"),
-            Self::ProgressDeadline => {
-                f.write_str("the new version made no progress in time, the old one keeps running")
-            }
+            Self::UpdateFailed { cause } => write!(f, "this version failed: {cause}"),
             Self::JobFailed { failures } => write!(f, "the Job failed after {failures} failures that count"),
             Self::Unsupported { kind } => write!(f, "{kind} workloads do not run yet"),
         }

@@ -34,11 +34,18 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, replicas: u32, strategy: &Updat
         view.observed.in_flight.iter().filter(|key| matches!(key, ActionKey::Create(w, ..) if w == id)).count();
 
     let needed = wished.saturating_sub(current.len() + making);
-    let prepared = if needed > 0 || !old.is_empty() { prepare(view, goal, plan) } else { true };
+    if let Some(bad) = &goal.failed {
+        plan.hold(id, Hold::UpdateFailed { cause: bad.cause.clone() });
+    }
+    let prepared = match &goal.failed {
+        // Nothing more is done for a version that failed; what there is of it, and of the one before, stays.
+        Some(_) => old.is_empty() && prepare(view, goal, plan),
+        None if needed > 0 || !old.is_empty() => prepare(view, goal, plan),
+        None => true,
+    };
     let up = prepared && dependencies_up(view, goal, plan);
     // Nothing old is touched while the new version cannot start.
-    let changed =
-        |pod: &PodFacts| Reason::SpecChanged { changes: diff::changes(&pod.record.spec, &goal.workload.template.spec) };
+    let changed = |pod: &PodFacts| goal.replaced(|| diff::changes(&pod.record.spec, &goal.workload.template.spec));
     if wished == 0 {
         for member in &old {
             pod::stop(view, member.pod, Reason::ScaledDown, plan);
@@ -102,7 +109,8 @@ fn is_current(goal: &Goal, pod: &PodFacts) -> bool {
 /// Makes images available; whether they are.
 pub(super) fn prepare(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
     let id = &goal.workload.id;
-    if view.observed.prepared.contains_key(&(id.clone(), goal.revision.clone())) {
+    // The images of a good version are known, and going back must work without any registry.
+    if goal.back.is_some() || view.observed.prepared.contains_key(&(id.clone(), goal.revision.clone())) {
         return true;
     }
     let action = Action::Prepare { goal: goal.clone() };
