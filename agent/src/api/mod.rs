@@ -199,6 +199,7 @@ fn private_routes() -> Router<Shared> {
         .route("/v1/plan", get(routes::plan))
         .route("/v1/config", get(routes::config))
         .route("/v1/events", get(events::events))
+        .route("/v1/stats", get(routes::all_stats))
         .route("/v1/pods", get(routes::pods))
         .route("/v1/pods/{uid}", get(routes::pod))
         .route("/v1/pods/{uid}/{container}/logs", get(routes::log_files))

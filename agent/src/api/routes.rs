@@ -18,7 +18,7 @@ use super::Shared;
 use super::error::Failure;
 use crate::reconciler::{Command, Event};
 use crate::reload::{Request, Verdict};
-use crate::status::{PodStatus, Snapshot, StepStatus, WorkloadStatus};
+use crate::status::{NetworkEntry, PodStatus, Snapshot, StatsAnswer, StatsEntry, StepStatus, WorkloadStatus};
 use crate::telemetry;
 
 type Answer<T> = Result<Json<T>, Failure>;
@@ -101,6 +101,24 @@ pub(super) async fn log_files(
     let runtime = Arc::clone(&shared.state.runtime);
     let files = tokio::task::spawn_blocking(move || runtime.log_files(&PodUid(uid), &container)).await;
     files.map(Json).map_err(|error| Failure::failed(error.to_string()))
+}
+
+pub(super) async fn all_stats(State(shared): State<Shared>) -> Json<StatsAnswer> {
+    let snapshot = Arc::clone(&shared.state.snapshot.borrow());
+    let readings = telemetry::gather(shared.state.runtime.as_ref(), &snapshot).await;
+    let mut containers: Vec<StatsEntry> = readings
+        .containers
+        .into_iter()
+        .map(|([namespace, workload, pod, container], stats)| StatsEntry { namespace, workload, pod, container, stats })
+        .collect();
+    // Readings come as they are ready.
+    containers.sort_by(|a, b| (&a.namespace, &a.pod, &a.container).cmp(&(&b.namespace, &b.pod, &b.container)));
+    let pods = readings
+        .pods
+        .into_iter()
+        .map(|([namespace, workload, pod], stats)| NetworkEntry { namespace, workload, pod, stats })
+        .collect();
+    Json(StatsAnswer { containers, pods })
 }
 
 pub(super) async fn stats(

@@ -235,6 +235,48 @@ pub(crate) enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Copy files to or from a container, or `-` for a tar archive on stdin or stdout
+    Cp {
+        /// NAME[/CONTAINER]:PATH, a path of this host, or `-`
+        #[arg(value_name = "FROM")]
+        from: String,
+        /// The same; the other one of the two
+        #[arg(value_name = "TO")]
+        to: String,
+    },
+    /// Show what a container writes as it comes; ends with its exit code
+    Attach {
+        /// Hand stdin through, where the container has one
+        #[arg(short = 'i', long)]
+        stdin: bool,
+        /// Keys that detach, or `none`
+        #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+        detach_keys: String,
+        /// A workload or pod, and which of its containers
+        #[arg(value_name = "NAME[/CONTAINER]")]
+        name: String,
+    },
+    /// Let ports of this host lead to ports of a pod, for as long as this runs
+    PortForward {
+        /// A workload or pod
+        name: String,
+        /// Ports of TCP; without the first part both are the same, with 0 any free one
+        #[arg(value_name = "[LOCAL:]REMOTE", required = true)]
+        ports: Vec<String>,
+        /// Listen on this address [default: 127.0.0.1]
+        #[arg(long, value_name = "IP")]
+        address: Option<std::net::IpAddr>,
+    },
+    /// Show what containers use now
+    Stats {
+        /// Only of this workload or pod
+        name: Option<String>,
+    },
+    /// Show what containers use, again and again
+    Top {
+        /// Only of this workload or pod
+        name: Option<String>,
+    },
     /// List images
     Images,
     /// Fetch an image from its registry

@@ -4,13 +4,16 @@
 //! (`| head`) is no failure. Nothing here writes state of the agent: commands go through its socket.
 
 mod args;
+mod attach;
 pub(crate) mod client;
 mod config;
 mod control;
+mod cp;
 mod disk;
 mod events;
 mod exec;
 mod explain;
+mod forward;
 mod images;
 mod logs;
 mod manifests;
@@ -22,6 +25,7 @@ mod ps;
 mod run;
 mod schema;
 mod shutdown;
+mod stats;
 mod status;
 mod store;
 mod upgrade;
@@ -120,6 +124,15 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
             let wanted = exec::Wanted { name, stdin, tty, user, workdir, env, privileged, command };
             exec::exec(&settings(common, io)?, wanted, io)
         }
+        Command::Cp { from, to } => cp::cp(&settings(common, io)?, &from, &to, io),
+        Command::Attach { stdin, detach_keys, name } => {
+            attach::attach(&settings(common, io)?, &attach::Wanted { name, stdin, detach_keys }, io)
+        }
+        Command::PortForward { name, ports, address } => {
+            forward::forward(&settings(common, io)?, &name, &ports, address, io)
+        }
+        Command::Stats { name } => stats::stats(&client(common, io)?, name.as_deref(), io),
+        Command::Top { name } => stats::top(&client(common, io)?, name.as_deref(), io),
         Command::Images => images::images(&settings(common, io)?, io),
         Command::Pull { image, platform, missing } => {
             let wanted = images::Pull { image: &image, platform: platform.as_deref(), missing };

@@ -320,7 +320,9 @@ fn impossible(view: &View<'_>, goal: &Goal, current: &[&Arc<PodFacts>]) -> Optio
     let of_version = |key: &ActionKey| match key {
         ActionKey::Create(of, _, revision) => *of == goal.workload.id && *revision == goal.revision,
         ActionKey::Pod(uid) | ActionKey::Container(uid, _) => current.iter().any(|pod| pod.record.uid == *uid),
-        ActionKey::Prepare(..) | ActionKey::Files(_) | ActionKey::Publish | ActionKey::Services | ActionKey::Names => false,
+        ActionKey::Prepare(..) | ActionKey::Files(_) | ActionKey::Publish | ActionKey::Services | ActionKey::Names => {
+            false
+        }
     };
     let failures = view.observed.failures.iter();
     let mut lasting = failures.filter(|(key, failure)| failure.permanent && failure.count >= 2 && of_version(key));
