@@ -76,6 +76,7 @@ impl World {
         let facts = PodFacts {
             record: Arc::new(record),
             sandbox: true,
+            failed: None,
             addresses: Addresses { v4, v6: None },
             containers: BTreeMap::from([("main".to_owned(), ContainerFacts { attempt: 0, series: 0, state })]),
         };
@@ -94,7 +95,12 @@ impl World {
 
     /// `entrance -> pod:port pod:port`, without the virtual addresses' values.
     fn entrances(&self) -> Vec<String> {
-        let all = services(&Goals::new(&self.desired), &self.observed, &self.observed.published, &BTreeSet::new());
+        let all = services(
+            &Goals::new(&Arc::new(self.desired.clone())),
+            &self.observed,
+            &self.observed.published,
+            &BTreeSet::new(),
+        );
         let mut lines: Vec<String> = all
             .set
             .entrances
@@ -111,18 +117,33 @@ impl World {
     }
 
     fn address(&self, name: &str) -> Option<Ipv4Addr> {
-        let all = services(&Goals::new(&self.desired), &self.observed, &self.observed.published, &BTreeSet::new());
+        let all = services(
+            &Goals::new(&Arc::new(self.desired.clone())),
+            &self.observed,
+            &self.observed.published,
+            &BTreeSet::new(),
+        );
         all.set.leases.addresses.get(&format!("default/{name}")).copied()
     }
 
     fn faults(&self) -> Vec<String> {
-        let all = services(&Goals::new(&self.desired), &self.observed, &self.observed.published, &BTreeSet::new());
+        let all = services(
+            &Goals::new(&Arc::new(self.desired.clone())),
+            &self.observed,
+            &self.observed.published,
+            &BTreeSet::new(),
+        );
         all.faults.into_values().flatten().collect()
     }
 
     /// What was decided is done.
     fn publish(&mut self) {
-        let all = services(&Goals::new(&self.desired), &self.observed, &self.observed.published, &BTreeSet::new());
+        let all = services(
+            &Goals::new(&Arc::new(self.desired.clone())),
+            &self.observed,
+            &self.observed.published,
+            &BTreeSet::new(),
+        );
         self.observed.services = all.set;
     }
 }
@@ -278,7 +299,7 @@ fn a_pod_leaves_its_services_before_it_is_stopped() {
     world.service(web());
     world.publish();
     let steps = |world: &World| {
-        let plan = plan(&Goals::new(&world.desired), &world.observed, NOW);
+        let plan = plan(&Goals::new(&Arc::new(world.desired.clone())), &world.observed, NOW);
         let word = |step: &spec::plan::Step| match &step.action {
             Action::PublishServices { services } => {
                 format!("to {} pods", services.entrances.values().map(|b| b.backends.len()).sum::<usize>())
