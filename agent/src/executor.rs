@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Runtime;
-use runtime::api::{ContainerStart, FailureClass, FileContent, FileSet, PortFault, RegistryAuth, RuntimeError};
+use runtime::api::{
+    ContainerStart, FailureClass, FileContent, FileSet, PortFault, RegistryAuth, RuntimeError, ServiceFault,
+};
 use spec::env::{EnvError, NodeFacts, PodContext};
 use spec::files::FilesError;
+use spec::names::NameTable;
 use spec::observed::{
     Addresses, ContainerFacts, JobMemory, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget,
 };
 use spec::plan::{Action, Goal};
 use spec::pod::{ContainerSpec, EnvSource, Handler, PodSpec, ResolvedImages, VolumeSource};
+use spec::services::ServiceSet;
 use spec::time::Timestamp;
 use spec::workload::Desired;
 
@@ -55,8 +59,10 @@ pub enum Outcome {
     PodGone,
     /// These ports are published, and these could not be.
     Published(BTreeMap<PortKey, PortTarget>, Vec<PortFault>),
+    /// Services are open like this, and these entrances could not be had.
+    ServicesPublished(Box<ServiceSet>, Vec<ServiceFault>),
     /// Pods know these names.
-    Named(BTreeMap<PodUid, spec::plan::Names>),
+    Named(Box<NameTable>),
     /// The pod's generated files have this label.
     FilesUpdated(String),
     /// It is written down.
@@ -147,6 +153,12 @@ impl Executor {
                 published.retain(|key, _| faults.iter().all(|fault| fault.key != *key));
                 Outcome::Published(published, faults)
             }),
+            Action::PublishServices { mut services } => {
+                self.runtime.publish_services(&services).await.map_err(ActionError::from).map(|faults| {
+                    services.entrances.retain(|entrance, _| faults.iter().all(|fault| fault.entrance != *entrance));
+                    Outcome::ServicesPublished(services, faults)
+                })
+            }
             Action::SetNames { names } => {
                 self.runtime.set_names(&names).await.map(|()| Outcome::Named(names)).map_err(ActionError::from)
             }

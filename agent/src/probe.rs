@@ -13,6 +13,7 @@ use runtime::Runtime;
 use spec::observed::{ContainerState, PodFacts, PodUid};
 use spec::plan::Health;
 use spec::pod::{ContainerSpec, Handler, PortRef, Probe};
+use spec::services::ReadyContainers;
 use spec::time::{Millis, Timestamp};
 use tokio::sync::mpsc;
 
@@ -39,6 +40,8 @@ pub struct Prober {
     metrics: Metrics,
     reports: mpsc::UnboundedSender<HealthReport>,
     tasks: BTreeMap<(PodUid, String, u32), tokio::task::JoinHandle<()>>,
+    /// What an earlier agent knew to be ready.
+    known: ReadyContainers,
 }
 
 impl Prober {
@@ -50,7 +53,12 @@ impl Prober {
         metrics: Metrics,
         reports: mpsc::UnboundedSender<HealthReport>,
     ) -> Self {
-        Self { runtime, clock, metrics, reports, tasks: BTreeMap::new() }
+        Self { runtime, clock, metrics, reports, tasks: BTreeMap::new(), known: ReadyContainers::new() }
+    }
+
+    /// Takes over what an earlier agent knew: these are ready until their probes say otherwise.
+    pub fn remember(&mut self, known: ReadyContainers) {
+        self.known = known;
     }
 
     /// Starts probing what runs and is not probed yet, ends probing what does not run any more.
@@ -67,6 +75,8 @@ impl Prober {
                 let ContainerState::Running { started, .. } = facts.state else { continue };
                 let key = (pod.record.uid.clone(), container.name.clone(), facts.attempt);
                 wanted.insert(key.clone());
+                let known = self.known.get(&pod.record.uid).and_then(|containers| containers.get(&container.name));
+                let known_ready = known == Some(&facts.attempt);
                 self.tasks.entry(key).or_insert_with(|| {
                     let task = Task {
                         runtime: Arc::clone(&self.runtime),
@@ -77,6 +87,7 @@ impl Prober {
                         container: container.clone(),
                         attempt: facts.attempt,
                         started,
+                        known_ready,
                     };
                     tokio::spawn(task.run())
                 });
@@ -109,6 +120,7 @@ struct Task {
     container: ContainerSpec,
     attempt: u32,
     started: Timestamp,
+    known_ready: bool,
 }
 
 /// Successes or failures in a row of one probe.
@@ -123,12 +135,14 @@ impl Task {
     async fn run(self) {
         let mut health = Health {
             attempt: self.attempt,
-            started: self.container.startup.is_none(),
-            ready: self.container.readiness.is_none(),
+            started: self.container.startup.is_none() || self.known_ready,
+            ready: self.container.readiness.is_none() || self.known_ready,
             since: self.clock.now(),
             failed: false,
         };
-        if let Some(startup) = &self.container.startup {
+        if let Some(startup) = &self.container.startup
+            && !health.started
+        {
             if !self.until_decided(startup).await {
                 health.failed = true;
                 self.report(health, Some("startup probe failed".to_owned()));

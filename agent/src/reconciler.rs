@@ -20,7 +20,8 @@ use std::time::Duration;
 use runtime::api::RuntimeEvent;
 use spec::budget::{self, Budget};
 use spec::observed::{ContainerFacts, ContainerState, PodFacts, PodUid};
-use spec::plan::{Action, ActionKey, Failure, Goals, Hold, Memory, Observed, Plan, Step};
+use spec::plan::{Action, ActionKey, Failure, Goals, Health, Hold, Memory, Observed, Plan, Step};
+use spec::services::ServiceState;
 use spec::time::{Millis, Timestamp};
 use spec::window::Window;
 use spec::workload::{Desired, WorkloadId};
@@ -235,9 +236,11 @@ impl Reconciler {
 
     /// Runs until it is told to go down or to settle (then `Ok`) or every sender of events is gone.
     pub async fn run(mut self) -> Result<(), runtime::api::RuntimeError> {
+        let state = self.executor.runtime.service_state().await?;
         let first = self.executor.runtime.list().await?;
         self.listed(0, first);
         self.load_gates();
+        self.take_over(state);
         let mut hints = self.executor.runtime.events();
         let forward = self.events.clone();
         self.tasks.spawn(async move {
@@ -276,6 +279,24 @@ impl Reconciler {
         }
     }
 
+    /// Takes over what earlier agents gave Services and knew to be ready.
+    fn take_over(&mut self, state: ServiceState) {
+        let now = self.clock.now();
+        for (uid, containers) in &state.ready {
+            for (name, attempt) in containers {
+                let facts = self.observed.pods.get(uid).and_then(|pod| pod.containers.get(name));
+                if facts.is_some_and(|facts| facts.is_running() && facts.attempt == *attempt) {
+                    let health = Health { attempt: *attempt, started: true, ready: true, since: now, failed: false };
+                    self.observed.health.insert((uid.clone(), name.clone()), health);
+                }
+            }
+        }
+        self.observed.services.leases = state.leases.clone();
+        self.observed.services.ready = state.ready.clone();
+        self.prober.remember(state.ready.clone());
+        self.observed.service_state = state;
+    }
+
     /// Takes an event and all that wait behind it; whether the loop is to end.
     async fn apply_all(&mut self, first: Event) -> bool {
         let mut next = Some(first);
@@ -294,7 +315,10 @@ impl Reconciler {
             Event::Sources(reading) => self.sources(*reading),
             Event::Runtime(RuntimeEvent::ContainerChanged(pod, _)) => self.inspect(pod),
             // The next publish compares with the kernel and repairs.
-            Event::Runtime(RuntimeEvent::NetworkChanged) => self.observed.published.clear(),
+            Event::Runtime(RuntimeEvent::NetworkChanged) => {
+                self.observed.published.clear();
+                self.observed.services.entrances.clear();
+            }
             Event::Inspected(pod, turn, facts) => self.inspected(&pod, turn, facts.map(|facts| *facts)),
             Event::Listed(turn, pods) => self.listed(turn, pods),
             Event::Done(step, outcome, elapsed) => self.done(*step, outcome, elapsed),
@@ -410,6 +434,7 @@ impl Reconciler {
             ActionKey::Prepare(..)
             | ActionKey::Create(..)
             | ActionKey::Publish
+            | ActionKey::Services
             | ActionKey::Names
             | ActionKey::Memory(_) => false,
         });
@@ -427,6 +452,7 @@ impl Reconciler {
             ActionKey::Prepare(..)
             | ActionKey::Create(..)
             | ActionKey::Publish
+            | ActionKey::Services
             | ActionKey::Names
             | ActionKey::Memory(_) => true,
         });
@@ -482,7 +508,12 @@ impl Reconciler {
         match outcome {
             Outcome::Failed(error) => self.failed(&step, key, &error.report(), error.is_permanent()),
             outcome => {
-                if !matches!(&outcome, Outcome::Published(_, faults) if !faults.is_empty()) {
+                let faulty = match &outcome {
+                    Outcome::Published(_, faults) => !faults.is_empty(),
+                    Outcome::ServicesPublished(_, faults) => !faults.is_empty(),
+                    _ => false,
+                };
+                if !faulty {
                     self.observed.failures.remove(&key);
                 }
                 self.succeeded(&step, &key, outcome);
@@ -507,7 +538,11 @@ impl Reconciler {
         match &key {
             ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => self.inspect(uid.clone()),
             ActionKey::Create(..) => self.list(),
-            ActionKey::Prepare(..) | ActionKey::Publish | ActionKey::Names | ActionKey::Memory(_) => {}
+            ActionKey::Prepare(..)
+            | ActionKey::Publish
+            | ActionKey::Services
+            | ActionKey::Names
+            | ActionKey::Memory(_) => {}
         }
         let failure = Failure { count, at: self.clock.now(), message: message.to_owned(), permanent };
         self.observed.failures.insert(key, failure);
@@ -519,6 +554,7 @@ impl Reconciler {
             ActionKey::Prepare(..)
             | ActionKey::Create(..)
             | ActionKey::Publish
+            | ActionKey::Services
             | ActionKey::Names
             | ActionKey::Memory(_) => None,
         };
@@ -596,7 +632,15 @@ impl Reconciler {
                     return;
                 }
             }
-            Outcome::Named(names) => self.observed.names = names,
+            Outcome::ServicesPublished(services, faults) => {
+                self.observed.services = *services;
+                if !faults.is_empty() {
+                    let message = faults.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; ");
+                    self.failed(step, key.clone(), &message, false);
+                    return;
+                }
+            }
+            Outcome::Named(names) => self.observed.names = Some(*names),
             Outcome::FilesUpdated(label) => {
                 if let Some(uid) = pod_of(key) {
                     self.observed.files.insert(uid, label);
@@ -642,7 +686,7 @@ impl Reconciler {
                         ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => {
                             !pods.contains(uid)
                         }
-                        ActionKey::Publish | ActionKey::Names => true,
+                        ActionKey::Publish | ActionKey::Services | ActionKey::Names => true,
                     });
                     for uid in pods {
                         self.observed.retry.insert(uid);

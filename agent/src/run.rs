@@ -110,6 +110,9 @@ pub fn options(settings: &Settings, exclusive: bool) -> Result<Options, RunError
     if let Some(text) = &settings.subnet {
         network.subnet = Some(text.parse().map_err(|_| RunError::Subnet(text.clone()))?);
     }
+    if let Some(text) = &settings.service_subnet {
+        network.service_subnet = Some(text.parse().map_err(|_| RunError::Subnet(text.clone()))?);
+    }
     Ok(Options {
         layout: Layout {
             data: settings.data_dir.clone(),

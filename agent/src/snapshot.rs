@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spec::budget::HeldRemoval;
 use spec::hold::Pause;
-use spec::observed::{ContainerFacts, ContainerState, Exit, PodFacts};
-use spec::plan::{Action, Goal, Goals, Observed, Plan, PodPhase, Reason, Step, pod_phase, pod_ready_since};
+use spec::observed::{ContainerFacts, ContainerState, Exit, PodFacts, PodUid};
+use spec::plan::{Action, ActionKey, Goal, Goals, Observed, Plan, PodPhase, Reason, Step, pod_phase, pod_ready_since};
 use spec::pod::ContainerSpec;
+use spec::services::{Entrance, address_key};
 use spec::time::Timestamp;
-use spec::workload::{Controller, Desired, WorkloadId};
+use spec::workload::{Controller, Desired, Exposure, Service, WorkloadId};
 
 use crate::orders::Standing;
 use crate::reconciler::Reading;
 use crate::status::{
-    ContainerStatus, CronStatus, HeldStatus, PausedStatus, PodStatus, RemovalStatus, Snapshot, StepStatus, WaitStatus,
-    WorkloadStatus,
+    ContainerStatus, CronStatus, HeldStatus, PausedStatus, PodStatus, RemovalStatus, ServiceStatus, Snapshot,
+    StepStatus, WaitStatus, WorkloadStatus,
 };
 
 /// What a snapshot is made from.
@@ -68,6 +69,7 @@ pub fn build(facts: &Facts<'_>) -> Snapshot {
         sources: facts.reading.sources.clone(),
         workloads,
         ports: facts.observed.published.iter().map(|(key, target)| (key.to_string(), name(target))).collect(),
+        services: facts.goals.services.values().map(|known| service(facts, known)).collect(),
         plan: facts.plan.steps.iter().map(step).collect(),
         removal: facts.removal.map(|removal| RemovalStatus {
             id: removal.id.clone(),
@@ -93,6 +95,46 @@ fn paused(facts: &Facts<'_>) -> Vec<PausedStatus> {
     let others =
         others.map(|(id, pause)| PausedStatus { workload: id.to_string(), message: pause.to_string(), pending: true });
     ordered.chain(others).collect()
+}
+
+fn service(facts: &Facts<'_>, service: &Service) -> ServiceStatus {
+    let (namespace, name) = (&service.namespace, &service.name);
+    let leases = &facts.plan.services.set.leases;
+    let address = leases.addresses.get(&address_key(namespace, name)).copied();
+    let kind = match (&service.external_name, service.headless, service.exposure) {
+        (Some(_), ..) => "ExternalName",
+        (None, true, _) => "Headless",
+        (None, false, Exposure::Cluster) => "ClusterIP",
+        (None, false, Exposure::NodePort) => "NodePort",
+        (None, false, Exposure::LoadBalancer) => "LoadBalancer",
+    };
+    let open = |entrance: &&Entrance| facts.observed.services.entrances.contains_key(entrance);
+    let wished: BTreeSet<Entrance> = spec::plan::host_entrances(service, leases).collect();
+    let pods: BTreeSet<PodUid> = if service.headless {
+        spec::plan::service_pods(facts.goals, facts.observed, service).map(|pod| pod.record.uid.clone()).collect()
+    } else {
+        let at =
+            facts.observed.services.entrances.iter().filter(|(at, _)| at.address.is_some() && at.address == address);
+        at.flat_map(|(_, balance)| &balance.backends).map(|backend| backend.pod.clone()).collect()
+    };
+    let pod_name = |uid: &PodUid| facts.observed.pods.get(uid).map(|pod| pod.record.name.clone());
+    let mut problems = facts.plan.services.faults.get(&(namespace.clone(), name.clone())).cloned().unwrap_or_default();
+    if let Some(failure) = facts.observed.failures.get(&ActionKey::Services)
+        && wished.iter().any(|entrance| !open(&entrance))
+    {
+        problems.push(failure.message.clone());
+    }
+    ServiceStatus {
+        namespace: namespace.clone(),
+        name: name.clone(),
+        kind: kind.to_owned(),
+        address: address.map(|address| address.to_string()),
+        external_name: service.external_name.clone(),
+        ports: service.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol)).collect(),
+        host_ports: wished.iter().filter(open).map(ToString::to_string).collect(),
+        pods: pods.iter().filter_map(pod_name).collect(),
+        problems,
+    }
 }
 
 fn workload(facts: &Facts<'_>, id: &WorkloadId, pods: &[&PodFacts]) -> WorkloadStatus {
@@ -344,7 +386,16 @@ pub fn sentence(step: &Step) -> String {
             let ports: Vec<String> = ports.keys().map(ToString::to_string).collect();
             if ports.is_empty() { "publish no ports".to_owned() } else { format!("publish {}", ports.join(", ")) }
         }
-        Action::SetNames { names } => format!("tell {} pods the names of others", names.len()),
+        Action::PublishServices { services } => {
+            let pods: std::collections::BTreeSet<_> =
+                services.entrances.values().flat_map(|balance| &balance.backends).map(|backend| &backend.pod).collect();
+            format!("open {} ports of Services to {} pods", services.entrances.len(), pods.len())
+        }
+        Action::SetNames { names } => {
+            let count =
+                names.cluster.len() + names.networks.values().map(std::collections::BTreeMap::len).sum::<usize>();
+            format!("tell pods {count} names")
+        }
         Action::UpdateFiles { pod, .. } => format!("update files of pod {}", pod.record.name),
         Action::Remember { workload, memory: Some(_) } => format!("write down about {workload}"),
         Action::Remember { workload, memory: None } => format!("forget {workload}"),

@@ -24,6 +24,9 @@ pub struct Snapshot {
     pub workloads: Vec<WorkloadStatus>,
     /// Published ports: `8080/tcp` -> pod name and port.
     pub ports: BTreeMap<String, String>,
+    /// Services, sorted.
+    #[serde(default)]
+    pub services: Vec<ServiceStatus>,
     /// What the last plan wanted to do, and why.
     pub plan: Vec<StepStatus>,
     /// A removal that waits for approval.
@@ -93,6 +96,31 @@ pub struct SourceStatus {
     /// What `mainstay approve` takes to make a directory count that is another one than before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approve: Option<String>,
+}
+
+/// One Service.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `ClusterIP`, `NodePort`, `LoadBalancer`, `Headless` or `ExternalName`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its virtual address.
+    pub address: Option<String>,
+    /// The name it stands for, with `ExternalName`.
+    pub external_name: Option<String>,
+    /// Its ports, as `80/tcp`.
+    pub ports: Vec<String>,
+    /// Ports of the host that lead to it, as `30080/tcp`.
+    pub host_ports: Vec<String>,
+    /// Names of the pods that get its clients now.
+    pub pods: Vec<String>,
+    /// What it asks for and does not get.
+    pub problems: Vec<String>,
 }
 
 /// One workload.

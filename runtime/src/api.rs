@@ -11,13 +11,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
+use spec::names::NameTable;
 use spec::observed::{Addresses, ContainerFacts, DiskUsage, PodFacts, PodFailure, PodRecord, PodUid};
 pub use spec::observed::{PortKey, PortTarget};
 use spec::pod::{ContainerSpec, PullPolicy};
+use spec::services::{Entrance, ServiceSet, ServiceState};
 use spec::workload::NetworkSpec;
-
-/// Names for each address, as /etc/hosts has them.
-pub type Names = Vec<(std::net::IpAddr, Vec<String>)>;
 
 /// An error for people: what failed, and the chain of causes below it.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +124,15 @@ pub enum RuntimeEvent {
 pub struct PortFault {
     /// Which.
     pub key: PortKey,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// An entrance of a Service that could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceFault {
+    /// Which.
+    pub entrance: Entrance,
     /// Why, for people.
     pub message: String,
 }
@@ -246,11 +254,18 @@ pub trait Runtime: Send + Sync + 'static {
     /// the others from being published.
     async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>>;
 
+    /// What Services can be given, and what they were given before. Asked for once, at the start.
+    async fn service_state(&self) -> Result<ServiceState>;
+
+    /// Replaces everything that Services open in one atomic change, and keeps its leases; answers which entrances could
+    /// not be had. Those do not keep the others from being opened.
+    async fn publish_services(&self, services: &ServiceSet) -> Result<Vec<ServiceFault>>;
+
     /// Makes a network that pods can join, unless it is there.
     async fn define_network(&self, network: &NetworkSpec) -> Result<()>;
 
-    /// Writes the names that pods know of others, in place, so that running containers see them.
-    async fn set_names(&self, names: &BTreeMap<PodUid, Names>) -> Result<()>;
+    /// Tells pods the names of others, so that running containers know them at once.
+    async fn set_names(&self, names: &NameTable) -> Result<()>;
 
     /// Swaps the content of a pod's generated volumes.
     async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()>;

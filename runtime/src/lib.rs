@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod container;
+pub mod dns;
 pub mod embedded;
 pub mod exec;
 pub mod image;

@@ -357,6 +357,8 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// Ports.
     pub ports: Vec<ServicePort>,
+    /// The virtual address that is asked for.
+    pub cluster_ip: Option<std::net::Ipv4Addr>,
     /// No virtual address: the name means the pods (`clusterIP: None`).
     pub headless: bool,
     /// NodePort or LoadBalancer: reachable on the host.

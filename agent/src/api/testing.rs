@@ -87,10 +87,16 @@ impl Runtime for Readable {
     async fn publish(&self, _: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
         refuse("publish ports")
     }
+    async fn service_state(&self) -> Result<spec::services::ServiceState> {
+        refuse("look Services up")
+    }
+    async fn publish_services(&self, _: &spec::services::ServiceSet) -> Result<Vec<runtime::api::ServiceFault>> {
+        refuse("open Services")
+    }
     async fn define_network(&self, _: &spec::workload::NetworkSpec) -> Result<()> {
         refuse("define network")
     }
-    async fn set_names(&self, _: &BTreeMap<PodUid, runtime::api::Names>) -> Result<()> {
+    async fn set_names(&self, _: &spec::names::NameTable) -> Result<()> {
         refuse("set names")
     }
     async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>) -> Result<()> {
@@ -195,6 +201,16 @@ pub(crate) fn busy_snapshot() -> Snapshot {
     };
     Snapshot {
         version: "0.1.0".to_owned(),
+        services: vec![crate::status::ServiceStatus {
+            namespace: "default".to_owned(),
+            name: "web".to_owned(),
+            kind: "NodePort".to_owned(),
+            address: Some("10.95.241.7".to_owned()),
+            ports: vec!["80/tcp".to_owned()],
+            host_ports: vec!["30080/tcp".to_owned()],
+            pods: vec!["web-0".to_owned(), "web-1".to_owned()],
+            ..crate::status::ServiceStatus::default()
+        }],
         pid: 42,
         passes: 9,
         converged: false,

@@ -67,6 +67,9 @@ pub(crate) struct RunArgs {
     /// IPv4 range of the pods [default: one that is free]
     #[arg(long, value_name = "CIDR")]
     pub(crate) subnet: Option<String>,
+    /// IPv4 range of the virtual addresses of Services; a free one by default
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) service_subnet: Option<String>,
     /// Parent of all control groups [default: mainstay]
     #[arg(long, value_name = "GROUP")]
     pub(crate) cgroup_parent: Option<String>,

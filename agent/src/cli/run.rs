@@ -22,6 +22,7 @@ pub(super) fn run(common: &Common, args: &RunArgs, io: &mut Io<'_>) -> Outcome {
         ("log_level", &args.log_level),
         ("bridge", &args.bridge),
         ("subnet", &args.subnet),
+        ("service_subnet", &args.service_subnet),
         ("cgroup_parent", &args.cgroup_parent),
         ("node_name", &args.node_name),
         ("node_labels", &args.node_labels),

@@ -94,7 +94,35 @@ fn overview(snapshot: &Snapshot, io: &mut Io<'_>) -> io::Result<()> {
         }
         table.write(io.out)?;
     }
+    services(snapshot, io)?;
     troubles(snapshot, io)
+}
+
+fn services(snapshot: &Snapshot, io: &mut Io<'_>) -> std::io::Result<()> {
+    if snapshot.services.is_empty() {
+        return Ok(());
+    }
+    writeln!(io.out)?;
+    let mut table = Table::new(&["SERVICE", "NAMESPACE", "TYPE", "ADDRESS", "PORTS", "ON THE HOST", "PODS"]);
+    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    for service in &snapshot.services {
+        table.row([
+            service.name.clone(),
+            service.namespace.clone(),
+            service.kind.clone(),
+            or_dash(service.address.clone().or_else(|| service.external_name.clone()).unwrap_or_default()),
+            or_dash(service.ports.join(", ")),
+            or_dash(service.host_ports.join(", ")),
+            service.pods.len().to_string(),
+        ]);
+    }
+    table.write(io.out)?;
+    for service in &snapshot.services {
+        for problem in &service.problems {
+            writeln!(io.out, "warning: Service {}/{}: {problem}", service.namespace, service.name)?;
+        }
+    }
+    Ok(())
 }
 
 /// One line about everything.

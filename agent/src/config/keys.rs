@@ -112,6 +112,12 @@ pub const KEYS: &[Key] = &[
         |s, i| s.subnet = values::optional(i, values::subnet)?,
         |s| json!(s.subnet.as_deref().unwrap_or("none"))
     ),
+    key!(
+        "service_subnet",
+        "IPv4 range of the virtual addresses of Services, `none` to choose one that is free",
+        |s, i| s.service_subnet = values::optional(i, values::subnet)?,
+        |s| json!(s.service_subnet.as_deref().unwrap_or("none"))
+    ),
     key!("cgroup_parent", "parent of all control groups", |s, i| s.cgroup_parent = values::cgroup(i)?, |s| json!(
         s.cgroup_parent
     )),

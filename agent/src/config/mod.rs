@@ -88,6 +88,8 @@ pub struct Settings {
     pub bridge: String,
     /// Subnet of pods in CIDR form; chosen beside the host's routes when `None`.
     pub subnet: Option<String>,
+    /// Range of the virtual addresses of Services in CIDR form; chosen when `None`.
+    pub service_subnet: Option<String>,
     /// Parent of all control groups.
     pub cgroup_parent: String,
     /// Name of this node, the host's name by default.
@@ -132,6 +134,7 @@ impl Default for Settings {
             log_level: "info".to_owned(),
             bridge: "mainstay0".to_owned(),
             subnet: None,
+            service_subnet: None,
             cgroup_parent: "mainstay".to_owned(),
             node_name: host_name(),
             node_labels: BTreeMap::new(),

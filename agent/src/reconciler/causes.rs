@@ -27,9 +27,11 @@ impl Reconciler {
             | Action::FailPod { pod, .. }
             | Action::UpdateFiles { pod, .. } => (Some(pod.record.name.clone()), None),
             Action::CreatePod { name, .. } => (Some(name.clone()), None),
-            Action::Prepare { .. } | Action::Remember { .. } | Action::Publish { .. } | Action::SetNames { .. } => {
-                (None, None)
-            }
+            Action::Prepare { .. }
+            | Action::Remember { .. }
+            | Action::Publish { .. }
+            | Action::PublishServices { .. }
+            | Action::SetNames { .. } => (None, None),
         };
         (event.pod, event.container) = (pod, container);
         event.cause = step.workload.as_ref().and_then(|id| self.causes.get(id)).copied();

@@ -240,7 +240,11 @@ impl Reconciler {
             ActionKey::Prepare(id, revision) => goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision),
             ActionKey::Container(uid, _) | ActionKey::Pod(uid) => !of(pods, uid),
             ActionKey::Create(id, ..) => !changed.contains(id),
-            ActionKey::Files(_) | ActionKey::Publish | ActionKey::Names | ActionKey::Memory(_) => false,
+            ActionKey::Files(_)
+            | ActionKey::Publish
+            | ActionKey::Services
+            | ActionKey::Names
+            | ActionKey::Memory(_) => false,
         });
         if !first {
             self.observed.retry.extend(pods.keys().filter(|uid| of(pods, uid)).cloned());

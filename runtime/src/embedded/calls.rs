@@ -8,17 +8,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use spec::causes::chain;
 use spec::image_ref::ImageRef;
+use spec::names::NameTable;
 use spec::observed::{
     Addresses, ContainerFacts, DiskUsage, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget,
 };
 use spec::pod::PullPolicy;
+use spec::services::{ServiceSet, ServiceState};
 use spec::workload::NetworkSpec;
 use tokio::sync::mpsc;
 
 use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, records, transient};
 use crate::api::{
-    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, Names, NetworkStats, PortFault,
-    PullCredentials, PullProgress, Result, Runtime, RuntimeEvent,
+    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PortFault,
+    PullCredentials, PullProgress, Result, Runtime, RuntimeEvent, ServiceFault,
 };
 use crate::container::{ShimClient, cgroup};
 use crate::{exec, volume};
@@ -60,6 +62,7 @@ impl Runtime for Embedded {
     fn events(&self) -> mpsc::UnboundedReceiver<RuntimeEvent> {
         let taken = self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         if taken.is_some() {
+            self.start_responder();
             self.watch_network();
         }
         taken.unwrap_or_else(|| mpsc::unbounded_channel().1)
@@ -155,12 +158,24 @@ impl Runtime for Embedded {
         self.blocking(move |inner| inner.publish(&ports)).await
     }
 
+    async fn service_state(&self) -> Result<ServiceState> {
+        self.blocking(|inner| {
+            inner.network.service_state().map_err(|error| transient("look up what Services were given")(error.into()))
+        })
+        .await
+    }
+
+    async fn publish_services(&self, services: &ServiceSet) -> Result<Vec<ServiceFault>> {
+        let services = services.clone();
+        self.blocking(move |inner| inner.publish_services(&services)).await
+    }
+
     async fn define_network(&self, network: &NetworkSpec) -> Result<()> {
         let network = network.clone();
         self.blocking(move |inner| inner.define_network(&network)).await
     }
 
-    async fn set_names(&self, names: &BTreeMap<PodUid, Names>) -> Result<()> {
+    async fn set_names(&self, names: &NameTable) -> Result<()> {
         let names = names.clone();
         self.blocking(move |inner| inner.set_names(&names)).await
     }

@@ -23,13 +23,15 @@ use spec::observed::{
     Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid, PortKey, PortTarget,
 };
 use spec::pod::PullPolicy;
+use spec::services::ServiceSet;
 use tokio::sync::mpsc;
 
 use crate::api::{
     ContainerStart, FailureClass, FileSet, ImageInfo, PortFault, PullCredentials, PullProgress, Result, RuntimeError,
-    RuntimeEvent,
+    RuntimeEvent, ServiceFault,
 };
 use crate::container::{self, ContainerError, ShimClient, cgroup};
+use crate::dns::Responder;
 use crate::image::pull::Puller;
 use crate::image::registry::RegistryConfig;
 use crate::image::store::Store;
@@ -108,6 +110,10 @@ struct Inner {
     watched: Mutex<std::collections::BTreeSet<(PodUid, String, u32)>>,
     /// Somebody else may have changed rules or bridges since they were looked at.
     network_suspect: AtomicBool,
+    /// The names that pods were told last. Guards the hosts files, too, for as long as they are written.
+    names: Mutex<spec::names::NameTable>,
+    /// Tells pods names; made when the agent's loop starts.
+    responder: std::sync::OnceLock<Responder>,
     /// Keep the directories ours; released by the kernel when the process ends.
     _locks: Vec<nix::fcntl::Flock<File>>,
 }
@@ -158,6 +164,8 @@ impl Embedded {
             listener,
             watched: Mutex::default(),
             network_suspect: AtomicBool::new(true),
+            names: Mutex::default(),
+            responder: std::sync::OnceLock::new(),
             _locks: locks,
         })))
     }
@@ -201,6 +209,13 @@ impl Embedded {
             Ok(result) => result,
             Err(error) => Err(failure("finish a task", FailureClass::Transient, error)),
         }
+    }
+
+    /// Makes the responder, which serves when names are known.
+    fn start_responder(&self) {
+        let inner = Arc::downgrade(&self.0);
+        let who_is = move |address| inner.upgrade().and_then(|inner| inner.who_is(address));
+        self.0.responder.get_or_init(|| Responder::new(Box::new(who_is)));
     }
 
     /// Tells the loop when somebody else changes rules or bridges. Blocks nobody: a thread waits for the kernel.
@@ -360,6 +375,7 @@ impl Inner {
                     .map_err(|error| transient(&operation)(error.into()))?;
             }
         }
+        self.listen_for_names();
         self.write_etc(record, &hostname, addresses).map_err(|error| transient(&operation)(error.into()))?;
         self.prepare_volumes(record, files)?;
         std::fs::write(pod_run.join("ready"), b"").map_err(|error| transient(&operation)(error.into()))?;
@@ -535,12 +551,13 @@ impl Inner {
             note(container::cleanup(&dir, &layout.init_cgroup(uid)).map_err(|error| chain(&error)));
         }
         note(volume::remove_pod_volumes(uid, &self.dirs()).map_err(|error| chain(&error)));
+        // The namespace first: with it the pod's end of each interface is gone at once, and detaching has less to do.
+        note(network::remove_namespaces(&layout.namespaces(uid)).map_err(|error| chain(&error)));
         note(self.network.detach(uid).map_err(|error| chain(&error)));
         for attachment in record.iter().flat_map(|record| &record.spec.networks) {
             // The last pod of a network takes it along; with others on it this is refused, as it should be.
             drop(self.network.remove_network(&attachment.network));
         }
-        note(network::remove_namespaces(&layout.namespaces(uid)).map_err(|error| chain(&error)));
         note(remove_cgroup(&layout.pod_cgroup(uid)));
         // The record goes first: what is left of a removal that was cut short is no pod, instead of one that has
         // forgotten how its containers ended.
@@ -559,14 +576,45 @@ impl Inner {
     /// Publishes ports, after mending bridges and rules that are not as they should be.
     fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
         let failed = |error: network::NetworkError| transient("publish ports")(error.into());
-        if self.network_suspect.swap(false, Ordering::AcqRel) && !ports.is_empty() {
-            let state = self.network.check().map_err(failed)?;
-            if !state.is_whole() {
-                self.network.repair().map_err(failed)?;
-            }
-        }
+        self.mend_network(!ports.is_empty()).map_err(failed)?;
         let faults = self.network.publish(ports).map_err(failed)?;
         Ok(faults.into_iter().map(|fault| PortFault { key: fault.key().clone(), message: fault.to_string() }).collect())
+    }
+
+    /// Opens Services, after mending as for ports.
+    fn publish_services(&self, services: &ServiceSet) -> Result<Vec<ServiceFault>> {
+        let failed = |error: network::NetworkError| transient("open the ports of Services")(error.into());
+        self.mend_network(!services.entrances.is_empty()).map_err(failed)?;
+        let faults = self.network.publish_services(services).map_err(failed)?;
+        let told = |(entrance, fault): (_, network::PortFault)| ServiceFault { entrance, message: fault.to_string() };
+        Ok(faults.into_iter().map(told).collect())
+    }
+
+    /// After somebody else may have changed rules or bridges: compares, mends, and connects pods that were cut off.
+    fn mend_network(&self, in_use: bool) -> std::result::Result<(), network::NetworkError> {
+        if !in_use || !self.network_suspect.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let state = self.network.check()?;
+        if state.is_whole() {
+            return Ok(());
+        }
+        // Before the first pod there is nothing yet that others could have changed.
+        if self.network.pods().is_empty() {
+            tracing::debug!(faults = state.faults.join("; "), "network made");
+        } else {
+            tracing::warn!(faults = state.faults.join("; "), "network mended");
+        }
+        self.network.repair()?;
+        for uid in &state.cut_off {
+            let netns = self.layout().namespaces(uid).join("net");
+            let record = records::read::<PodRecord>(&self.layout().pod(uid).join("pod.json")).ok().flatten();
+            // After a reboot a pod has no namespace yet: it is connected when it is made again.
+            if let Some(record) = record.filter(|_| network::is_pinned(&netns)) {
+                self.network.attach(uid, &netns, &record.spec.networks)?;
+            }
+        }
+        Ok(())
     }
 
     fn teardown(&self) -> Result<()> {

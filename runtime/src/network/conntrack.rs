@@ -89,6 +89,39 @@ pub(super) fn delete_udp_to(ports: &[(Option<IpAddr>, u16)]) -> Result<usize> {
     Ok(deleted)
 }
 
+/// UDP flows to an entrance, and the pods that it leads to now.
+pub(super) struct UdpEntrance {
+    /// Its address; any address of this host when `None`.
+    pub(super) address: Option<IpAddr>,
+    pub(super) port: u16,
+    pub(super) pods: BTreeSet<IpAddr>,
+}
+
+/// Deletes every UDP flow that was translated for one of these entrances to what is no longer behind it.
+pub(super) fn delete_udp_astray(entrances: &[UdpEntrance]) -> Result<usize> {
+    if entrances.is_empty() {
+        return Ok(0);
+    }
+    let socket = open()?;
+    let wanted = |original: Tuple, reply: Tuple| {
+        original.protocol == UDP
+            && reply.source != original.destination
+            && entrances.iter().any(|entrance| {
+                entrance.port == original.destination_port
+                    && entrance.address.is_none_or(|address| address == original.destination)
+                    && !entrance.pods.contains(&reply.source)
+            })
+    };
+    let mut deleted = 0;
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        deleted += delete(&socket, family, wanted, |a| {
+            a.nest(TUPLE_ORIG, |a| a.nest(2, |a| a.bytes(1, &[UDP])));
+            filter(a, TUPLE_ORIG, FILTER_PROTO_NUM);
+        })?;
+    }
+    Ok(deleted)
+}
+
 fn open() -> Result<Netlink> {
     Netlink::open(NETLINK_NETFILTER)
         .map_err(|source| NetworkError::Conntrack { what: "open a connection tracking socket", source })

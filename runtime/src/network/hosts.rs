@@ -184,24 +184,65 @@ fn resolver_of(file: &Path, behind_stub: &Path, host_network: bool) -> io::Resul
     Ok(Resolver { nameservers: read(behind_stub)?.without_loopback().nameservers, ..reachable })
 }
 
+/// The responder on a pod's bridge, for pods that use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnResolver {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The namespace in whose domain short names are looked for; `None` where names are looked up as they are (Compose).
+    pub namespace: Option<String>,
+}
+
 /// The resolver of a pod: the policy's, with `dnsConfig` appended (Kubernetes PodSpec.dnsPolicy, PodDNSConfig).
-/// Options with the same name replace those of the host. There is no cluster DNS: `ClusterFirst` is the host's
-/// resolver, with the names of this node's pods in /etc/hosts. `None` takes nothing but `dnsConfig`.
+/// Options with the same name replace those of the host. `None` takes nothing but `dnsConfig`.
+///
+/// With a responder of ours that one comes first. The servers of the host stay behind it: while no agent runs it refuses
+/// at once, and the world outside can still be found.
 #[must_use]
-pub fn pod_resolver(host: &Resolver, dns: &DnsConfig) -> Resolver {
-    let mut resolver = match dns.policy {
-        Some(DnsPolicy::None) => Resolver::default(),
-        None | Some(DnsPolicy::ClusterFirst | DnsPolicy::ClusterFirstWithHostNet | DnsPolicy::Default) => host.clone(),
-    };
+pub fn pod_resolver(host: &Resolver, dns: &DnsConfig, own: Option<&OwnResolver>) -> Resolver {
     let words = |from: &[String]| from.iter().filter(|w| is_one_word(w)).cloned().collect::<Vec<_>>();
+    let mut resolver = match (dns.policy, own) {
+        (Some(DnsPolicy::None), None) => Resolver::default(),
+        (_, None) => host.clone(),
+        (_, Some(own)) => in_front_of(host, dns, own, &words(&dns.nameservers)),
+    };
     resolver.nameservers = unique(resolver.nameservers, words(&dns.nameservers));
     resolver.searches = unique(resolver.searches, words(&dns.searches));
     for option in words(&dns.options) {
-        let name = option.split(':').next().unwrap_or_default();
-        resolver.options.retain(|o| o.split(':').next() != Some(name));
-        resolver.options.push(option);
+        set_option(&mut resolver.options, option);
     }
     resolver
+}
+
+fn in_front_of(host: &Resolver, dns: &DnsConfig, own: &OwnResolver, wished: &[String]) -> Resolver {
+    let first = vec![own.address.to_string()];
+    let mut resolver = host.clone();
+    let dots = match &own.namespace {
+        Some(namespace) => {
+            let domain = spec::names::CLUSTER_DOMAIN;
+            let cluster = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
+            resolver.searches = unique(cluster, resolver.searches);
+            resolver.nameservers = unique(first, unique(wished.to_vec(), resolver.nameservers));
+            "ndots:5"
+        }
+        None => {
+            // Docker: what the service says stands for what the host says.
+            if !dns.searches.is_empty() {
+                resolver.searches.clear();
+            }
+            let behind = if wished.is_empty() { resolver.nameservers } else { wished.to_vec() };
+            resolver.nameservers = unique(first, behind);
+            "ndots:0"
+        }
+    };
+    set_option(&mut resolver.options, dots.to_owned());
+    resolver
+}
+
+fn set_option(options: &mut Vec<String>, option: String) {
+    let name = option.split(':').next().unwrap_or_default();
+    options.retain(|o| o.split(':').next() != Some(name));
+    options.push(option);
 }
 
 fn unique(first: Vec<String>, then: Vec<String>) -> Vec<String> {
@@ -294,13 +335,42 @@ mod tests {
             searches: strings(&["b", "a"]),
             options: strings(&["ndots:5"]),
         };
-        let merged = pod_resolver(&host, &dns).render();
+        let merged = pod_resolver(&host, &dns, None).render();
         assert_eq!(merged, "nameserver 9.9.9.9\nnameserver 1.1.1.1\nsearch a b\noptions edns0 ndots:5\n");
         dns.policy = Some(DnsPolicy::None);
         assert_eq!(
-            pod_resolver(&host, &dns).render(),
+            pod_resolver(&host, &dns, None).render(),
             "nameserver 1.1.1.1\nnameserver 9.9.9.9\nsearch b a\noptions ndots:5\n"
         );
-        assert_eq!(pod_resolver(&host, &DnsConfig::default()), host);
+        assert_eq!(pod_resolver(&host, &DnsConfig::default(), None), host);
+    }
+
+    #[test]
+    fn our_own_responder_comes_first() {
+        let host = Resolver::parse("nameserver 9.9.9.9\nsearch corp\noptions ndots:1 edns0");
+        let address = Ipv4Addr::new(10, 88, 0, 1);
+        let own = |namespace: Option<&str>| OwnResolver { address, namespace: namespace.map(str::to_owned) };
+        let mut dns = DnsConfig::default();
+        assert_eq!(
+            pod_resolver(&host, &dns, Some(&own(Some("shop")))).render(),
+            "nameserver 10.88.0.1\nnameserver 9.9.9.9\n\
+             search shop.svc.cluster.local svc.cluster.local cluster.local corp\noptions edns0 ndots:5\n"
+        );
+        assert_eq!(
+            pod_resolver(&host, &dns, Some(&own(None))).render(),
+            "nameserver 10.88.0.1\nnameserver 9.9.9.9\nsearch corp\noptions edns0 ndots:0\n"
+        );
+        dns.nameservers = vec!["1.1.1.1".to_owned()];
+        dns.searches = vec!["lab".to_owned()];
+        dns.options = vec!["ndots:2".to_owned()];
+        assert_eq!(
+            pod_resolver(&host, &dns, Some(&own(None))).render(),
+            "nameserver 10.88.0.1\nnameserver 1.1.1.1\nsearch lab\noptions edns0 ndots:2\n"
+        );
+        assert_eq!(
+            pod_resolver(&host, &dns, Some(&own(Some("shop")))).render(),
+            "nameserver 10.88.0.1\nnameserver 1.1.1.1\nnameserver 9.9.9.9\n\
+             search shop.svc.cluster.local svc.cluster.local cluster.local corp lab\noptions edns0 ndots:2\n"
+        );
     }
 }

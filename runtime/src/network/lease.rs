@@ -323,15 +323,15 @@ fn read_all<T: DeserializeOwned>(dir: &Path) -> Result<Vec<T>> {
     Ok(records)
 }
 
-#[derive(PartialEq, Eq)]
-enum Durability {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
     /// Whole or not at all, but a power cut may undo it.
     Renamed,
     /// On disk when the call returns.
     Synced,
 }
 
-fn write_record(path: &Path, record: &impl Serialize, durability: Durability) -> Result<()> {
+pub(super) fn write_record(path: &Path, record: &impl Serialize, durability: Durability) -> Result<()> {
     let write = || {
         let dir = path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(dir)?;

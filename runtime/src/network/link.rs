@@ -27,6 +27,7 @@ const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 
 /// A hardware address.
@@ -187,6 +188,22 @@ impl Links {
         self.commit(batch)
     }
 
+    /// Makes a route to a range by loopback, with the address that packets of this host carry as their source.
+    pub(super) fn add_route(&self, range: Ipv4Net, source: Option<Ipv4Addr>) -> Result<()> {
+        let mut batch = Changes::default();
+        let label = format!("add the route to {range}");
+        batch.push(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, label, &loopback_route(range, source));
+        self.commit(batch)
+    }
+
+    /// Deletes such a route. That it is gone already is a success.
+    pub(super) fn delete_route(&self, range: Ipv4Net) -> Result<()> {
+        let mut batch = Changes::default();
+        batch.push(RTM_DELROUTE, 0, format!("delete the route to {range}"), &loopback_route(range, None));
+        batch.ignore(libc::ESRCH);
+        self.commit(batch)
+    }
+
     /// Deletes an interface, and its other end. That it is gone already is a success.
     pub(super) fn delete(&self, name: &str) -> Result<()> {
         let mut message = LinkMessage::default();
@@ -314,6 +331,21 @@ fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
         }
     };
     message.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(index)];
+    message
+}
+
+fn loopback_route(range: Ipv4Net, source: Option<Ipv4Addr>) -> RouteMessage {
+    const LOOPBACK: u32 = 1;
+    let mut message = RouteMessage::default();
+    message.header.table = 254;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.scope = RouteScope::Link;
+    message.header.kind = RouteType::Unicast;
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = range.prefix();
+    message.attributes =
+        vec![RouteAttribute::Destination(RouteAddress::Inet(range.network())), RouteAttribute::Oif(LOOPBACK)];
+    message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(RouteAddress::Inet(source))));
     message
 }
 

@@ -20,6 +20,7 @@ mod netlink;
 mod ports;
 mod reap;
 mod rule;
+mod services;
 mod setup;
 mod subnet;
 mod table;
@@ -35,6 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spec::observed::{Addresses, PodUid};
 use spec::pod::NetworkAttachment;
+use spec::services::{Balance, Entrance};
 
 use crate::api::{NetworkStats, PortKey, PortTarget};
 
@@ -61,6 +63,8 @@ pub struct NetworkConfig {
     pub name: String,
     /// Range of the default network; by default the first /20 from 10.88.0.0 on that no route of the host overlaps.
     pub subnet: Option<Ipv4Net>,
+    /// Range of the virtual addresses of Services; by default the last free /20 of 10.88.0.0/13.
+    pub service_subnet: Option<Ipv4Net>,
     /// Give pods IPv6 addresses too, from a private prefix (RFC 4193) that is derived from name and machine.
     pub ipv6: bool,
     /// Largest packet in bytes; default 1500. Hosts on tunnels need less.
@@ -75,7 +79,15 @@ impl NetworkConfig {
     /// The defaults, with records in that directory.
     #[must_use]
     pub fn new(state_dir: PathBuf) -> Self {
-        Self { name: "mainstay".to_owned(), subnet: None, ipv6: true, mtu: None, allow_metadata: false, state_dir }
+        Self {
+            name: "mainstay".to_owned(),
+            subnet: None,
+            service_subnet: None,
+            ipv6: true,
+            mtu: None,
+            allow_metadata: false,
+            state_dir,
+        }
     }
 }
 
@@ -96,6 +108,8 @@ pub struct Network {
     config: NetworkConfig,
     /// Guards records and leases; held for a file write at the most.
     leases: Mutex<Leases>,
+    /// What Services were given. Never held while another of these locks is taken, but for `leases`.
+    service_record: Mutex<services::ServiceRecord>,
     /// The one socket that changes rules, opened at first use. Held for a batch, so that changes come one by one.
     table: Mutex<Option<Table>>,
     /// What is published: the wish of the last `publish`, and the sockets that hold the ports.
@@ -113,6 +127,9 @@ struct Published {
     /// `None` before the first call: what the kernel has from an earlier agent stays then.
     ports: Option<BTreeMap<PortKey, PortTarget>>,
     holds: Holds,
+    /// The same for Services.
+    services: Option<BTreeMap<Entrance, Balance>>,
+    service_holds: Holds,
 }
 
 impl std::fmt::Debug for Table {
@@ -141,9 +158,11 @@ impl Network {
             });
         }
         let leases = Leases::load(&config.state_dir)?;
+        let service_record = services::ServiceRecord::load(&config.state_dir)?;
         Ok(Self {
             config,
             leases: Mutex::new(leases),
+            service_record: Mutex::new(service_record),
             table: Mutex::new(None),
             reaper: reap::Reaper::default(),
             rules_port: Arc::default(),
@@ -217,6 +236,48 @@ impl Network {
     pub fn gateway(&self, network: Option<&str>) -> Option<Addresses> {
         let leases = lock(&self.leases);
         leases.segment(network.unwrap_or(&self.config.name)).map(lease::Segment::gateway)
+    }
+
+    /// The pod that has an address, with the networks it is on.
+    #[must_use]
+    pub fn owner(&self, address: std::net::Ipv4Addr) -> Option<(PodUid, Vec<String>)> {
+        let leases = lock(&self.leases);
+        let has = |list: &&[Lease]| list.iter().any(|lease| lease.addresses.v4 == Some(address));
+        let (pod, list) = leases.pods().find(|(_, list)| has(list))?;
+        Some((pod.clone(), list.iter().map(|lease| lease.network.clone()).collect()))
+    }
+
+    /// IPv4 addresses of all pods by network.
+    #[must_use]
+    pub fn members(&self) -> BTreeMap<String, BTreeMap<PodUid, std::net::Ipv4Addr>> {
+        let mut members: BTreeMap<String, BTreeMap<PodUid, std::net::Ipv4Addr>> = BTreeMap::new();
+        for (pod, list) in lock(&self.leases).pods() {
+            for lease in list {
+                if let Some(address) = lease.addresses.v4 {
+                    members.entry(lease.network.clone()).or_default().insert(pod.clone(), address);
+                }
+            }
+        }
+        members
+    }
+
+    /// IPv4 addresses of all bridges.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<std::net::Ipv4Addr> {
+        lock(&self.leases).segments().filter_map(|segment| segment.gateway().v4).collect()
+    }
+
+    /// The ranges of pods and of Services.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<Ipv4Net> {
+        let services = lock(&self.service_record).range;
+        lock(&self.leases).segments().map(|segment| segment.subnet).chain(services).collect()
+    }
+
+    /// Name of the network of pods that name none.
+    #[must_use]
+    pub fn default_name(&self) -> &str {
+        &self.config.name
     }
 
     /// Counters of a pod's interfaces, as the pod sees them; `None` when it has none.
@@ -300,3 +361,5 @@ fn both(addresses: Addresses) -> impl Iterator<Item = IpAddr> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::on_a_host;

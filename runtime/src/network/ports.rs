@@ -9,7 +9,7 @@ use super::table::{BOUND4, BOUND6, Contents, Elements, Key, PORT_MAPS, PORTS4, P
 use super::{Network, PortFault, Result, conntrack, lock};
 use crate::api::{PortKey, PortTarget};
 
-const UDP: u8 = 17;
+pub(super) const UDP: u8 = 17;
 
 impl Network {
     /// Makes the set of published ports this one. All changes take effect in the same moment; connections that are
@@ -82,12 +82,12 @@ pub(super) fn elements(ports: &BTreeMap<PortKey, PortTarget>) -> Contents {
 }
 
 /// A port as nf_tables keeps it in a concatenation: network order, filled up to four bytes.
-const fn padded(port: u16) -> [u8; 4] {
+pub(super) const fn padded(port: u16) -> [u8; 4] {
     let [high, low] = port.to_be_bytes();
     [high, low, 0, 0]
 }
 
-const fn number(protocol: Protocol) -> u8 {
+pub(super) const fn number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => UDP,

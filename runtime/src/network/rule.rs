@@ -17,6 +17,8 @@ const NFTA_DATA_VERDICT: u16 = 2;
 const REG_1: u32 = 1;
 const REG_2: u32 = 2;
 const REG32_00: u32 = 8;
+/// Behind the longest key of a map, room for an IPv6 address.
+const REG32_08: u32 = 16;
 
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
@@ -38,6 +40,22 @@ const NF_DROP: i32 = 0;
 const NF_ACCEPT: i32 = 1;
 const NFT_JUMP: i32 = -3;
 const NFT_RETURN: i32 = -5;
+
+/// So many places a balanced port has for the pods behind it: a number that most small numbers divide, so that two to
+/// six, eight, ten and twelve pods get equal shares, and the most pods that get any.
+pub(super) const PLACES: u32 = 120;
+
+/// Fixed, so that the same client finds the same place after the table was made anew.
+const CLIENT_HASH_SEED: u32 = 0x6d61_696e;
+
+/// How a connection gets its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pick {
+    /// By chance.
+    Random,
+    /// By the client's address.
+    Client,
+}
 
 /// IP version of addresses.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -213,6 +231,11 @@ impl Rule {
         self.meta(META_L4PROTO, REG_1).compare(CMP_EQ, &[6])
     }
 
+    /// `meta l4proto . th dport @set`
+    pub(super) fn port_in(self, set: &str) -> Self {
+        self.meta(META_L4PROTO, REG32_00).payload(TRANSPORT_HEADER, 2, 2, REG32_00 + 1).lookup(set, false)
+    }
+
     fn conntrack_bits(self, key: u32, mask: u32) -> Self {
         self.push("ct", |a| {
             a.be32(1, REG_1);
@@ -278,6 +301,11 @@ impl Rule {
         self.reject(2, 3)
     }
 
+    /// `reject with icmpx port-unreachable`
+    pub(super) fn unreachable(self) -> Self {
+        self.reject(2, 1)
+    }
+
     fn reject(self, kind: u32, code: u8) -> Self {
         self.push("reject", |a| {
             a.be32(1, kind);
@@ -292,25 +320,58 @@ impl Rule {
 
     /// `dnat ip to [ip daddr .] meta l4proto . th dport map @set`; the map gives address . port.
     pub(super) fn translate(self, family: Family, set: &str, with_address: bool) -> Self {
-        let words = family.width() / 4;
+        let (rule, _) = self.service_key(family, with_address);
+        rule.translate_by(family, set)
+    }
+
+    /// The same with a place behind the port: `... . numgen random mod 120 map @set`, or with `jhash ip saddr`.
+    pub(super) fn spread(self, family: Family, set: &str, with_address: bool, pick: Pick) -> Self {
+        let (rule, register) = self.service_key(family, with_address);
+        let rule = match pick {
+            Pick::Random => rule.push("numgen", |a| {
+                a.be32(1, register);
+                a.be32(2, PLACES);
+                a.be32(3, 1); // random
+                a.be32(4, 0);
+            }),
+            Pick::Client => {
+                rule.payload(NETWORK_HEADER, family.source_offset(), family.width(), REG32_08).push("hash", |a| {
+                    a.be32(1, REG32_08);
+                    a.be32(2, register);
+                    a.be32(3, family.width());
+                    a.be32(4, PLACES);
+                    a.be32(5, CLIENT_HASH_SEED);
+                    a.be32(6, 0);
+                    a.be32(7, 0); // jhash
+                })
+            }
+        };
+        rule.translate_by(family, set)
+    }
+
+    /// Loads `[ip daddr .] meta l4proto . th dport`; returns the register behind it as well.
+    fn service_key(self, family: Family, with_address: bool) -> (Self, u32) {
         let mut rule = self.family(family);
         let mut register = REG32_00;
         if with_address {
             rule = rule.payload(NETWORK_HEADER, family.destination_offset(), family.width(), REG_1);
-            register += words;
+            register += family.width() / 4;
         }
-        rule.meta(META_L4PROTO, register)
-            .payload(TRANSPORT_HEADER, 2, 2, register + 1)
-            .push("lookup", |a| {
-                a.text(1, set);
-                a.be32(2, REG32_00);
-                a.be32(3, REG32_00);
-            })
-            .push("nat", |a| {
-                a.be32(1, 1); // to a new destination
-                a.be32(2, u32::from(family.number()));
-                a.be32(3, REG32_00);
-                a.be32(5, REG32_00 + words);
-            })
+        (rule.meta(META_L4PROTO, register).payload(TRANSPORT_HEADER, 2, 2, register + 1), register + 2)
+    }
+
+    /// Looks the loaded key up and sends the connection to the address and port that are found.
+    fn translate_by(self, family: Family, set: &str) -> Self {
+        self.push("lookup", |a| {
+            a.text(1, set);
+            a.be32(2, REG32_00);
+            a.be32(3, REG32_00);
+        })
+        .push("nat", |a| {
+            a.be32(1, 1); // to a new destination
+            a.be32(2, u32::from(family.number()));
+            a.be32(3, REG32_00);
+            a.be32(5, REG32_00 + family.width() / 4);
+        })
     }
 }

@@ -14,10 +14,10 @@ use super::link::{Link, Links};
 use super::namespace::set_sysctl;
 use super::subnet::{self, Ipv4Net};
 use super::table::{
-    BRIDGES, Contents, ForwardChain, INTERNAL, Key, METADATA4, METADATA6, PORT_MAPS, SAME, SUBNETS4, SUBNETS6, Table,
-    interface,
+    BRIDGES, CLIENTS, Contents, ForwardChain, INTERNAL, Key, METADATA4, METADATA6, PORT_MAPS, SAME, SERVICE_SETS,
+    SUBNETS4, SUBNETS6, Table, VIRTUAL, interface,
 };
-use super::{Network, NetworkError, NetworkOptions, Published, Result, both, lock, ports};
+use super::{Network, NetworkError, NetworkOptions, Published, Result, both, lock, ports, services};
 
 /// Metadata services of clouds: EC2, GCP, Azure, and EC2's over IPv6.
 const METADATA: (Ipv4Addr, Ipv6Addr) =
@@ -139,6 +139,12 @@ impl Network {
             state.faults.push("net.ipv4.ip_forward is not 1".to_owned());
         }
         let published = lock(&self.published);
+        let has_services = published.services.as_ref().is_some_and(|services| !services.is_empty());
+        if let Some(range) = lock(&self.service_record).range.filter(|_| has_services)
+            && !routes.iter().any(|(net, _)| *net == range)
+        {
+            state.faults.push(format!("there is no route to the Services' range {range}"));
+        }
         let wished = self.contents(&published);
         let names: Vec<_> = wished.keys().copied().collect();
         match table.read(&names)? {
@@ -193,6 +199,8 @@ impl Network {
         errors.extend(self.opened(&mut table).and_then(|t| t.remove()).err());
         errors.extend(self.reaper.finish().err());
         let links = Links::open()?;
+        let services = lock(&self.service_record).range;
+        errors.extend(services.and_then(|range| links.delete_route(range).err()));
         for segment in leases.segments().cloned().collect::<Vec<_>>() {
             let removed = links.delete(&segment.bridge);
             errors.extend(removed.and_then(|()| leases.undefine(&segment.name)).err());
@@ -200,6 +208,8 @@ impl Network {
         let mut published = lock(&self.published);
         published.ports = None;
         published.holds.clear();
+        published.services = None;
+        published.service_holds.clear();
         NetworkError::collect(errors)
     }
 
@@ -224,6 +234,7 @@ impl Network {
         for segment in &segments {
             self.set_up_bridge(&links, segment)?;
         }
+        self.route_services(&links)?;
         let table = self.opened(table)?;
         let published = lock(&self.published);
         let mut wished = self.contents(&published);
@@ -235,12 +246,12 @@ impl Network {
             table.update(&present, &wished)?;
             return Ok(());
         }
-        if published.ports.is_none() {
-            // Rules of another version, perhaps: their published ports must go on working.
-            for name in PORT_MAPS {
-                if let Some(elements) = table.read(&[name]).ok().flatten().and_then(|mut c| c.remove(name)) {
-                    wished.insert(name, elements);
-                }
+        // Rules of another version, perhaps: what they publish must go on working.
+        let unknown_ports = PORT_MAPS.iter().filter(|_| published.ports.is_none());
+        let unknown_services = SERVICE_SETS.iter().filter(|_| published.services.is_none());
+        for name in unknown_ports.chain(unknown_services).copied() {
+            if let Some(elements) = table.read(&[name]).ok().flatten().and_then(|mut c| c.remove(name)) {
+                wished.insert(name, elements);
             }
         }
         table.install(&wished)
@@ -277,12 +288,13 @@ impl Network {
         set_sysctl(&format!("net/ipv4/conf/{}/route_localnet", segment.bridge), "1")
     }
 
-    fn define_default(&self, links: &Links) -> Result<()> {
+    pub(super) fn define_default(&self, links: &Links) -> Result<()> {
         let options = NetworkOptions { subnet: self.config.subnet, ipv6: self.config.ipv6, internal: false };
         self.define(links, &self.config.name, &options)
     }
 
     fn define(&self, links: &Links, name: &str, options: &NetworkOptions) -> Result<()> {
+        let services = lock(&self.service_record).range;
         let mut leases = lock(&self.leases);
         let known = leases.segment(name).cloned();
         let subnet = match (options.subnet, &known) {
@@ -290,7 +302,7 @@ impl Network {
             (None, Some(known)) => known.subnet,
             (None, None) => {
                 let mut in_use: Vec<Ipv4Net> = links.routes()?.into_iter().map(|(net, _)| net).collect();
-                in_use.extend(leases.segments().map(|s| s.subnet));
+                in_use.extend(leases.segments().map(|s| s.subnet).chain(services));
                 subnet::choose(&in_use).ok_or_else(|| NetworkError::NoSubnet { network: name.to_owned() })?
             }
         };
@@ -306,13 +318,21 @@ impl Network {
 
     /// What every set should hold. The port maps only when it is known what is published.
     pub(super) fn contents(&self, published: &Published) -> Contents {
+        let virtual_range = lock(&self.service_record).range;
         let leases = lock(&self.leases);
         let mut contents = Contents::new();
         let mut add = |set: &'static str, key: Option<Key>| {
             contents.entry(set).or_default().extend(key.map(|key| (key, None)));
         };
-        for set in [BRIDGES, INTERNAL, SAME, SUBNETS4, SUBNETS6, METADATA4, METADATA6] {
+        for set in [BRIDGES, INTERNAL, SAME, SUBNETS4, SUBNETS6, METADATA4, METADATA6, CLIENTS, VIRTUAL] {
             add(set, None);
+        }
+        if let Some(range) = virtual_range {
+            add(VIRTUAL, Some(Key::new(range.network().octets().to_vec())));
+            add(VIRTUAL, Some(Key { bytes: range.end().to_be_bytes().to_vec(), end: true }));
+        }
+        if let Some(segment) = leases.segment(&self.config.name) {
+            add(CLIENTS, Some(Key::new(interface(&segment.bridge))));
         }
         for segment in leases.segments() {
             let name = interface(&segment.bridge);
@@ -336,6 +356,9 @@ impl Network {
         }
         if let Some(wished) = &published.ports {
             contents.extend(ports::elements(wished));
+        }
+        if let Some(wished) = &published.services {
+            contents.extend(services::elements(wished));
         }
         contents
     }

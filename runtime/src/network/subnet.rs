@@ -114,6 +114,13 @@ pub(super) fn choose(in_use: &[Ipv4Net]) -> Option<Ipv4Net> {
     candidates().find(|candidate| !in_use.iter().any(|used| used.overlaps(*candidate)))
 }
 
+/// A free range far from those that networks take, so that new networks do not meet it: from the end of 10.88.0.0/13.
+pub(super) fn choose_last(in_use: &[Ipv4Net]) -> Option<Ipv4Net> {
+    let first: Vec<Ipv4Net> = candidates().take(128).collect();
+    let free = |candidate: &Ipv4Net| !in_use.iter().any(|used| used.overlaps(*candidate));
+    first.into_iter().rev().find(free).or_else(|| candidates().find(free))
+}
+
 /// The first of the 2^64 addresses of a network's private IPv6 prefix (RFC 4193): the same on every start of one
 /// machine, another one for each network and machine.
 pub(super) fn unique_local_prefix(machine: &str, network: &str) -> Ipv6Addr {

@@ -11,7 +11,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::error::NetworkError;
 use super::netlink::{self, Attributes, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, Netlink, Refusal, Requests};
-use super::rule::{Family, Rule};
+use super::rule::{Family, Pick, Rule};
 
 type Result<T> = std::result::Result<T, NetworkError>;
 
@@ -39,6 +39,7 @@ const IPV4_ADDR: u32 = 7;
 const IPV6_ADDR: u32 = 8;
 const INET_PROTO: u32 = 12;
 const INET_SERVICE: u32 = 13;
+const MARK: u32 = 19;
 const IFNAME: u32 = 41;
 const IFNAME_LENGTH: usize = 16;
 
@@ -72,6 +73,28 @@ pub(super) const BOUND4: &str = "bound4";
 pub(super) const BOUND6: &str = "bound6";
 /// The maps that publishing changes.
 pub(super) const PORT_MAPS: [&str; 4] = [PORTS4, PORTS6, BOUND4, BOUND6];
+
+/// The bridges from which virtual addresses are reached.
+pub(super) const CLIENTS: &str = "clients";
+/// Virtual addresses of Services, used or not.
+pub(super) const VIRTUAL: &str = "virtual";
+/// Ports of the host that lead to Services, by protocol and port.
+pub(super) const OPEN: &str = "open";
+/// Pods behind a virtual address, by address, protocol, port and place.
+pub(super) const SPREAD: &str = "spread";
+/// The same for Services with affinity.
+pub(super) const STICKY: &str = "sticky";
+/// Pods behind a port of the host, by protocol, port and place.
+pub(super) const OPEN_SPREAD4: &str = "openspread4";
+/// Pods behind a port of the host, by protocol, port and place.
+pub(super) const OPEN_SPREAD6: &str = "openspread6";
+/// The same for Services with affinity.
+pub(super) const OPEN_STICKY4: &str = "opensticky4";
+/// The same for Services with affinity.
+pub(super) const OPEN_STICKY6: &str = "opensticky6";
+/// What Services change.
+pub(super) const SERVICE_SETS: [&str; 7] =
+    [OPEN, SPREAD, STICKY, OPEN_SPREAD4, OPEN_SPREAD6, OPEN_STICKY4, OPEN_STICKY6];
 
 /// A key of a set. The end of an interval is an element of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +147,7 @@ const fn set(name: &'static str, key: &'static [u32], data: &'static [u32]) -> S
     Set { name, key, data, interval: false }
 }
 
-const SETS: [Set; 11] = [
+const SETS: [Set; 20] = [
     set(BRIDGES, &[IFNAME], &[]),
     set(INTERNAL, &[IFNAME], &[]),
     set(SAME, &[IFNAME, IFNAME], &[]),
@@ -136,6 +159,15 @@ const SETS: [Set; 11] = [
     set(PORTS6, &[INET_PROTO, INET_SERVICE], &[IPV6_ADDR, INET_SERVICE]),
     set(BOUND4, &[IPV4_ADDR, INET_PROTO, INET_SERVICE], &[IPV4_ADDR, INET_SERVICE]),
     set(BOUND6, &[IPV6_ADDR, INET_PROTO, INET_SERVICE], &[IPV6_ADDR, INET_SERVICE]),
+    set(CLIENTS, &[IFNAME], &[]),
+    Set { name: VIRTUAL, key: &[IPV4_ADDR], data: &[], interval: true },
+    set(OPEN, &[INET_PROTO, INET_SERVICE], &[]),
+    set(SPREAD, &[IPV4_ADDR, INET_PROTO, INET_SERVICE, MARK], &[IPV4_ADDR, INET_SERVICE]),
+    set(STICKY, &[IPV4_ADDR, INET_PROTO, INET_SERVICE, MARK], &[IPV4_ADDR, INET_SERVICE]),
+    set(OPEN_SPREAD4, &[INET_PROTO, INET_SERVICE, MARK], &[IPV4_ADDR, INET_SERVICE]),
+    set(OPEN_SPREAD6, &[INET_PROTO, INET_SERVICE, MARK], &[IPV6_ADDR, INET_SERVICE]),
+    set(OPEN_STICKY4, &[INET_PROTO, INET_SERVICE, MARK], &[IPV4_ADDR, INET_SERVICE]),
+    set(OPEN_STICKY6, &[INET_PROTO, INET_SERVICE, MARK], &[IPV6_ADDR, INET_SERVICE]),
 ];
 
 const fn width(kind: u32) -> u32 {
@@ -179,6 +211,11 @@ fn chains() -> Vec<Chain> {
     vec![
         chain("refuse", None, vec![Rule::new("answer at once").tcp().reset(), Rule::new("answer at once").prohibit()]),
         chain(
+            "unserved",
+            None,
+            vec![Rule::new("no pod serves it").tcp().reset(), Rule::new("no pod serves it").unreachable()],
+        ),
+        chain(
             "ports",
             None,
             vec![
@@ -186,6 +223,18 @@ fn chains() -> Vec<Chain> {
                 Rule::new("published on one address").translate(Family::V6, BOUND6, true),
                 Rule::new("published").translate(Family::V4, PORTS4, false),
                 Rule::new("published").translate(Family::V6, PORTS6, false),
+                Rule::new("Service on the host").spread(Family::V4, OPEN_SPREAD4, false, Pick::Random),
+                Rule::new("Service on the host").spread(Family::V6, OPEN_SPREAD6, false, Pick::Random),
+                Rule::new("Service on the host").spread(Family::V4, OPEN_STICKY4, false, Pick::Client),
+                Rule::new("Service on the host").spread(Family::V6, OPEN_STICKY6, false, Pick::Client),
+            ],
+        ),
+        chain(
+            "services",
+            None,
+            vec![
+                Rule::new("Service").spread(Family::V4, SPREAD, true, Pick::Random),
+                Rule::new("Service").spread(Family::V4, STICKY, true, Pick::Client),
             ],
         ),
         chain(
@@ -198,7 +247,10 @@ fn chains() -> Vec<Chain> {
         chain(
             "arriving",
             hook("nat", PREROUTING, -100),
-            vec![Rule::new("to an address of this host").destination_local().jump("ports")],
+            vec![
+                Rule::new("to an address of this host").destination_local().jump("ports"),
+                Rule::new("to a Service").input_in(CLIENTS).destination_in(Family::V4, VIRTUAL).jump("services"),
+            ],
         ),
         chain(
             "leaving",
@@ -208,7 +260,14 @@ fn chains() -> Vec<Chain> {
                 // placeholder socket, which does not listen, and are refused at once.
                 Rule::new("not possible with ::1").destination_loopback6().leave(),
                 Rule::new("to an address of this host").destination_local().jump("ports"),
+                Rule::new("to a Service").destination_in(Family::V4, VIRTUAL).jump("services"),
             ],
+        ),
+        chain(
+            // What was translated has another destination by now.
+            "output",
+            hook("filter", OUTPUT, 0),
+            vec![Rule::new("no pod behind the Service").destination_in(Family::V4, VIRTUAL).jump("unserved")],
         ),
         chain(
             "input",
@@ -216,6 +275,8 @@ fn chains() -> Vec<Chain> {
             vec![
                 Rule::new("no cloud metadata").input_in(BRIDGES).destination_in(Family::V4, METADATA4).jump("refuse"),
                 Rule::new("no cloud metadata").input_in(BRIDGES).destination_in(Family::V6, METADATA6).jump("refuse"),
+                Rule::new("replies").established().leave(),
+                Rule::new("no pod behind the Service").port_in(OPEN).jump("unserved"),
             ],
         ),
         chain(
@@ -225,6 +286,7 @@ fn chains() -> Vec<Chain> {
                 Rule::new("replies").established().accept(),
                 Rule::new("no cloud metadata").input_in(BRIDGES).destination_in(Family::V4, METADATA4).jump("refuse"),
                 Rule::new("no cloud metadata").input_in(BRIDGES).destination_in(Family::V6, METADATA6).jump("refuse"),
+                Rule::new("no pod behind the Service").destination_in(Family::V4, VIRTUAL).jump("unserved"),
                 Rule::new("within a network").interfaces_in(SAME).accept(),
                 Rule::new("internal networks have no way out").input_in(INTERNAL).discard(),
                 Rule::new("internal networks have no way in").output_in(INTERNAL).discard(),

@@ -10,6 +10,8 @@ use spec::pod::Protocol;
 
 use super::*;
 
+mod services;
+
 /// Runs a test on a host of its own: a network namespace with loopback, in a thread that ends with it.
 /// Without root it says so and does nothing.
 pub(crate) fn on_a_host(test: impl FnOnce(&Host) + Send) {

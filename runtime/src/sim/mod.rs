@@ -28,12 +28,13 @@ use spec::observed::{
     PortTarget,
 };
 use spec::pod::PullPolicy;
+use spec::services::{ServiceRange, ServiceSet, ServiceState};
 use spec::time::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::api::{
     ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PortFault,
-    PullCredentials, Result, Runtime, RuntimeError, RuntimeEvent,
+    PullCredentials, Result, Runtime, RuntimeError, RuntimeEvent, ServiceFault,
 };
 
 pub use rng::Rng;
@@ -71,6 +72,7 @@ struct World {
     faults: Faults,
     pods: BTreeMap<PodUid, SimPod>,
     ports: BTreeMap<PortKey, PortTarget>,
+    services: ServiceSet,
     listeners: Vec<mpsc::UnboundedSender<RuntimeEvent>>,
     boot_id: String,
     next_pid: u32,
@@ -98,6 +100,7 @@ impl Sim {
             faults,
             pods: BTreeMap::new(),
             ports: BTreeMap::new(),
+            services: ServiceSet::default(),
             listeners: Vec::new(),
             boot_id: "boot-1".to_owned(),
             next_pid: 100,
@@ -146,6 +149,12 @@ impl Sim {
     #[must_use]
     pub fn pods(&self) -> Vec<PodFacts> {
         self.world().pods.values().map(facts).collect()
+    }
+
+    /// What Services open.
+    #[must_use]
+    pub fn services(&self) -> ServiceSet {
+        self.world().services.clone()
     }
 
     /// The published ports.
@@ -200,6 +209,7 @@ impl Sim {
             }
         }
         world.ports.clear();
+        world.services.entrances.clear();
         world.trace.push("reboot".to_owned());
     }
 
@@ -454,11 +464,27 @@ impl Runtime for Sim {
         self.leave("publish ports", Vec::new())
     }
 
+    async fn service_state(&self) -> Result<ServiceState> {
+        let world = self.world();
+        Ok(ServiceState {
+            range: Some(ServiceRange { first: std::net::Ipv4Addr::new(10, 95, 240, 0), prefix: 20 }),
+            gateway: Some(std::net::Ipv4Addr::new(10, 88, 0, 1)),
+            leases: world.services.leases.clone(),
+            ready: world.services.ready.clone(),
+        })
+    }
+
+    async fn publish_services(&self, services: &ServiceSet) -> Result<Vec<ServiceFault>> {
+        self.enter("publish services").await?;
+        self.world().services = services.clone();
+        self.leave("publish services", Vec::new())
+    }
+
     async fn define_network(&self, _: &spec::workload::NetworkSpec) -> Result<()> {
         self.enter("define network").await
     }
 
-    async fn set_names(&self, _: &BTreeMap<PodUid, crate::api::Names>) -> Result<()> {
+    async fn set_names(&self, _: &spec::names::NameTable) -> Result<()> {
         self.enter("set names").await?;
         self.leave("set names", ())
     }
@@ -469,7 +495,9 @@ impl Runtime for Sim {
     }
 
     async fn teardown(&self) -> Result<()> {
-        self.world().ports.clear();
+        let mut world = self.world();
+        world.ports.clear();
+        world.services.entrances.clear();
         Ok(())
     }
 

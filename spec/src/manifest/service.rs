@@ -1,5 +1,7 @@
 //! Service.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use crate::codes;
 use crate::node::Node;
 use crate::schema::check::quoted;
@@ -22,12 +24,17 @@ pub(super) fn service(report: &mut Report<'_>, node: &Node, meta: &Meta) -> Serv
         _ => Exposure::Cluster,
     };
     out.selector = read::text_map(spec, "selector");
-    out.headless = cluster_ip(report, spec, kind);
+    (out.headless, out.cluster_ip) = cluster_ip(report, spec, kind);
     out.client_ip_affinity = read::text(spec, "sessionAffinity") == Some("ClientIP");
     out.publish_not_ready = read::boolean(spec, "publishNotReadyAddresses").unwrap_or(false);
     out.external_name = external_name(report, spec, kind);
     out.ports = ports(report, spec, kind, out.headless);
     affinity(report, spec, out.client_ip_affinity);
+    let families = read::list(spec, "ipFamilies");
+    if families.iter().any(|family| family.as_str() == Some("IPv6")) {
+        let message = "`ipFamilies`: IPv6 has no effect: Services have IPv4 addresses";
+        report.warn_at(codes::NO_EFFECT, spec, "ipFamilies", message);
+    }
     let outside = matches!(kind, "NodePort" | "LoadBalancer") || read::get(spec, "externalIPs").is_some();
     if !outside && read::text(spec, "externalTrafficPolicy").is_some() {
         let message = "`externalTrafficPolicy` goes with `type: NodePort` or `LoadBalancer` only";
@@ -45,32 +52,34 @@ pub(super) fn service(report: &mut Report<'_>, node: &Node, meta: &Meta) -> Serv
     out
 }
 
-/// Whether it is headless.
-fn cluster_ip(report: &mut Report<'_>, spec: &Node, kind: &str) -> bool {
+/// Whether it is headless, and the address that is asked for.
+fn cluster_ip(report: &mut Report<'_>, spec: &Node, kind: &str) -> (bool, Option<Ipv4Addr>) {
     let first = read::list(spec, "clusterIPs").first().and_then(Node::as_str);
     let ip = read::text(spec, "clusterIP").or(first);
     let key = if read::text(spec, "clusterIP").is_some() { "clusterIP" } else { "clusterIPs" };
     match ip {
-        None => false,
+        // The API writes an empty text where nothing was asked for.
+        None | Some("") => (false, None),
         Some("None") => {
             if matches!(kind, "NodePort" | "LoadBalancer") {
                 let message = format!("`clusterIP: None` cannot be combined with `type: {kind}`");
                 report.error_at(codes::CONFLICT, spec, key, message);
             }
-            true
+            (true, None)
         }
         Some(ip) => {
+            let address = ip.parse::<IpAddr>();
             if kind == "ExternalName" {
                 let message = "`clusterIP` cannot be set with `type: ExternalName`";
                 report.error_at(codes::CONFLICT, spec, key, message);
-            } else if ip.parse::<std::net::IpAddr>().is_err() {
+            } else if address.is_err() {
                 let message = format!("`{key}` is an address or `None`, not {}", quoted(ip));
                 report.error_at(codes::BAD_VALUE, spec, key, message);
-            } else {
-                let message = format!("`{key}` has no effect: the agent chooses the address");
+            } else if address.as_ref().is_ok_and(IpAddr::is_ipv6) {
+                let message = format!("`{key}` has no effect: Services have IPv4 addresses");
                 report.warn_at(codes::NO_EFFECT, spec, key, message);
             }
-            false
+            (false, ip.parse().ok())
         }
     }
 }

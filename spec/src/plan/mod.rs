@@ -17,6 +17,7 @@ mod pod;
 mod ports;
 mod reason;
 mod replicated;
+mod services;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,17 +27,20 @@ use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::hold::Pause;
+use crate::names::NameTable;
 use crate::observed::{DiskUsage, JobMemory, PodFacts, PodFailure, PodUid, PortKey, PortTarget};
 use crate::pod::{PodSpec, ResolvedImages};
+use crate::services::{ServiceSet, ServiceState};
 use crate::time::{Millis, Timestamp};
 use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, WorkloadId};
 
 pub use cron::next_run;
 pub use disk::{has_disk_limits, over_disk_limit};
-pub use names::{Names, names};
+pub use names::names;
 pub use pod::{PodPhase, pod_phase, pod_ready_since};
 pub use ports::port_map;
 pub use reason::{Hold, Reason};
+pub use services::{Services, host_entrances, service_pods, services};
 pub use versions::{Back, Bad, Cause, Crashes, Memory, ON_FAILURE, Trial, Version, on_failure};
 
 /// A workload with what planning derives from it once.
@@ -141,8 +145,12 @@ pub struct Observed {
     pub prepared: BTreeMap<(WorkloadId, String), ResolvedImages>,
     /// Ports as they are published now.
     pub published: BTreeMap<PortKey, PortTarget>,
-    /// Names as each pod knows them now.
-    pub names: BTreeMap<PodUid, Names>,
+    /// Services as they are open now.
+    pub services: ServiceSet,
+    /// What Services can be given.
+    pub service_state: ServiceState,
+    /// Names as pods know them now; `None` before they were told any.
+    pub names: Option<NameTable>,
     /// What is being done.
     pub in_flight: BTreeSet<ActionKey>,
     /// What failed and was not done since.
@@ -210,6 +218,8 @@ pub enum ActionKey {
     Files(PodUid),
     /// The published ports.
     Publish,
+    /// What Services open.
+    Services,
     /// The names that pods know.
     Names,
     /// What is remembered of a workload.
@@ -285,10 +295,15 @@ pub enum Action {
         /// All of them.
         ports: BTreeMap<PortKey, PortTarget>,
     },
+    /// Replace what Services open.
+    PublishServices {
+        /// All of it.
+        services: Box<ServiceSet>,
+    },
     /// Tell pods the names of others.
     SetNames {
         /// All of them.
-        names: BTreeMap<PodUid, Names>,
+        names: Box<NameTable>,
     },
     /// Swap the content of a pod's generated volumes.
     UpdateFiles {
@@ -322,6 +337,7 @@ impl Action {
                 ActionKey::Container(pod.record.uid.clone(), container.clone())
             }
             Self::Publish { .. } => ActionKey::Publish,
+            Self::PublishServices { .. } => ActionKey::Services,
             Self::SetNames { .. } => ActionKey::Names,
             Self::Remember { workload, .. } => ActionKey::Memory(workload.clone()),
             Self::UpdateFiles { pod, .. } => ActionKey::Files(pod.record.uid.clone()),
@@ -340,6 +356,7 @@ impl Action {
             Self::StopPod { .. } => "stop_pod",
             Self::FailPod { .. } => "fail_pod",
             Self::Publish { .. } => "publish_ports",
+            Self::PublishServices { .. } => "publish_services",
             Self::SetNames { .. } => "set_names",
             Self::UpdateFiles { .. } => "update_files",
             Self::Remember { .. } => "remember",
@@ -367,6 +384,10 @@ pub struct Plan {
     pub wake: Option<Timestamp>,
     /// What is waited for, by workload.
     pub holds: Vec<(WorkloadId, Hold)>,
+    /// Pods that are to be stopped as soon as no Service leads to them any more.
+    pub draining: BTreeSet<PodUid>,
+    /// What Services should open.
+    pub services: Services,
     /// What is to be remembered of versions from now on; goals derived before it are out of date.
     pub versions: Vec<(WorkloadId, Arc<Memory>)>,
 }
@@ -382,10 +403,12 @@ impl Plan {
 
     /// Whether this plan ends a pod.
     fn stops(&self, uid: &PodUid) -> bool {
-        self.steps
-            .iter()
-            .rev()
-            .any(|step| matches!(&step.action, Action::StopPod { pod, .. } if pod.record.uid == *uid))
+        self.draining.contains(uid)
+            || self
+                .steps
+                .iter()
+                .rev()
+                .any(|step| matches!(&step.action, Action::StopPod { pod, .. } if pod.record.uid == *uid))
     }
 
     fn hold(&mut self, workload: &WorkloadId, hold: Hold) {
@@ -501,18 +524,45 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
             }),
         }
     }
-    let names = names::names(goals, observed);
-    if names != observed.names && !view.busy(&ActionKey::Names) {
+    plan_services(&view, &mut plan);
+    plan
+}
+
+/// What Services open and what names mean, which follows from it.
+fn plan_services(view: &View<'_>, plan: &mut Plan) {
+    let mut leaving = plan.draining.clone();
+    leaving.extend(plan.steps.iter().filter_map(|step| match &step.action {
+        Action::StopPod { pod, .. } => Some(pod.record.uid.clone()),
+        _ => None,
+    }));
+    plan.services = services::services(view.goals, view.observed, view.ports, &leaving);
+    let set = &plan.services.set;
+    if *set != view.observed.services && !view.busy(&ActionKey::Services) {
+        match view.blocked_until(&ActionKey::Services) {
+            Some((due, _)) => plan.wake_at(due),
+            None => plan.steps.push(Step {
+                action: Action::PublishServices { services: Box::new(set.clone()) },
+                workload: None,
+                reason: Reason::ServicesChanged,
+            }),
+        }
+    }
+    let names = names::names(view.goals, view.observed, &plan.services.set, &leaving);
+    let known = match &view.observed.names {
+        Some(known) => *known == names,
+        // With nobody there nobody has to be told.
+        None => names == NameTable::default() && view.observed.pods.is_empty(),
+    };
+    if !known && !view.busy(&ActionKey::Names) {
         match view.blocked_until(&ActionKey::Names) {
             Some((due, _)) => plan.wake_at(due),
             None => plan.steps.push(Step {
-                action: Action::SetNames { names },
+                action: Action::SetNames { names: Box::new(names) },
                 workload: None,
                 reason: Reason::NamesChanged,
             }),
         }
     }
-    plan
 }
 
 fn plan_workload(view: &View<'_>, goal: &Goal, plan: &mut Plan) {

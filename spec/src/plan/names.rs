@@ -1,96 +1,103 @@
-//! Which names each pod knows, beside its own: Services of its namespace, and the services of its Compose project
-//! that share a network with it. Names stand for pods that can serve, so they follow replicas and restarts.
+//! Which names there are: Services, pods behind headless Services, and the services of Compose projects on their
+//! networks. Names stand for pods that can serve, so they follow replicas and restarts.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use super::Goals;
-use super::Observed;
-use super::pod::pod_ready_since;
+use super::services::{address_of, has_address, selected, serves};
+use super::{Goals, Observed};
+use crate::names::{Meaning, NameTable, service_name};
 use crate::observed::{PodFacts, PodUid};
-use crate::workload::WorkloadKind;
+use crate::services::{ServiceSet, address_key};
+use crate::workload::{Service, WorkloadKind};
 
-/// Names for each address, as /etc/hosts has them.
-pub type Names = Vec<(IpAddr, Vec<String>)>;
-
-/// The names that each pod should know; pods without any are left out.
+/// The names that there should be, with Services as decided.
 #[must_use]
-pub fn names(goals: &Goals, observed: &Observed) -> BTreeMap<PodUid, Names> {
-    let ready: Vec<(&Arc<PodFacts>, IpAddr)> = observed
-        .pods
-        .values()
-        .filter(|pod| !observed.stopping.contains_key(&pod.record.uid))
-        .filter(|pod| pod_ready_since(pod, observed).is_some())
-        .filter_map(|pod| Some((pod, IpAddr::from(pod.addresses.v4?))))
-        .collect();
-    let mut all = BTreeMap::new();
-    let services = service_names(goals, &ready);
-    for pod in observed.pods.values().filter(|pod| pod.sandbox) {
-        let mut known: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
-        if pod.record.workload.kind == WorkloadKind::Service {
-            compose_names(pod, &ready, &mut known);
-        } else {
-            for (namespace, address, name) in &services {
-                let full = format!("{name}.{namespace}");
-                let names = known.entry(*address).or_default();
-                if *namespace == pod.record.workload.namespace {
-                    names.insert((*name).to_owned());
-                }
-                names.insert(format!("{full}.svc.cluster.local"));
-                names.insert(format!("{full}.svc"));
-                names.insert(full);
-            }
-        }
-        if !known.is_empty() {
-            let list = known.into_iter().map(|(ip, names)| (ip, names.into_iter().collect())).collect();
-            all.insert(pod.record.uid.clone(), list);
-        }
-    }
-    all
-}
-
-/// Each Service with a pod that serves it: a headless one with all of them, any other with the first.
-fn service_names<'a>(goals: &'a Goals, ready: &[(&Arc<PodFacts>, IpAddr)]) -> Vec<(&'a str, IpAddr, &'a str)> {
-    let mut found = Vec::new();
+pub fn names(goals: &Goals, observed: &Observed, services: &ServiceSet, leaving: &BTreeSet<PodUid>) -> NameTable {
+    let mut table = NameTable::default();
     for ((namespace, name), service) in &goals.services {
-        let selected = ready.iter().filter(|(pod, _)| {
-            let labels = goals
-                .workloads
-                .get(&pod.record.workload)
-                .filter(|goal| goal.workload.id.kind == WorkloadKind::Pod)
-                .map_or(&pod.record.labels, |goal| &goal.workload.template.labels);
-            pod.record.workload.namespace == *namespace
-                && !service.selector.is_empty()
-                && service.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-        });
-        let count = if service.headless { usize::MAX } else { 1 };
-        found.extend(selected.take(count).map(|(_, address)| (namespace.as_str(), *address, name.as_str())));
+        let whole = service_name(namespace, name);
+        if let Some(other) = &service.external_name {
+            let other = other.trim_end_matches('.').to_ascii_lowercase();
+            table.cluster.insert(whole, Meaning::Alias(other));
+        } else if has_address(service) {
+            let address = services.leases.addresses.get(&address_key(namespace, name)).copied();
+            if let Some(address) = address {
+                table.reverse.insert(address, whole.clone());
+            }
+            add_ports(&mut table, service, &whole, std::slice::from_ref(&whole));
+            table.cluster.insert(whole, Meaning::Addresses(address.into_iter().collect()));
+        } else {
+            let pods = selected(goals, observed, namespace, service)
+                .filter(|pod| !leaving.contains(&pod.record.uid))
+                .filter(|pod| service.publish_not_ready || serves(pod, observed));
+            headless(&mut table, service, &whole, pods, observed);
+        }
     }
-    found
-}
-
-/// Names of the services that share a network with this pod.
-fn compose_names(pod: &PodFacts, ready: &[(&Arc<PodFacts>, IpAddr)], known: &mut BTreeMap<IpAddr, BTreeSet<String>>) {
-    let own = &pod.record.spec.networks;
-    for (other, address) in ready {
-        let record = &other.record;
+    for pod in observed.pods.values().filter(|pod| pod.sandbox) {
+        let record = &pod.record;
         if record.workload.kind != WorkloadKind::Service {
             continue;
         }
-        let shared: Vec<_> =
-            record.spec.networks.iter().filter(|n| own.iter().any(|mine| mine.network == n.network)).collect();
-        let same_default = own.is_empty()
-            && record.spec.networks.is_empty()
-            && record.workload.namespace == pod.record.workload.namespace;
-        if shared.is_empty() && !same_default {
-            continue;
+        let servers: Vec<IpAddr> =
+            record.spec.dns.nameservers.iter().filter_map(|server| server.parse().ok()).collect();
+        if !servers.is_empty() {
+            table.upstreams.insert(record.uid.clone(), servers);
         }
-        let names = known.entry(*address).or_default();
-        if record.workload.namespace == pod.record.workload.namespace {
-            names.insert(record.workload.name.clone());
+        let leaves = leaving.contains(&record.uid) || observed.stopping.contains_key(&record.uid);
+        for attachment in &record.spec.networks {
+            // A name without a pod that serves is still no name of the world outside.
+            let zone = table.networks.entry(attachment.network.clone()).or_default();
+            let is_there = !leaves && serves(pod, observed);
+            let own = [&record.workload.name, &record.name].into_iter().chain(&attachment.aliases);
+            for name in own {
+                let pods = zone.entry(name.to_ascii_lowercase()).or_default();
+                if is_there {
+                    pods.insert(record.uid.clone());
+                }
+            }
         }
-        names.insert(record.name.clone());
-        names.extend(shared.iter().flat_map(|network| network.aliases.iter().cloned()));
+    }
+    table
+}
+
+/// A headless Service is its pods: all of them by its name, and each by its own where it has one
+/// (Kubernetes, "DNS for Services and Pods": hostname and subdomain).
+fn headless<'a>(
+    table: &mut NameTable,
+    service: &Service,
+    whole: &str,
+    pods: impl Iterator<Item = &'a Arc<PodFacts>>,
+    observed: &Observed,
+) {
+    let mut all: BTreeSet<Ipv4Addr> = BTreeSet::new();
+    let mut hosts = Vec::new();
+    for pod in pods {
+        let Some(address) = address_of(pod, observed) else { continue };
+        all.insert(address);
+        let spec = &pod.record.spec;
+        let own = (spec.subdomain.as_deref() == Some(&service.name))
+            .then(|| spec.hostname.clone().unwrap_or_else(|| pod.record.name.clone()));
+        // A pod without a name of its own is told by its address, as Kubernetes' DNS does it.
+        let host = own.unwrap_or_else(|| address.to_string().replace('.', "-"));
+        let host = format!("{host}.{whole}").to_ascii_lowercase();
+        let meaning = table.cluster.entry(host.clone()).or_insert_with(|| Meaning::Addresses(BTreeSet::new()));
+        if let Meaning::Addresses(addresses) = meaning {
+            addresses.insert(address);
+        }
+        table.reverse.insert(address, host.clone());
+        hosts.push(host);
+    }
+    add_ports(table, service, whole, &hosts);
+    table.cluster.insert(whole.to_owned(), Meaning::Addresses(all));
+}
+
+fn add_ports(table: &mut NameTable, service: &Service, whole: &str, hosts: &[String]) {
+    for port in &service.ports {
+        let Some(name) = &port.name else { continue };
+        let owner = format!("_{name}._{}.{whole}", port.protocol).to_ascii_lowercase();
+        let ports = hosts.iter().map(|host| (port.port, host.clone())).collect();
+        table.cluster.insert(owner, Meaning::Ports(ports));
     }
 }

@@ -132,6 +132,12 @@ pub(super) fn stop(view: &View<'_>, pod: &Arc<PodFacts>, reason: Reason, plan: &
         plan.wake_at(due);
         return;
     }
+    // New clients must go elsewhere before it is told to end. That this cannot be done keeps no pod alive.
+    let uid = &pod.record.uid;
+    if view.observed.services.leads_to(uid) && view.blocked_until(&ActionKey::Services).is_none() {
+        plan.draining.insert(uid.clone());
+        return;
+    }
     let grace = pod.record.spec.termination_grace();
     plan.push(&pod.record.workload, Action::StopPod { pod: Arc::clone(pod), grace }, reason);
 }

@@ -50,6 +50,8 @@ pub enum Reason {
     FilesChanged,
     /// Ports are to lead elsewhere.
     PortsChanged,
+    /// Services are to lead elsewhere.
+    ServicesChanged,
     /// Names stand for other pods now.
     NamesChanged,
     /// Its images are needed.
@@ -127,6 +129,7 @@ impl Reason {
             Self::Evicted { .. } => "evicted",
             Self::FilesChanged => "files_changed",
             Self::PortsChanged => "ports_changed",
+            Self::ServicesChanged => "services_changed",
             Self::NamesChanged => "names_changed",
             Self::ImagesNeeded => "images_needed",
             Self::Scheduled { .. } => "scheduled",

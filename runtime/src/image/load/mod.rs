@@ -8,7 +8,6 @@ mod plan;
 use std::io::Read;
 use std::path::Path;
 
-use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 
 use super::store::{CompressedBlob, Image, Origin, Store, StoreError};

@@ -16,6 +16,13 @@ fn contents() -> Contents {
             Elements::from([(Key::new(vec![6, 0, 0, 0, 0, 80, 0, 0]), Some(vec![10, 88, 0, 2, 0x1f, 0x90, 0, 0]))]),
         ),
         (
+            SPREAD,
+            Elements::from([(
+                Key::new(vec![10, 95, 241, 7, 6, 0, 0, 0, 0, 80, 0, 0, 0, 0, 0, 0]),
+                Some(vec![10, 88, 0, 2, 0x1f, 0x90, 0, 0]),
+            )]),
+        ),
+        (
             BOUND6,
             Elements::from([(
                 Key::new([&[0x20, 1, 0xd, 0xb8][..], &[0; 11], &[1, 17, 0, 0, 0, 0, 53, 0, 0]].concat()),
