@@ -305,7 +305,8 @@ impl Reconciler {
         let mut plan = (self.planner)(&self.goals, &self.observed, self.clock.now());
         // Each further round is for a version that failed in the one before; there are not many of one workload.
         for _ in 0..8 {
-            if !self.remember(&plan) {
+            let drains = self.drain(&plan);
+            if !self.remember(&plan) && !drains {
                 break;
             }
             let held = std::mem::take(&mut self.goals.held);
@@ -314,6 +315,19 @@ impl Reconciler {
             plan = (self.planner)(&self.goals, &self.observed, self.clock.now());
         }
         plan
+    }
+
+    /// Takes in which pods are drained; whether there is a new one.
+    fn drain(&mut self, plan: &Plan) -> bool {
+        let now = self.clock.now();
+        let draining = &mut self.observed.draining;
+        let before = draining.len();
+        draining.retain(|uid, _| plan.draining.contains(uid));
+        let kept = draining.len();
+        for uid in &plan.draining {
+            draining.entry(uid.clone()).or_insert(now);
+        }
+        draining.len() > kept || before > kept
     }
 
     /// Takes in what a plan says of versions; whether one failed.

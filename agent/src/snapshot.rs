@@ -268,6 +268,7 @@ pub fn sentence(step: &Step) -> String {
         Reason::Exited { oom: true, .. } => "it was killed for want of memory".to_owned(),
         Reason::Evicted { message } => message.clone(),
         Reason::Exited { code, .. } => format!("it ended with code {code}"),
+        Reason::DependencyRestarted { on } => format!("{on} was restarted"),
         Reason::RolledBack { cause } => format!("the new version failed: {cause}"),
         other => other.word().replace('_', " "),
     };

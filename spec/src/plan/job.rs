@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use super::order::{dependencies_up, tend};
 use super::pod::{self, PodPhase};
-use super::replicated::{dependencies_up, prepare};
+use super::replicated::prepare;
 use super::{Goal, Hold, Plan, Reason, View, instance};
 use crate::diff;
 use crate::observed::{ContainerFacts, PodFacts};
@@ -61,7 +62,7 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, job: &JobSpec, plan: &mut Plan)
             let reason = if expired { Reason::DeadlineExceeded } else { Reason::ScaledDown };
             pod::stop(view, pod, reason, plan);
         } else {
-            pod::keep(view, pod, Some(goal.files.as_str()), plan);
+            tend(view, goal, pod, Some(goal.files.as_str()), plan);
         }
     }
     if over || !(prepare(view, goal, plan) && dependencies_up(view, goal, plan)) {

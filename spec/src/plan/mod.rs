@@ -6,10 +6,12 @@
 //! needs it. Doing is the executor's, which decides nothing.
 
 mod disk;
+mod drain;
 mod instance;
 mod job;
 mod judge;
 mod names;
+mod order;
 mod ordered;
 mod pod;
 mod ports;
@@ -29,7 +31,9 @@ use crate::time::{Millis, Timestamp};
 use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, WorkloadId};
 
 pub use disk::{has_disk_limits, over_disk_limit};
+pub use drain::{DRAIN, drain_time};
 pub use names::{Names, names};
+pub use order::stop_order;
 pub use pod::{PodPhase, pod_phase, pod_ready_since};
 pub use ports::port_map;
 pub use reason::{Hold, Reason};
@@ -151,6 +155,8 @@ pub struct Observed {
     pub retry: BTreeSet<PodUid>,
     /// What is remembered of the versions of each workload.
     pub versions: BTreeMap<WorkloadId, Arc<Memory>>,
+    /// Pods that are being drained, and since when.
+    pub draining: BTreeMap<PodUid, Timestamp>,
 }
 
 /// A failure that is not mended yet.
@@ -342,6 +348,8 @@ pub struct Plan {
     pub holds: Vec<(WorkloadId, Hold)>,
     /// What is to be remembered of versions from now on; goals derived before it are out of date.
     pub versions: Vec<(WorkloadId, Arc<Memory>)>,
+    /// Pods to be drained. Those that were not before make ports and names move: it is planned again at once.
+    pub draining: BTreeSet<PodUid>,
 }
 
 impl Plan {
@@ -419,14 +427,20 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
     let view = View { goals, observed, pods, ports: &ports, now };
     let mut plan = Plan::default();
 
+    let removed = |id: &WorkloadId| !goals.workloads.contains_key(id) && !goals.held.contains(id);
+    let ending: Vec<&PodFacts> =
+        observed.pods.values().map(Arc::as_ref).filter(|pod| removed(&pod.record.workload)).collect();
+    let first = order::first_to_end(&ending);
     for (id, pods) in &view.pods {
         let held = goals.held.contains(*id);
         if !goals.workloads.contains_key(*id) {
             for pod in pods {
                 if held {
                     pod::keep(&view, pod, None, &mut plan);
-                } else {
+                } else if first.contains(*id) || observed.stopping.contains_key(&pod.record.uid) {
                     pod::stop(&view, pod, Reason::Removed, &mut plan);
+                } else {
+                    pod::keep(&view, pod, None, &mut plan);
                 }
             }
         }

@@ -21,6 +21,7 @@ pub fn names(goals: &Goals, observed: &Observed) -> BTreeMap<PodUid, Names> {
         .pods
         .values()
         .filter(|pod| !observed.stopping.contains_key(&pod.record.uid))
+        .filter(|pod| !observed.draining.contains_key(&pod.record.uid))
         .filter(|pod| pod_ready_since(pod, observed).is_some())
         .filter_map(|pod| Some((pod, IpAddr::from(pod.addresses.v4?))))
         .collect();

@@ -54,6 +54,11 @@ pub enum Reason {
     ImagesNeeded,
     /// The whole node is to be emptied.
     Down,
+    /// Something it depends on was replaced or restarted, and it is to follow.
+    DependencyRestarted {
+        /// What.
+        on: WorkloadId,
+    },
     /// The new version failed: the last good one comes back.
     RolledBack {
         /// What was wrong with it.
@@ -82,6 +87,7 @@ impl Reason {
             Self::NamesChanged => "names_changed",
             Self::ImagesNeeded => "images_needed",
             Self::Down => "down",
+            Self::DependencyRestarted { .. } => "dependency_restarted",
             Self::RolledBack { .. } => "rolled_back",
         }
     }
