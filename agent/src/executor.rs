@@ -321,6 +321,33 @@ impl Executor {
         first_error.map_or(Ok(()), Err)
     }
 
+    /// Stops every container within this time, dependents first, and forgets nothing: for a shutdown. Returns how many
+    /// pods ran.
+    pub async fn shutdown(&self, desired: &Desired, limit: Duration) -> Result<usize, String> {
+        let deadline = tokio::time::Instant::now() + limit;
+        let report = |error: ActionError| error.report();
+        let mut pods = self.runtime.list().await.map_err(|error| report(error.into()))?;
+        pods.retain(|pod| pod.containers.values().any(ContainerFacts::is_running));
+        let workloads = pods.iter().map(|pod| pod.record.workload.clone()).collect();
+        let needs = |workload: &Arc<spec::workload::Workload>| {
+            workload.depends_on.iter().map(|on| on.workload.clone()).collect()
+        };
+        let depends = desired.workloads.iter().map(|(id, workload)| (id.clone(), needs(workload))).collect();
+        let mut failed = Vec::new();
+        for group in spec::shutdown::order(&workloads, &depends) {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let members = pods.iter().filter(|pod| group.contains(&pod.record.workload));
+            let stops = members.map(|pod| {
+                let grace = pod.record.spec.termination_grace().as_duration().min(left);
+                tracing::info!(pod = %pod.record.name, "stopping for a shutdown");
+                self.stop_containers(pod, grace)
+            });
+            let results = futures_util::future::join_all(stops).await;
+            failed.extend(results.into_iter().filter_map(|result| result.err().map(report)));
+        }
+        if failed.is_empty() { Ok(pods.len()) } else { Err(failed.join("; ")) }
+    }
+
     /// Stops and removes every pod there is a record of, then what they shared.
     pub async fn down(&self) -> Result<(), String> {
         let report = |error: ActionError| error.report();

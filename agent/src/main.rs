@@ -8,6 +8,9 @@ fn main() -> ExitCode {
     match args.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("shim") => runtime::shim::shim_main(args.collect()),
         Some("exec-init") => runtime::exec::exec_main(args.collect()),
-        _ => agent::cli::main(),
+        _ => {
+            agent::reload::reap_inherited();
+            agent::cli::main()
+        }
     }
 }

@@ -6,6 +6,8 @@
 
 mod people;
 
+mod rounds;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +15,9 @@ use std::time::Duration;
 use runtime::api::RuntimeEvent;
 use spec::budget::{self, Budget};
 use spec::observed::{PodFacts, PodUid};
-use spec::plan::{Action, ActionKey, Bad, Failure, Goals, Hold, Memory, Observed, Plan, Step, on_failure};
+use spec::plan::{Action, ActionKey, Failure, Goals, Hold, Memory, Observed, Plan, Step};
 use spec::time::Timestamp;
-use spec::workload::{Desired, OnFailure, WorkloadId};
+use spec::workload::{Desired, WorkloadId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::SharedClock;
@@ -36,6 +38,8 @@ pub enum Command {
         /// Answers when all is gone, or with what failed.
         reply: oneshot::Sender<Result<(), String>>,
     },
+    /// Let what is in flight end, at most so long, start nothing more, and end.
+    Settle(Duration),
     /// Forget failures and backoff of a workload (`Kind/namespace/name`).
     Retry {
         /// Which.
@@ -200,7 +204,7 @@ impl Reconciler {
         (reconciler, events)
     }
 
-    /// Runs until it is told to go down (then `Ok`) or every sender of events is gone.
+    /// Runs until it is told to go down or to settle (then `Ok`) or every sender of events is gone.
     pub async fn run(mut self) -> Result<(), runtime::api::RuntimeError> {
         let first = self.executor.runtime.list().await?;
         self.listed(0, first);
@@ -298,64 +302,6 @@ impl Reconciler {
             self.observed.versions.remove(&id);
             self.versions.remove(&id);
         }
-    }
-
-    /// Plans, and plans again where what is remembered of versions has changed: a version that failed makes other goals.
-    fn plan(&mut self) -> Plan {
-        let mut plan = (self.planner)(&self.goals, &self.observed, self.clock.now());
-        // Each further round is for a version that failed in the one before; there are not many of one workload.
-        for _ in 0..8 {
-            let drains = self.drain(&plan);
-            if !self.remember(&plan) && !drains {
-                break;
-            }
-            let held = std::mem::take(&mut self.goals.held);
-            self.goals = Goals::with_versions(&self.desired, &self.observed.versions);
-            self.goals.held = held;
-            plan = (self.planner)(&self.goals, &self.observed, self.clock.now());
-        }
-        plan
-    }
-
-    /// Takes in which pods are drained; whether there is a new one.
-    fn drain(&mut self, plan: &Plan) -> bool {
-        let now = self.clock.now();
-        let draining = &mut self.observed.draining;
-        let before = draining.len();
-        draining.retain(|uid, _| plan.draining.contains(uid));
-        let kept = draining.len();
-        for uid in &plan.draining {
-            draining.entry(uid.clone()).or_insert(now);
-        }
-        draining.len() > kept || before > kept
-    }
-
-    /// Takes in what a plan says of versions; whether one failed.
-    fn remember(&mut self, plan: &Plan) -> bool {
-        let mut failed = false;
-        for (id, memory) in &plan.versions {
-            let before = self.observed.versions.insert(id.clone(), Arc::clone(memory));
-            self.versions.write(id, memory);
-            let known = |label: &String| before.as_ref().is_some_and(|before| before.bad.contains_key(label));
-            for bad in memory.bad.iter().filter(|(label, _)| !known(label)).map(|(_, bad)| bad) {
-                failed = true;
-                self.tell_of_failure(id, memory, bad);
-            }
-        }
-        failed
-    }
-
-    fn tell_of_failure(&self, id: &WorkloadId, memory: &Memory, bad: &Bad) {
-        let back = self.goals.workloads.get(id).is_some_and(|goal| on_failure(&goal.workload) == OnFailure::Rollback);
-        let good = memory.good.as_ref().map(|good| spec::plan::revision(&good.workload)).filter(|_| back);
-        let (reason, next) = match good {
-            Some(good) => ("rolled_back", format!("version {good} comes back")),
-            None => ("update_failed", "nothing more is done for it".to_owned()),
-        };
-        let message = format!("version {} failed: {}; {next}", bad.revision, bad.cause);
-        tracing::warn!(workload = %id, reason, cause = bad.cause.word(), "{message}");
-        self.metrics.version_failed(bad.cause.word(), back);
-        self.journal.record(event(self.clock.unix(), EventKind::Warning, reason, Some(id), message));
     }
 
     /// Holds removals that are above the budget.
@@ -656,6 +602,11 @@ impl Reconciler {
                 let _ = reply.send(result);
                 return ended;
             }
+            Command::Settle(limit) => {
+                // What has not ended by then goes the way of everything that an agent leaves in the middle.
+                let _ = tokio::time::timeout(limit, self.settle()).await;
+                return true;
+            }
             Command::Retry { workload, reply } => {
                 let known = self.goals.workloads.keys().find(|id| id.to_string() == workload).cloned();
                 if let Some(id) = &known {
@@ -687,20 +638,8 @@ impl Reconciler {
         false
     }
 
-    /// Forgets that versions of a workload failed, and what its images stood for: a tag may stand for another one now.
-    fn give_another_chance(&mut self, id: &WorkloadId) {
-        self.observed.prepared.retain(|(of, _), _| of != id);
-        let Some(known) = self.observed.versions.get(id).filter(|memory| !memory.bad.is_empty()) else { return };
-        let memory = Arc::new(Memory { bad: BTreeMap::new(), ..Memory::clone(known) });
-        self.versions.write(id, &memory);
-        self.observed.versions.insert(id.clone(), memory);
-        let held = std::mem::take(&mut self.goals.held);
-        self.goals = Goals::with_versions(&self.desired, &self.observed.versions);
-        self.goals.held = held;
-    }
-
-    /// Stops everything, after what is in flight has ended.
-    async fn down(&mut self) -> Result<(), String> {
+    /// Waits for what is in flight.
+    async fn settle(&mut self) {
         while !self.observed.in_flight.is_empty() {
             match self.inbox.recv().await {
                 Some(Event::Done(step, outcome, elapsed)) => self.done(*step, outcome, elapsed),
@@ -709,6 +648,11 @@ impl Reconciler {
                 None => break,
             }
         }
+    }
+
+    /// Stops everything, after what is in flight has ended.
+    async fn down(&mut self) -> Result<(), String> {
+        self.settle().await;
         let executor = self.executor.clone();
         let stopping = executor.down();
         tokio::pin!(stopping);

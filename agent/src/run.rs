@@ -1,7 +1,8 @@
 //! The agent as a process: puts the parts together and runs them until it is told to end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use runtime::embedded::{Embedded, Layout, OpenError, Options};
 use runtime::image::registry::RegistryConfig;
@@ -12,13 +13,15 @@ use spec::env::NodeFacts;
 use crate::api::{ApiState, Server};
 use crate::clock::{HostClock, SharedClock};
 use crate::config::{GitSource, Settings};
-use crate::events::{Journal, JournalError};
+use crate::events::{EventKind, Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::gc::{ImageGc, roots};
 use crate::git::{Follower, GitView};
 use crate::orders::Orders;
-use crate::reconciler::{Event, Parts, Reconciler};
+use crate::reconciler::{Command, Event, Parts, Reconciler};
+use crate::reload::{self, Handle, Invocation, Refusal, Request, Verdict};
 use crate::source::{SealError, Sources, watch};
-use crate::systemd::{EXIT_AFTER_DOWN, Notifier, NotifyError, report, watchdog_limit};
+use crate::systemd::{EXIT_AFTER_DOWN, Inherited, Notifier, NotifyError, report, watchdog_limit};
 use crate::telemetry::Metrics;
 use crate::versions::Versions;
 
@@ -55,6 +58,12 @@ pub enum RunError {
     /// The service manager cannot be told anything.
     #[error(transparent)]
     Notify(#[from] NotifyError),
+    /// What systemd handed over cannot be used.
+    #[error("cannot use the socket that systemd has handed over")]
+    Inherited(#[source] std::io::Error),
+    /// What this program is cannot be told.
+    #[error("cannot tell which program this is")]
+    Invocation(#[source] std::io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] std::io::Error),
@@ -89,8 +98,9 @@ pub fn boot_id(settings: &Settings) -> String {
 /// # Errors
 /// A setting that only the runtime can judge is wrong.
 pub fn options(settings: &Settings, exclusive: bool) -> Result<Options, RunError> {
-    let registries: RegistryConfig =
+    let mut registries: RegistryConfig =
         settings.registries.clone().try_into().map_err(|error| RunError::Registries(Box::new(error)))?;
+    registries.parallel_images = settings.max_parallel_pulls.max(1) as usize;
     let mut network = NetworkConfig::new(settings.data_dir.join("network"));
     // The bridge is named after the network with `0` behind it.
     network.name = settings.bridge.strip_suffix('0').unwrap_or(&settings.bridge).to_owned();
@@ -147,12 +157,25 @@ fn host_address() -> Option<String> {
     Some(socket.local_addr().ok()?.ip().to_string())
 }
 
-/// Runs until the agent is told to end; the exit code of the process.
+/// What is in hand may take so long to end before another binary takes over.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// How the agent ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// For good, with this exit code.
+    Code(u8),
+    /// To be executed anew.
+    Again(Invocation),
+}
+
+/// Runs until the agent is told to end. `config` is the configuration file, there or not.
 ///
 /// # Errors
 ///
 /// Something that it cannot do without is missing.
-pub async fn run(settings: Settings) -> Result<u8, RunError> {
+pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError> {
+    let invocation = Invocation::of_process().map_err(RunError::Invocation)?;
     let clock: SharedClock = Arc::new(HostClock);
     let runtime = Arc::new(Embedded::open(options(&settings, true)?)?);
     builtin(&runtime).await?;
@@ -189,9 +212,37 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
     let views: Vec<GitView> = settings.git.iter().map(|source| GitView::of(source, &settings.data_dir)).collect();
     let sources = sources.with_repositories(views.iter().cloned());
     let deliver = events.clone();
-    let watching =
-        watch(sources, settings.resync, move |reading| deliver.send(Event::Sources(Box::new(reading))).is_ok())
-            .map_err(RunError::Thread)?;
+    let (named, ready) = tokio::sync::watch::channel(false);
+    let data_dir = settings.data_dir.clone();
+    let watching = watch(sources, settings.resync, move |reading| {
+        // Before anyone acts on the reading, so that no image is removed that it names.
+        match roots::note(&data_dir, roots::MANIFESTS, &roots::named(&reading.desired)) {
+            Ok(()) => drop(named.send_replace(true)),
+            Err(error) => tracing::warn!(%error, "cannot note which images are needed: none is removed"),
+        }
+        deliver.send(Event::Sources(Box::new(reading))).is_ok()
+    })
+    .map_err(RunError::Thread)?;
+    let gc = tokio::spawn(
+        ImageGc {
+            store: runtime.store().clone(),
+            data_dir: settings.data_dir.clone(),
+            settings: settings.image_gc,
+            metrics: metrics.clone(),
+            journal: journal.clone(),
+            clock: Arc::clone(&clock),
+            ready,
+        }
+        .run(),
+    );
+    let (requests, mut requested) = tokio::sync::mpsc::unbounded_channel();
+    let by_file = requests.clone();
+    let config_watch = reload::watch(&config, move || {
+        // The receiver goes when the agent ends.
+        let _ = by_file.send(Request { binary: None, always: false, reply: None });
+    });
+    let inherited = Inherited::of_process().map_err(RunError::Inherited)?;
+    let listener = inherited.as_ref().map(Inherited::listener).transpose().map_err(RunError::Inherited)?;
     let followers: Vec<Follower> = settings
         .git
         .iter()
@@ -208,39 +259,107 @@ pub async fn run(settings: Settings) -> Result<u8, RunError> {
         asked.iter().for_each(Follower::poll_now);
         read_now();
     });
-    let server = Server::start(ApiState {
+    let state = ApiState {
         snapshot: snapshots.clone(),
         runtime: runtime.clone(),
-        metrics,
-        journal,
+        metrics: metrics.clone(),
+        journal: journal.clone(),
         commands: events.clone(),
         settings: Arc::new(settings.clone()),
+        reload: Handle { requests: requests.clone(), instance: random_uid().0.into(), exe: invocation.exe.clone() },
         sync,
-    })
-    .await?;
+    };
+    let server = Server::start(state, listener).await?;
     announce(&settings, &server);
     let mut terminate =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(RunError::Signals)?;
     let watchdog = watchdog_limit(|name| std::env::var(name).ok(), std::process::id());
-    let reporting = tokio::spawn(report(Arc::clone(&notifier), watchdog, events, snapshots));
+    let reporting = tokio::spawn(report(Arc::clone(&notifier), watchdog, events.clone(), snapshots));
+    let hangups = hangups(requests).map_err(RunError::Signals)?;
+    let shown = reload::shown(&settings);
+    let told = |verdict: Result<&Verdict, &Refusal>| tell(verdict, &journal, &metrics, clock.unix());
+    let looping = reconciler.run();
+    tokio::pin!(looping);
     let result = tokio::select! {
-        result = reconciler.run() => {
+        result = &mut looping => {
             // The loop ends by itself only after `down`.
             tracing::info!("agent ended");
+            notifier.stopping();
             let code = if notifier.is_heard() { EXIT_AFTER_DOWN } else { 0 };
-            result.map(|()| code).map_err(RunError::from)
+            result.map(|()| Ended::Code(code)).map_err(RunError::from)
         }
         () = told_to_end(&mut terminate) => {
             tracing::info!("agent ended; containers keep running");
-            Ok(0)
+            notifier.stopping();
+            Ok(Ended::Code(0))
+        }
+        () = reload::decide(&invocation, &shown, &mut requested, told) => {
+            notifier.reloading();
+            let _ = events.send(Event::Command(Command::Settle(SETTLE)));
+            // The next agent sees from facts what this one has left in the middle.
+            if tokio::time::timeout(SETTLE * 2, &mut looping).await.is_err() {
+                tracing::warn!("the loop does not end; going on without it");
+            }
+            tracing::info!("agent executes itself anew; containers keep running");
+            Ok(Ended::Again(invocation.clone()))
         }
     };
-    notifier.stopping();
+    gc.abort();
     reporting.abort();
+    hangups.abort();
     drop(followers);
     drop(watching);
+    drop(config_watch);
+    if let (Ok(Ended::Again(_)), Some(inherited)) = (&result, inherited) {
+        inherited.hand_on().map_err(RunError::Inherited)?;
+    }
     server.stop().await;
     result
+}
+
+/// Asks for a reload at each SIGHUP. An agent on a terminal is left to end with it, as programs do.
+fn hangups(requests: tokio::sync::mpsc::UnboundedSender<Request>) -> std::io::Result<tokio::task::JoinHandle<()>> {
+    use std::io::IsTerminal as _;
+    let mut hangups = if std::io::stdin().is_terminal() {
+        None
+    } else {
+        Some(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?)
+    };
+    Ok(tokio::spawn(async move {
+        let Some(hangups) = &mut hangups else { return };
+        while hangups.recv().await.is_some() {
+            // The receiver goes when the agent ends.
+            let _ = requests.send(Request { binary: None, always: true, reply: None });
+        }
+    }))
+}
+
+/// Says what comes of a request to reload.
+fn tell(verdict: Result<&Verdict, &Refusal>, journal: &Journal, metrics: &Metrics, unix: i64) {
+    metrics.reload(verdict.is_ok(), unix);
+    let (kind, reason, message) = match verdict {
+        Ok(Verdict { reloading: false, .. }) => return,
+        Ok(verdict) => {
+            let changed = verdict.changed.join(", ");
+            tracing::info!(version = verdict.version, changed, "reloading");
+            let what = if changed.is_empty() { String::new() } else { format!("; changed: {changed}") };
+            (EventKind::Normal, "reloading", format!("version {} takes over{what}", verdict.version))
+        }
+        Err(refusal) => {
+            let message = spec::causes::chain(refusal);
+            tracing::error!(error = message, "not reloaded: the agent goes on as it was");
+            (EventKind::Warning, "reload_refused", format!("the agent goes on as it was: {message}"))
+        }
+    };
+    journal.record(crate::events::Event {
+        unix_millis: unix.saturating_mul(1000),
+        kind,
+        reason: reason.to_owned(),
+        workload: None,
+        pod: None,
+        container: None,
+        message,
+    });
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -175,3 +175,45 @@ pub struct StepStatus {
     /// Field-level changes.
     pub changes: Vec<String>,
 }
+
+/// Answer of `/v1/stats`: readings of this moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatsAnswer {
+    /// Of every running container.
+    pub containers: Vec<StatsEntry>,
+    /// Of the interface of every pod that has one.
+    pub pods: Vec<NetworkEntry>,
+}
+
+/// Readings of a container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatsEntry {
+    /// Namespace.
+    pub namespace: String,
+    /// Name of its workload.
+    pub workload: String,
+    /// Name of its pod.
+    pub pod: String,
+    /// Name.
+    pub container: String,
+    /// The readings.
+    #[serde(flatten)]
+    pub stats: runtime::api::ContainerStats,
+}
+
+/// Readings of a pod's interface.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkEntry {
+    /// Namespace.
+    pub namespace: String,
+    /// Name of its workload.
+    pub workload: String,
+    /// Name.
+    pub pod: String,
+    /// The readings.
+    #[serde(flatten)]
+    pub stats: runtime::api::NetworkStats,
+}

@@ -4,7 +4,7 @@
 //! Decides nothing: what is remembered is an outcome of planning. Writing is done by a thread of its own, in order, so
 //! that the loop never waits for a disk; what a crash loses of it is found out again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -21,6 +21,7 @@ use spec::secret::SecretBytes;
 use spec::time::Timestamp;
 use spec::workload::{ConfigData, Desired, NetworkSpec, SecretData, Workload, WorkloadId};
 
+use crate::gc::roots;
 use crate::source::{NodeKey, SealError};
 
 /// The form on disk.
@@ -124,7 +125,8 @@ impl Stored {
 }
 
 enum Work {
-    Write(PathBuf, Vec<u8>),
+    /// The file, its content, and the images that it needs.
+    Write(PathBuf, Vec<u8>, BTreeSet<String>),
     Remove(PathBuf),
 }
 
@@ -147,15 +149,32 @@ impl Versions {
         std::fs::create_dir_all(&dir).map_err(|source| SealError::Io { verb: "make", path: dir.clone(), source })?;
         let known = read(&dir, &key);
         let (work, inbox) = channel::<Work>();
+        let mut needed: BTreeMap<PathBuf, BTreeSet<String>> =
+            known.iter().map(|(id, memory)| (file(&dir, id), images(memory))).collect();
+        let data_dir = data_dir.to_owned();
         let writer = std::thread::Builder::new().name("versions".to_owned()).spawn(move || {
+            // What a workload may go back to is not removed with unused images.
+            let keep = |needed: &BTreeMap<PathBuf, BTreeSet<String>>| {
+                let all = needed.values().flatten().cloned().collect();
+                if let Err(error) = roots::note(&data_dir, roots::VERSIONS, &all) {
+                    tracing::warn!(%error, "images of versions not noted as needed");
+                }
+            };
+            keep(&needed);
             while let Ok(work) = inbox.recv() {
                 match work {
-                    Work::Write(path, bytes) => {
+                    Work::Write(path, bytes, images) => {
+                        needed.insert(path.clone(), images);
+                        keep(&needed);
                         if let Err(error) = key.write(&path, &bytes) {
                             tracing::warn!(error = &error as &dyn std::error::Error, "version not remembered on disk");
                         }
                     }
-                    Work::Remove(path) => drop(std::fs::remove_file(path)),
+                    Work::Remove(path) => {
+                        needed.remove(&path);
+                        keep(&needed);
+                        drop(std::fs::remove_file(path));
+                    }
                 }
             }
         });
@@ -166,7 +185,7 @@ impl Versions {
     /// Remembers.
     pub fn write(&self, id: &WorkloadId, memory: &Memory) {
         let bytes = serde_json::to_vec(&Stored::of(id, memory)).unwrap_or_default();
-        self.send(Work::Write(file(&self.dir, id), bytes));
+        self.send(Work::Write(file(&self.dir, id), bytes, images(memory)));
     }
 
     /// Forgets a workload that is gone.
@@ -208,6 +227,12 @@ impl Drop for Versions {
             let _ = writer.join();
         }
     }
+}
+
+/// Digests of the images that a workload may go back to.
+fn images(memory: &Memory) -> BTreeSet<String> {
+    let versions = memory.good.iter().chain(memory.trial.iter().map(|trial| &trial.version));
+    versions.flat_map(|version| version.images.values()).map(ToString::to_string).collect()
 }
 
 fn file(dir: &Path, id: &WorkloadId) -> PathBuf {

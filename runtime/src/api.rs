@@ -130,7 +130,8 @@ pub struct PortFault {
 }
 
 /// cgroup readings of a container at one moment.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ContainerStats {
     /// CPU time used, in nanoseconds.
     pub cpu_nanos: u64,
@@ -149,7 +150,8 @@ pub struct ContainerStats {
 }
 
 /// Counters of a pod's network interface.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NetworkStats {
     /// Bytes received and sent.
     pub bytes: (u64, u64),

@@ -27,6 +27,7 @@ pub mod render;
 pub mod restart;
 pub mod schema;
 pub mod secret;
+pub mod shutdown;
 pub mod time;
 mod toml_doc;
 pub mod workload;

@@ -84,8 +84,6 @@ record! {
         pub supplemental_groups_strict: bool,
         /// Key of the credentials to pull with, in order of trying (`imagePullSecrets`, in the pod's namespace).
         pub image_pull_secrets: Vec<String>,
-        /// Name of a runtime from the configuration.
-        pub runtime_class: Option<String>,
         /// Labels that the node must have.
         pub node_selector: BTreeMap<String, String>,
         /// Size of /dev/shm in bytes; default 64 MiB.

@@ -20,13 +20,12 @@ spec:
   dnsPolicy: None
   dnsConfig: {nameservers: [1.1.1.1], searches: [a.b], options: [{name: ndots, value: "2"}]}
   nodeSelector: {disk: ssd}
-  hostUsers: false
+  hostUsers: true
   shareProcessNamespace: true
   hostname: h
   subdomain: s
   setHostnameAsFQDN: true
   hostAliases: [{ip: 1.2.3.4, hostnames: [x]}]
-  runtimeClassName: gvisor
   imagePullSecrets: [{name: pull}]
   os: {name: linux}
   resources: {limits: {memory: 1Gi}, requests: {memory: 512Mi}}
@@ -111,7 +110,6 @@ spec:
         privileged: true
         capabilities: {add: [NET_ADMIN], drop: [ALL]}
         readOnlyRootFilesystem: true
-        procMount: Unmasked
         seccompProfile: {type: Unconfined}
         appArmorProfile: {type: Unconfined}
       stdin: true

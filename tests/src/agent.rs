@@ -10,7 +10,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::binary::mainstay;
 use crate::metrics::Metrics;
 use crate::sandbox::Sandbox;
 use crate::status::Status;
@@ -66,7 +65,7 @@ pub fn poll<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>
 impl Sandbox {
     /// The binary with this sandbox's directories and names, the command still to be added.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(mainstay());
+        let mut command = Command::new(self.binary());
         // Variables of the test run are no settings of the product.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MAINSTAY_")) {
             command.env_remove(name);

@@ -70,6 +70,7 @@ pub struct Sandbox {
     dir: Option<tempfile::TempDir>,
     baseline: Baseline,
     marks: Marks,
+    binary: Option<PathBuf>,
 }
 
 impl Sandbox {
@@ -119,6 +120,7 @@ impl Sandbox {
             dir: Some(dir),
             baseline: Baseline::take(),
             marks,
+            binary: None,
         }
     }
 
@@ -141,6 +143,22 @@ impl Sandbox {
     /// The directory that holds everything of this test.
     pub fn dir(&self) -> &Path {
         self.dir.as_ref().expect("it is taken in drop only").path()
+    }
+
+    /// The program under test.
+    pub fn binary(&self) -> PathBuf {
+        self.binary.clone().unwrap_or_else(crate::binary::mainstay)
+    }
+
+    /// Runs a copy of the program from now on, one that a test may replace.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    pub fn use_copy(&mut self) -> PathBuf {
+        let copy = self.dir().join("mainstay");
+        fs::copy(crate::binary::mainstay(), &copy).expect("the directory is ours");
+        self.binary = Some(copy.clone());
+        copy
     }
 
     /// `--data-dir`.

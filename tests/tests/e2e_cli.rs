@@ -251,3 +251,98 @@ fn run_without_root_says_so() {
     assert_eq!(refused.code, 2, "{refused:?}");
     assert!(refused.stderr.contains("root"), "{}", refused.stderr);
 }
+
+/// The last line of a file that a command writes to, once there is a whole one.
+fn first_line(agent: &mut Agent<'_>, file: &std::path::Path) -> String {
+    agent.wait_for("the command says something", tests::agent::SOON, |_| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.contains('\n').then(|| text.lines().next().unwrap_or_default().to_owned())
+    })
+}
+
+#[test]
+fn commands_reach_into_a_running_container() {
+    if !require_root("commands_reach_into_a_running_container") {
+        return;
+    }
+    let sandbox = Sandbox::new("reach");
+    let registry = Registry::start();
+    let image = registry.push("app:1", &fixture_image());
+    sandbox.write("web.json", &pod("web", &image, &["serve"]).to_string());
+    let mut talker = pod("talker", &image, &["stdin"]);
+    talker["spec"]["containers"][0]["stdin"] = json!(true);
+    talker["spec"]["restartPolicy"] = json!("Never");
+    sandbox.write("talker.json", &talker.to_string());
+    let mut agent = Agent::start(&sandbox);
+    agent.wait_ready("web", 1);
+    agent.wait_ready("talker", 1);
+    let dir = sandbox.dir().join("files");
+    let path = |name: &str| dir.join(name).display().to_string();
+
+    // cp: a tree goes in with a link that leads to the host's files, seen from the host.
+    std::fs::create_dir_all(dir.join("tree/sub")).expect("the directory is ours");
+    std::fs::write(dir.join("tree/sub/text"), "from the host\n").expect("the directory is ours");
+    std::fs::write(dir.join("secret"), "secret\n").expect("the directory is ours");
+    std::os::unix::fs::symlink(&dir, dir.join("tree/out")).expect("the directory is ours");
+    agent.cli(&["cp", &path("tree"), "web:/copied"]).ok();
+    let read = agent.cli(&["exec", "web", "--", "/bin/fixture", "cat", "/copied/sub/text"]).ok();
+    assert_eq!(read.stdout, "from the host\n");
+    agent.cli(&["cp", "web:/copied/sub/.", &path("back")]).ok();
+    assert_eq!(std::fs::read_to_string(dir.join("back/text")).expect("it was copied"), "from the host\n");
+    // In the container that link leads nowhere.
+    let escaped = agent.cli(&["cp", "web:/copied/out/secret", &path("stolen")]);
+    assert!(escaped.code == 2 && !dir.join("stolen").exists(), "{escaped:?}");
+    // As an archive, out and in again.
+    let mut out = sandbox.command();
+    out.args(["cp", "web:/copied/sub", "-"]);
+    let archive = out.output().expect("the binary runs");
+    assert!(archive.status.success() && archive.stdout.len() % 512 == 0, "{archive:?}");
+    std::fs::write(dir.join("archive.tar"), &archive.stdout).expect("the directory is ours");
+    let mut into = sandbox.command();
+    into.args(["cp", "-", "web:/copied"]).stdin(std::fs::File::open(dir.join("archive.tar")).expect("just written"));
+    sandbox.finish(into, &["cp"]).ok();
+    sandbox
+        .finish(
+            {
+                let mut again = sandbox.command();
+                again.args(["cp", "web:/copied/sub/text", &path("again")]);
+                again
+            },
+            &["cp"],
+        )
+        .ok();
+    let wrong = agent.cli(&["cp", &path("secret"), &path("other")]);
+    assert_eq!(wrong.code, 2, "{wrong:?}");
+
+    // port-forward, to a port that is not published.
+    let said = dir.join("forwarded");
+    let mut forward = sandbox.command();
+    let mut forward = forward
+        .args(["port-forward", "web", "0:8080"])
+        .stdout(std::fs::File::create(&said).expect("the directory is ours"))
+        .spawn()
+        .expect("the binary runs");
+    let line = first_line(&mut agent, &said);
+    let address = line.split(' ').next().expect("it has an address").to_owned();
+    let page = tests::http::get(address.as_str(), "/");
+    drop(forward.kill());
+    drop(forward.wait());
+    assert_eq!(page.expect("it leads to the pod").status, 200, "{line}");
+
+    // stats: what the kernel counts, as a table and as JSON.
+    let rows = agent.json(&["stats", "web"]);
+    let row = &rows.as_array().expect("a list")[0];
+    assert_eq!((&row["pod"], &row["container"]), (&json!("web"), &json!("main")), "{rows:#}");
+    assert!(row["memoryBytes"].as_u64() > Some(0) && row["pids"].as_u64() > Some(0), "{rows:#}");
+    assert!(row["receivedBytes"].as_u64().is_some(), "{rows:#}");
+    assert!(agent.cli(&["stats"]).ok().stdout.contains("talker"));
+
+    // attach: what is typed goes in, what is said comes out, and the exit code at the end.
+    std::fs::write(dir.join("typed"), "hello\n").expect("the directory is ours");
+    let mut attach = sandbox.command();
+    attach.args(["attach", "-i", "talker"]).stdin(std::fs::File::open(dir.join("typed")).expect("just written"));
+    let attached = sandbox.finish(attach, &["attach"]);
+    assert_eq!((attached.code, attached.stdout.as_str()), (0, "read: hello\n"), "{attached:?}");
+    let ended = agent.cli(&["attach", "talker"]);
+    assert!(ended.code == 2 && ended.stderr.contains("does not run"), "{ended:?}");
+}

@@ -382,3 +382,22 @@ fn a_pod_that_fills_its_disk_limit_is_evicted() {
     assert!(agent.status().pids("volume").is_empty());
     assert_eq!(agent.status().pids("within"), [first.2]);
 }
+
+#[test]
+fn containers_of_a_pod_share_memory() {
+    if !require_root("containers_of_a_pod_share_memory") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("shm");
+    let mut agent = Agent::start(&sandbox);
+    let mut wanted = pod("pair", &image, &["serve"]);
+    let mut second = wanted["spec"]["containers"][0].clone();
+    second["name"] = json!("second");
+    second["args"] = json!(["sleep"]);
+    wanted["spec"]["containers"].as_array_mut().expect("a list").push(second);
+    sandbox.write("pair.json", &wanted.to_string());
+    agent.wait_ready("pair", 1);
+    agent.cli(&["exec", "pair/main", "--", "/bin/fixture", "write", "/dev/shm/note", "shared"]).ok();
+    let read = agent.cli(&["exec", "pair/second", "--", "/bin/fixture", "cat", "/dev/shm/note"]).ok();
+    assert_eq!(read.stdout, "shared\n");
+}

@@ -223,10 +223,14 @@ fn layers_are_stacked_with_whiteouts() {
     let image = fixture_builder()
         .layer(Layer::new().dir("/d").file("/d/old", "old\n").file("/d/gone", "gone\n").file("/kept", "kept\n"))
         .layer(Layer::new().dir("/d").opaque("/d").file("/d/new", "new\n").whiteout("/etc/group"))
+        // A hard link to a file that only a lower layer has.
+        .layer(Layer::new().hardlink("/linked", "/kept"))
         .build();
     let reference = registry.push("layers:1", &image);
     assert_eq!(said(&sandbox, &reference, &["cat", "/d/new"]), "new\n");
-    for (path, there) in [("/d/old", false), ("/d/gone", false), ("/etc/group", false), ("/kept", true)] {
+    for (path, there) in
+        [("/d/old", false), ("/d/gone", false), ("/etc/group", false), ("/kept", true), ("/linked", true)]
+    {
         let text = said(&sandbox, &reference, &["cat", path]);
         assert_eq!(!text.contains("cannot read"), there, "{path}: {text}");
     }
@@ -248,5 +252,65 @@ fn layouts_and_docker_archives_are_loaded() {
     for image in ["example.org/layout:1", "example.org/docker:2"] {
         let env = said(&sandbox, image, &["env"]);
         assert!(env.contains("FROM_IMAGE=yes"), "{env}");
+    }
+}
+
+/// Above the threshold everything goes that nothing needs, and nothing else.
+#[test]
+fn unused_images_go_by_themselves_when_the_disk_is_short() {
+    if !require_root("unused_images_go_by_themselves_when_the_disk_is_short") {
+        return;
+    }
+    let (mut sandbox, registry) = world("image-gc");
+    sandbox.limit_data(300);
+    let ballast = |name: &str| {
+        let layer = Layer::new().file(&format!("/{name}"), vec![0; 20 << 20]);
+        registry.push(&format!("{name}:1"), &ImageBuilder::new().layer(layer).build())
+    };
+    let app = registry.push("app:1", &fixture_image());
+    let [unused, cron, pinned] = ["unused", "cron", "pinned"].map(ballast);
+    for image in [&unused, &cron, &pinned] {
+        sandbox.cli(&["pull", image]).ok();
+    }
+    sandbox.cli(&["pin", &pinned]).ok();
+    let archive = sandbox.dir().join("loaded.tar");
+    write_docker_archive(&archive, &[("example.org/loaded:1", &scratch_image(&[("/a", "a")]))]).expect("a file");
+    sandbox.cli(&["load", &archive.display().to_string()]).ok();
+    // Used a moment ago is a reason to stay as well.
+    let an_hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    for entry in std::fs::read_dir(sandbox.data().join("images/records")).expect("records") {
+        let file = std::fs::File::open(entry.expect("a record").path()).expect("readable");
+        file.set_modified(an_hour_ago).expect("the file is ours");
+    }
+    sandbox.write("a.json", &pod("a", &app, &["sleep", "forever"]).to_string());
+    let job = json!({
+        "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "rare"},
+        "spec": {"schedule": "0 0 29 2 *", "jobTemplate": {"spec": {"template": {"spec": {
+            "restartPolicy": "Never", "containers": [{"name": "c", "image": cron}]
+        }}}}}
+    });
+    sandbox.write("cron.json", &job.to_string());
+    let arguments = ["--image-gc-high-percent", "10", "--image-gc-low-percent", "1", "--image-gc-period", "1s"];
+    let mut agent = Agent::start_with(&sandbox, &arguments, &[]);
+    agent.wait_ready("a", 1);
+    let listed = |agent: &mut Agent<'_>| agent.json(&["images"]).to_string();
+    agent.wait_for("the unused image is gone", tests::agent::SOON, |agent| {
+        (!listed(agent).contains("/unused:1")).then_some(())
+    });
+    let left = listed(&mut agent);
+    for name in ["/app:1", "/cron:1", "/pinned:1", "/loaded:1"] {
+        assert!(left.contains(name), "{name} was needed: {left}");
+    }
+    let events = agent.cli(&["events"]).ok().stdout;
+    assert!(events.contains("image_gc") && events.contains("/unused:1"), "{events}");
+    // It says so once when nothing is left that could go.
+    agent.wait_for("the complaint", tests::agent::SOON, |agent| {
+        agent.cli(&["events"]).ok().stdout.contains("image_gc_failed").then_some(())
+    });
+    // An explicit command takes what manifests only name, and never what a pod runs on or what is pinned.
+    agent.cli(&["prune", "--older-than", "0s", "--named", "--loaded"]).ok();
+    let left = listed(&mut agent);
+    for (name, stays) in [("/app:1", true), ("/cron:1", false), ("/pinned:1", true), ("/loaded:1", false)] {
+        assert_eq!(left.contains(name), stays, "{name}: {left}");
     }
 }

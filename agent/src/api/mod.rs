@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::config::Settings;
 use crate::events::Journal;
 use crate::reconciler::Event;
+use crate::reload::Handle;
 use crate::status::Snapshot;
 use crate::telemetry::Metrics;
 
@@ -45,6 +46,8 @@ pub struct ApiState {
     pub commands: mpsc::UnboundedSender<Event>,
     /// Effective settings.
     pub settings: Arc<Settings>,
+    /// Takes requests to take something new in.
+    pub reload: Handle,
     /// Has all sources read now.
     pub sync: Arc<dyn Fn() + Send + Sync>,
 }
@@ -101,7 +104,8 @@ impl ApiError {
 pub struct Server {
     tasks: JoinSet<()>,
     stopping: watch::Sender<bool>,
-    socket: PathBuf,
+    /// Removed at the end.
+    socket: Option<PathBuf>,
     metrics_address: Option<SocketAddr>,
 }
 
@@ -114,15 +118,20 @@ struct Shared {
 }
 
 impl Server {
-    /// Binds socket and address and serves until it is stopped.
+    /// Binds socket and address and serves until it is stopped. A socket that was handed over is served instead of one
+    /// of its own.
     ///
     /// # Errors
     ///
     /// Another agent answers on the socket, or something cannot be bound.
-    pub async fn start(state: ApiState) -> Result<Self, ApiError> {
+    pub async fn start(state: ApiState, inherited: Option<std::os::unix::net::UnixListener>) -> Result<Self, ApiError> {
         let settings = Arc::clone(&state.settings);
         let path = settings.socket();
-        let listener = socket::bind(&path).await?;
+        let (listener, bound) = match inherited {
+            // systemd made it and keeps it: nothing is made, nothing is removed.
+            Some(listener) => (socket::take(listener).map_err(|source| ApiError::Socket { path, source })?, None),
+            None => (socket::bind(&path).await?, Some(path)),
+        };
         let (stopping, ends) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let health = health::Health::new(settings.resync);
@@ -140,7 +149,7 @@ impl Server {
             let public = public_routes().fallback(error::not_found).with_state(shared);
             tasks.spawn(serve(axum::serve(listener, public).with_graceful_shutdown(stop_of(ends))));
         }
-        Ok(Self { tasks, stopping, socket: path, metrics_address })
+        Ok(Self { tasks, stopping, socket: bound, metrics_address })
     }
 
     /// Where metrics are served on TCP.
@@ -152,7 +161,9 @@ impl Server {
     /// Takes no more requests, lets the current ones end for a moment, then ends.
     pub async fn stop(mut self) {
         // Whoever looks for the agent now finds none.
-        drop(std::fs::remove_file(&self.socket));
+        if let Some(socket) = &self.socket {
+            drop(std::fs::remove_file(socket));
+        }
         self.stopping.send_replace(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, ended).await.is_err() {
@@ -188,6 +199,7 @@ fn private_routes() -> Router<Shared> {
         .route("/v1/plan", get(routes::plan))
         .route("/v1/config", get(routes::config))
         .route("/v1/events", get(events::events))
+        .route("/v1/stats", get(routes::all_stats))
         .route("/v1/pods", get(routes::pods))
         .route("/v1/pods/{uid}", get(routes::pod))
         .route("/v1/pods/{uid}/{container}/logs", get(routes::log_files))
@@ -197,6 +209,7 @@ fn private_routes() -> Router<Shared> {
         .route("/v1/sync", post(routes::sync))
         .route("/v1/retry", post(routes::retry))
         .route("/v1/approve", post(routes::approve))
+        .route("/v1/reload", post(routes::reload))
         .method_not_allowed_fallback(error::wrong_method)
 }
 

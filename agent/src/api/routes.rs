@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 use super::Shared;
 use super::error::Failure;
 use crate::reconciler::{Command, Event};
-use crate::status::{PodStatus, Snapshot, StepStatus, WorkloadStatus};
+use crate::reload::{Request, Verdict};
+use crate::status::{NetworkEntry, PodStatus, Snapshot, StatsAnswer, StatsEntry, StepStatus, WorkloadStatus};
 use crate::telemetry;
 
 type Answer<T> = Result<Json<T>, Failure>;
@@ -45,8 +46,14 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, telemetry::CONTENT_TYPE)], shared.state.metrics.text_with(&readings))
 }
 
-pub(super) async fn version() -> Json<Value> {
-    Json(json!({ "version": env!("CARGO_PKG_VERSION"), "api": 1, "pid": std::process::id() }))
+pub(super) async fn version(State(shared): State<Shared>) -> Json<Value> {
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "api": 1,
+        "pid": std::process::id(),
+        "instance": shared.state.reload.instance.as_ref(),
+        "exe": shared.state.reload.exe,
+    }))
 }
 
 pub(super) async fn status(State(shared): State<Shared>) -> Json<Arc<Snapshot>> {
@@ -94,6 +101,24 @@ pub(super) async fn log_files(
     let runtime = Arc::clone(&shared.state.runtime);
     let files = tokio::task::spawn_blocking(move || runtime.log_files(&PodUid(uid), &container)).await;
     files.map(Json).map_err(|error| Failure::failed(error.to_string()))
+}
+
+pub(super) async fn all_stats(State(shared): State<Shared>) -> Json<StatsAnswer> {
+    let snapshot = Arc::clone(&shared.state.snapshot.borrow());
+    let readings = telemetry::gather(shared.state.runtime.as_ref(), &snapshot).await;
+    let mut containers: Vec<StatsEntry> = readings
+        .containers
+        .into_iter()
+        .map(|([namespace, workload, pod, container], stats)| StatsEntry { namespace, workload, pod, container, stats })
+        .collect();
+    // Readings come as they are ready.
+    containers.sort_by(|a, b| (&a.namespace, &a.pod, &a.container).cmp(&(&b.namespace, &b.pod, &b.container)));
+    let pods = readings
+        .pods
+        .into_iter()
+        .map(|([namespace, workload, pod], stats)| NetworkEntry { namespace, workload, pod, stats })
+        .collect();
+    Json(StatsAnswer { containers, pods })
 }
 
 pub(super) async fn stats(
@@ -180,4 +205,28 @@ pub(super) async fn approve(State(shared): State<Shared>, body: Bytes) -> Answer
     }
     Err(Failure::not_found(format!("nothing with the id `{named}` is held now"))
         .hint("`mainstay status` shows what is"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadBody {
+    /// A binary that is to take over; without one, what is in the agent's place now.
+    binary: Option<PathBuf>,
+}
+
+pub(super) async fn reload(State(shared): State<Shared>, body: Bytes) -> Answer<Verdict> {
+    let ReloadBody { binary } = parse(&body)?;
+    let (reply, answer) = oneshot::channel();
+    let sent = shared.state.reload.requests.send(Request { binary, always: true, reply: Some(reply) });
+    sent.map_err(|_| Failure::unavailable())?;
+    match answer.await.map_err(|_| Failure::unavailable())? {
+        Ok(verdict) => Ok(Json(verdict)),
+        Err(refusal) => {
+            let failure = Failure::failed(spec::causes::chain(&refusal));
+            Err(match refusal.hint() {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            })
+        }
+    }
 }

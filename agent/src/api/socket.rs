@@ -31,3 +31,9 @@ pub(super) async fn bind(path: &Path) -> Result<UnixListener, ApiError> {
     std::fs::rename(&draft, path).map_err(failed)?;
     Ok(listener)
 }
+
+/// A listener that somebody else has bound.
+pub(super) fn take(listener: std::os::unix::net::UnixListener) -> std::io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}

@@ -144,9 +144,14 @@ impl Fixture {
             journal: journal.clone(),
             commands,
             settings: Arc::clone(&settings),
+            reload: crate::reload::Handle {
+                requests: mpsc::unbounded_channel().0,
+                instance: "test".into(),
+                exe: "/usr/bin/mainstay".into(),
+            },
             sync: Arc::new(|| {}),
         };
-        let server = Server::start(state).await.expect("the interface can be served");
+        let server = Server::start(state, None).await.expect("the interface can be served");
         Self { dir, settings, snapshot, journal, inbox, server }
     }
 

@@ -82,6 +82,9 @@ pub(crate) struct RunArgs {
     /// Let pods reach the cloud's metadata address
     #[arg(long)]
     pub(crate) allow_metadata: bool,
+    /// Only look whether the agent could work with this configuration on this host; changes nothing
+    #[arg(long)]
+    pub(crate) check: bool,
     #[arg(long, hide = true)]
     pub(crate) boot_id: Option<String>,
 }
@@ -176,6 +179,20 @@ pub(crate) enum Command {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Stop all containers in order before the host goes down; they start again with the agent
+    Shutdown {
+        /// All of it takes at most so long; what runs then is killed
+        #[arg(long, value_name = "TIME", default_value = "80s")]
+        timeout: humantime::Duration,
+    },
+    /// Let the running agent take its configuration in anew; containers are not touched
+    Reload,
+    /// Let another version of this program take over; containers are not touched
+    Upgrade {
+        /// The new binary; it is asked first whether it could work here
+        #[arg(long, value_name = "FILE")]
+        binary: PathBuf,
+    },
     /// Read all sources now, and ask the remotes of Git repositories
     Sync,
     /// Try again at once what failed
@@ -214,6 +231,48 @@ pub(crate) enum Command {
         /// Program and arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,
+    },
+    /// Copy files to or from a container, or `-` for a tar archive on stdin or stdout
+    Cp {
+        /// NAME[/CONTAINER]:PATH, a path of this host, or `-`
+        #[arg(value_name = "FROM")]
+        from: String,
+        /// The same; the other one of the two
+        #[arg(value_name = "TO")]
+        to: String,
+    },
+    /// Show what a container writes as it comes; ends with its exit code
+    Attach {
+        /// Hand stdin through, where the container has one
+        #[arg(short = 'i', long)]
+        stdin: bool,
+        /// Keys that detach, or `none`
+        #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+        detach_keys: String,
+        /// A workload or pod, and which of its containers
+        #[arg(value_name = "NAME[/CONTAINER]")]
+        name: String,
+    },
+    /// Let ports of this host lead to ports of a pod, for as long as this runs
+    PortForward {
+        /// A workload or pod
+        name: String,
+        /// Ports of TCP; without the first part both are the same, with 0 any free one
+        #[arg(value_name = "[LOCAL:]REMOTE", required = true)]
+        ports: Vec<String>,
+        /// Listen on this address [default: 127.0.0.1]
+        #[arg(long, value_name = "IP")]
+        address: Option<std::net::IpAddr>,
+    },
+    /// Show what containers use now
+    Stats {
+        /// Only of this workload or pod
+        name: Option<String>,
+    },
+    /// Show what containers use, again and again
+    Top {
+        /// Only of this workload or pod
+        name: Option<String>,
     },
     /// List images
     Images,
@@ -256,6 +315,15 @@ pub(crate) enum Command {
         #[arg(required = true)]
         images: Vec<String>,
     },
+    /// Keep an image however old it is and however full the disk
+    Pin {
+        /// Names or digests
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// No longer
+        #[arg(long)]
+        off: bool,
+    },
     /// Remove images that no pod uses and a registry can give again
     Prune {
         /// Only what was not used for so long
@@ -264,6 +332,9 @@ pub(crate) enum Command {
         /// Also images that were loaded from files
         #[arg(long)]
         loaded: bool,
+        /// Also images that manifests name and no pod runs on now
+        #[arg(long)]
+        named: bool,
     },
     /// Show the disk space of images
     Df,
@@ -291,6 +362,12 @@ pub(crate) enum Command {
     Completions {
         /// Which
         shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        dir: PathBuf,
     },
     /// Show effective settings and where each comes from
     Config,

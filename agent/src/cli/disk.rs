@@ -1,11 +1,10 @@
 //! What the records of pods tell while no agent runs. Read only; the layout is `runtime`'s
 //! (`<data>/pods/<uid>/pod.json`, `<data>/pods/<uid>/<container>/<attempt>/log`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use spec::digest::Digest;
 use spec::observed::PodRecord;
 
 use super::output::CliError;
@@ -46,33 +45,6 @@ pub(super) fn records(data: &Path) -> Result<Vec<PodRecord>, CliError> {
         .collect();
     records.sort_by(|a: &PodRecord, b| (&a.workload, a.ordinal, &a.uid).cmp(&(&b.workload, b.ordinal, &b.uid)));
     Ok(records)
-}
-
-/// Digests of the images that pods of this host were made from. One record that cannot be read makes the answer
-/// unknown: what is removed by mistake may not come back.
-pub(super) fn images_in_use(data: &Path) -> Result<BTreeSet<Digest>, CliError> {
-    let dir = data.join("pods");
-    let failed = |path: &Path, cause: &dyn std::fmt::Display| {
-        CliError::new("cannot tell which images are in use").place(path.display().to_string()).cause(cause)
-    };
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        Err(error) => return Err(failed(&dir, &error)),
-    };
-    let mut used = BTreeSet::new();
-    for entry in entries {
-        let path = entry.map_err(|error| failed(&dir, &error))?.path().join("pod.json");
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            // A pod that is being made or removed has no record yet, or no more, and no container.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed(&path, &error)),
-        };
-        let record: PodRecord = serde_json::from_slice(&bytes).map_err(|error| failed(&path, &error))?;
-        used.extend(record.images.values().copied());
-    }
-    Ok(used)
 }
 
 /// Pods by workload as far as records tell; phases are unknown.

@@ -4,13 +4,16 @@
 //! (`| head`) is no failure. Nothing here writes state of the agent: commands go through its socket.
 
 mod args;
+mod attach;
 pub(crate) mod client;
 mod config;
 mod control;
+mod cp;
 mod disk;
 mod events;
 mod exec;
 mod explain;
+mod forward;
 mod images;
 mod logs;
 mod manifests;
@@ -21,8 +24,11 @@ mod progress;
 mod ps;
 mod run;
 mod schema;
+mod shutdown;
+mod stats;
 mod status;
 mod store;
+mod upgrade;
 mod validate;
 
 use std::io::IsTerminal as _;
@@ -108,6 +114,9 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
         Command::Explain { field } => explain::explain(field.as_deref(), io),
         Command::Down { yes } => control::down(&settings(common, io)?, yes, io),
+        Command::Shutdown { timeout } => shutdown::shutdown(&settings(common, io)?, timeout.into(), io),
+        Command::Reload => upgrade::reload(&client(common, io)?, io),
+        Command::Upgrade { binary } => upgrade::upgrade(&client(common, io)?, &binary, io),
         Command::Sync => control::sync(&client(common, io)?, io),
         Command::Retry { name } => control::retry(&client(common, io)?, &name, io),
         Command::Approve { id } => control::approve(&client(common, io)?, &id, io),
@@ -115,6 +124,15 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
             let wanted = exec::Wanted { name, stdin, tty, user, workdir, env, privileged, command };
             exec::exec(&settings(common, io)?, wanted, io)
         }
+        Command::Cp { from, to } => cp::cp(&settings(common, io)?, &from, &to, io),
+        Command::Attach { stdin, detach_keys, name } => {
+            attach::attach(&settings(common, io)?, &attach::Wanted { name, stdin, detach_keys }, io)
+        }
+        Command::PortForward { name, ports, address } => {
+            forward::forward(&settings(common, io)?, &name, &ports, address, io)
+        }
+        Command::Stats { name } => stats::stats(&client(common, io)?, name.as_deref(), io),
+        Command::Top { name } => stats::top(&client(common, io)?, name.as_deref(), io),
         Command::Images => images::images(&settings(common, io)?, io),
         Command::Pull { image, platform, missing } => {
             let wanted = images::Pull { image: &image, platform: platform.as_deref(), missing };
@@ -126,12 +144,16 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         }
         Command::Tag { image, name } => store::tag(&settings(common, io)?, &image, &name, io),
         Command::Rmi { images } => store::remove(&settings(common, io)?, &images, io),
-        Command::Prune { older_than, loaded } => store::prune(&settings(common, io)?, older_than.into(), loaded, io),
+        Command::Pin { images, off } => store::pin(&settings(common, io)?, &images, !off, io),
+        Command::Prune { older_than, loaded, named } => {
+            store::prune(&settings(common, io)?, &store::Prune { older_than: older_than.into(), loaded, named }, io)
+        }
         Command::Df => store::usage(&settings(common, io)?, io),
         Command::Verify { repair } => store::verify(&settings(common, io)?, repair, io),
         Command::Save { path, images } => store::save_images(&settings(common, io)?, &images, &path, io),
         Command::Schema { kind } => schema::schema(kind.as_deref(), io),
         Command::Completions { shell } => completions(shell, io),
+        Command::Man { dir } => manpages(&dir),
         Command::Config => config::config(&loaded(common, &[])?, io),
         Command::Version => version(io),
     }
@@ -141,6 +163,12 @@ fn completions(shell: clap_complete::Shell, io: &mut Io<'_>) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "mainstay", &mut script);
     io.out.write_all(&script)?;
+    Ok(0)
+}
+
+fn manpages(dir: &std::path::Path) -> Outcome {
+    let failed = |error| CliError::new("cannot write the manual pages").place(dir.display().to_string()).cause(error);
+    clap_mangen::generate_to(Cli::command(), dir).map_err(failed)?;
     Ok(0)
 }
 

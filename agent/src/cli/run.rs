@@ -4,6 +4,8 @@ use std::path::Path;
 
 use super::args::{Common, RunArgs};
 use super::output::{CliError, Failed, Io, Outcome};
+use crate::config::Settings;
+use crate::run::Ended;
 
 /// A path that means the same from everywhere.
 pub(super) fn absolute(path: &Path) -> Result<String, CliError> {
@@ -36,17 +38,43 @@ pub(super) fn run(common: &Common, args: &RunArgs, io: &mut Io<'_>) -> Outcome {
         let sources = args.sources.iter().map(|path| absolute(path).map(Into::into)).collect::<Result<_, _>>()?;
         loaded.settings.sources = sources;
     }
+    if args.check {
+        return check(&loaded.settings, io);
+    }
     for warning in &loaded.warnings {
         writeln!(io.err, "warning: {warning}")?;
     }
     crate::telemetry::init_logging(loaded.settings.log_format, &loaded.settings.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::new("cannot start the agent").cause(error))?;
-    match runtime.block_on(crate::run::run(loaded.settings)) {
-        Ok(code) => Ok(code),
+    let config = std::path::absolute(super::layers(common, &[])?.file().0)
+        .map_err(|error| CliError::new("cannot tell where the configuration is").cause(error))?;
+    match runtime.block_on(crate::run::run(loaded.settings, config)) {
+        Ok(Ended::Code(code)) => Ok(code),
+        Ok(Ended::Again(invocation)) => {
+            // Threads that are in the middle of something go when the next program takes over.
+            runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+            Err(CliError::new("cannot execute the agent anew").cause(invocation.execute()).into())
+        }
         Err(error) => {
             let hint = error.hint().map(str::to_owned);
             Err(Failed::from(CliError { hint, ..CliError::of(&error) }))
         }
     }
+}
+
+/// `run --check`: whether an agent could work with this configuration, on this host.
+fn check(settings: &Settings, io: &mut Io<'_>) -> Outcome {
+    let answer = crate::reload::check(settings).map_err(|error| CliError::of(&error))?;
+    if io.json {
+        io.json(&answer)?;
+    } else {
+        writeln!(
+            io.out,
+            "version {} can run here; {} known",
+            answer.version,
+            super::control::count(answer.pods, "pod")
+        )?;
+    }
+    Ok(0)
 }

@@ -1,6 +1,7 @@
 //! Commands that look after the image store: `tag`, `rmi`, `prune`, `df`, `verify`, `save`. What a pod on this host was
 //! made from is never removed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +16,12 @@ use super::control::count;
 use super::images::{reference, store, told};
 use super::output::{CliError, Failed, Io, Outcome, Table, size};
 use crate::config::Settings;
+use crate::gc::roots;
+
+/// What pods run on.
+fn in_use(settings: &Settings, store: &Store) -> Result<BTreeSet<Digest>, CliError> {
+    roots::of_pods(&settings.data_dir, store).map_err(|error| CliError::of(&error))
+}
 
 fn failed(error: StoreError) -> Failed {
     let hint = match &error {
@@ -53,9 +60,28 @@ pub(super) fn tag(settings: &Settings, image: &str, name: &str, io: &mut Io<'_>)
     Ok(0)
 }
 
-pub(super) fn remove(settings: &Settings, names: &[String], io: &mut Io<'_>) -> Outcome {
-    let in_use = super::disk::images_in_use(&settings.data_dir)?;
+pub(super) fn pin(settings: &Settings, names: &[String], pinned: bool, io: &mut Io<'_>) -> Outcome {
     let store = store(settings)?;
+    let mut digests = Vec::new();
+    for name in names {
+        let digest = digest_of(&store, name)?;
+        store.set_pinned(&digest, pinned).map_err(failed)?;
+        digests.push(digest.to_string());
+    }
+    if io.json {
+        io.json(&json!({ "images": digests, "pinned": pinned }))?;
+    } else {
+        let told = if pinned { "stays until it is unpinned" } else { "may go when nothing needs it" };
+        for (name, digest) in names.iter().zip(&digests) {
+            writeln!(io.err, "{name} ({digest}) {told}")?;
+        }
+    }
+    Ok(0)
+}
+
+pub(super) fn remove(settings: &Settings, names: &[String], io: &mut Io<'_>) -> Outcome {
+    let store = store(settings)?;
+    let in_use = in_use(settings, &store)?;
     let mut all = Removed::default();
     for name in names {
         let removed = match name.parse::<Digest>() {
@@ -71,10 +97,22 @@ pub(super) fn remove(settings: &Settings, names: &[String], io: &mut Io<'_>) -> 
     show_removed(&all, io)
 }
 
-pub(super) fn prune(settings: &Settings, older_than: Duration, loaded: bool, io: &mut Io<'_>) -> Outcome {
-    let keep = super::disk::images_in_use(&settings.data_dir)?;
-    let options = PruneOptions { keep, now: SystemTime::now(), older_than, thresholds: None, loaded };
-    let removed = store(settings)?.prune(&options).map_err(failed)?;
+/// What `prune` may take.
+pub(super) struct Prune {
+    pub(super) older_than: Duration,
+    pub(super) loaded: bool,
+    pub(super) named: bool,
+}
+
+pub(super) fn prune(settings: &Settings, what: &Prune, io: &mut Io<'_>) -> Outcome {
+    let store = store(settings)?;
+    let keep = match what.named {
+        true => in_use(settings, &store)?,
+        false => roots::all(&settings.data_dir, &store).map_err(|error| CliError::of(&error))?,
+    };
+    let now = SystemTime::now();
+    let options = PruneOptions { keep, now, older_than: what.older_than, thresholds: None, loaded: what.loaded };
+    let removed = store.prune(&options).map_err(failed)?;
     show_removed(&removed, io)
 }
 
@@ -133,8 +171,9 @@ pub(super) fn usage(settings: &Settings, io: &mut Io<'_>) -> Outcome {
 
 /// Reads the whole store; 1 when something is damaged.
 pub(super) fn verify(settings: &Settings, repair: bool, io: &mut Io<'_>) -> Outcome {
-    let in_use = if repair { Some(super::disk::images_in_use(&settings.data_dir)?) } else { None };
-    let found = store(settings)?.verify(in_use.as_ref()).map_err(failed)?;
+    let store = store(settings)?;
+    let in_use = if repair { Some(in_use(settings, &store)?) } else { None };
+    let found = store.verify(in_use.as_ref()).map_err(failed)?;
     let code = u8::from(!found.is_good());
     let damaged = found.layers.iter().filter(|layer| !layer.problems.is_empty());
     if io.json {

@@ -140,6 +140,33 @@ pub const KEYS: &[Key] = &[
         |s| json!(s.max_parallel_pulls)
     ),
     key!(
+        "image_gc.high_percent",
+        "unused images are removed when their disk is so full",
+        |s, i| s.image_gc.high_percent = percent(i)?,
+        |s| json!(s.image_gc.high_percent)
+    ),
+    key!(
+        "image_gc.low_percent",
+        "and then until it is only so full",
+        |s, i| s.image_gc.low_percent = percent(i)?,
+        |s| json!(s.image_gc.low_percent)
+    ),
+    key!(
+        "image_gc.max_age",
+        "images unused for so long are removed in any case, `none` to keep them",
+        |s, i| s.image_gc.max_age = values::optional(i, values::duration)?,
+        |s| match s.image_gc.max_age {
+            Some(age) => json!(humantime::format_duration(age).to_string()),
+            None => json!("none"),
+        }
+    ),
+    key!(
+        "image_gc.period",
+        "the disk of the images is looked at so often",
+        |s, i| s.image_gc.period = values::duration(i)?,
+        |s| json!(humantime::format_duration(s.image_gc.period).to_string())
+    ),
+    key!(
         "log_max_size",
         "a container's log file is rotated at this size",
         |s, i| {
@@ -186,3 +213,7 @@ pub const KEYS: &[Key] = &[
         show: |s| json!(s.boot_id),
     },
 ];
+
+fn percent(input: Input<'_>) -> Result<u8, String> {
+    values::number(input, 1, 100).map(|number| u8::try_from(number).unwrap_or(100))
+}

@@ -167,12 +167,18 @@ impl Layers {
         if build.problems.is_empty() { Ok(build.loaded) } else { Err(ConfigError { problems: build.problems }) }
     }
 
-    fn files(&self, build: &mut Build) {
+    /// The configuration file, and whether it must exist.
+    #[must_use]
+    pub fn file(&self) -> (PathBuf, bool) {
         let from_variable =
             || self.environment.iter().find(|(name, _)| name == "MAINSTAY_CONFIG").map(|(_, v)| v.into());
         let named: Option<PathBuf> = self.config.clone().or_else(from_variable);
         let must_exist = named.is_some();
-        let path = named.or_else(|| self.default_config.clone()).unwrap_or_else(|| DEFAULT_CONFIG.into());
+        (named.or_else(|| self.default_config.clone()).unwrap_or_else(|| DEFAULT_CONFIG.into()), must_exist)
+    }
+
+    fn files(&self, build: &mut Build) {
+        let (path, must_exist) = self.file();
         match std::fs::read_to_string(&path) {
             Ok(text) => build.file(&path, &text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => {}

@@ -47,6 +47,25 @@ impl Default for RemovalBudget {
     }
 }
 
+/// When images that nobody needs are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageGcSettings {
+    /// Images go when their file system is so full, in per cent (kubelet's imageGCHighThresholdPercent).
+    pub high_percent: u8,
+    /// Until it is only so full (imageGCLowThresholdPercent).
+    pub low_percent: u8,
+    /// Images that were not used for so long go in any case (imageMaximumGCAge); `None`: age alone is no reason.
+    pub max_age: Option<Duration>,
+    /// How often the disk is looked at.
+    pub period: Duration,
+}
+
+impl Default for ImageGcSettings {
+    fn default() -> Self {
+        Self { high_percent: 85, low_percent: 80, max_age: None, period: Duration::from_secs(300) }
+    }
+}
+
 /// Everything that can be set. Made by [`Layers::load`]; never changed afterwards.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -83,6 +102,8 @@ pub struct Settings {
     pub max_parallel_starts: u32,
     /// Images pulled at the same time.
     pub max_parallel_pulls: u32,
+    /// When images that nobody needs are removed.
+    pub image_gc: ImageGcSettings,
     /// A container's log file is rotated at this size, in bytes.
     pub log_max_size: u64,
     /// Log files kept of each container.
@@ -114,6 +135,7 @@ impl Default for Settings {
             registries: toml::Table::new(),
             max_parallel_starts: 8,
             max_parallel_pulls: 3,
+            image_gc: ImageGcSettings::default(),
             log_max_size: 10 << 20,
             log_max_files: 5,
             allow_metadata: false,

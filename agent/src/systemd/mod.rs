@@ -3,7 +3,9 @@
 //! Owns the notify socket. It never decides anything and does nothing where no service manager listens: without
 //! `NOTIFY_SOCKET` no message is built, without `WATCHDOG_USEC` no timer runs.
 
+mod listen;
 mod notify;
+mod sys;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::reconciler::Event;
 use crate::status::Snapshot;
 
+pub use listen::Inherited;
 pub use notify::{Notifier, NotifyError};
 
 /// Exit code of an agent that a service manager started and `mainstay down` ended.

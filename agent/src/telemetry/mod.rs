@@ -54,12 +54,17 @@ struct Inner {
     pulls: CounterVec,
     pull_bytes: Counter,
     pull_seconds: Histogram,
+    gc_images: Counter,
+    gc_bytes: Counter,
+    image_disk: Gauge,
     manifests: GaugeVec,
     findings: GaugeVec,
     source_failed: GaugeVec,
     source_success: GaugeVec,
     events: CounterVec,
     events_lost: Counter,
+    reload_ok: Gauge,
+    reload_at: Gauge,
     /// Label sets of restarts and OOMs in use, so that those of vanished workloads can be dropped. Held for a few
     /// map operations only.
     container_series: Mutex<BTreeSet<[String; 3]>>,
@@ -114,12 +119,17 @@ impl Metrics {
             pulls: make.counters(names::PULLS),
             pull_bytes: make.counters(names::PULL_BYTES).with_label_values(NONE),
             pull_seconds: make.histograms(names::PULL_SECONDS, SLOW).with_label_values(NONE),
+            gc_images: make.counters(names::GC_IMAGES).with_label_values(NONE),
+            gc_bytes: make.counters(names::GC_BYTES).with_label_values(NONE),
+            image_disk: make.gauges(names::IMAGE_DISK).with_label_values(NONE),
             manifests: make.gauges(names::MANIFESTS),
             findings: make.gauges(names::FINDINGS),
             source_failed: make.gauges(names::SOURCE_FAILED),
             source_success: make.gauges(names::SOURCE_SUCCESS),
             events: make.counters(names::EVENTS),
             events_lost: make.counters(names::EVENTS_LOST).with_label_values(NONE),
+            reload_ok: make.gauges(names::RELOAD_OK).with_label_values(NONE),
+            reload_at: make.gauges(names::RELOAD_AT).with_label_values(NONE),
             container_series: Mutex::new(BTreeSet::new()),
             registry: registry.clone(),
         };
@@ -145,6 +155,16 @@ impl Metrics {
             inner.events.with_label_values(&[kind]);
         }
         self.observe_snapshot(&Snapshot::default());
+        // The agent would not have started with a configuration that cannot be used.
+        self.reload(true, crate::clock::Clock::unix(&crate::clock::HostClock));
+    }
+
+    /// The configuration was read at this Unix time, and whether it can be used.
+    pub fn reload(&self, ok: bool, unix: i64) {
+        self.0.reload_ok.set(if ok { 1.0 } else { 0.0 });
+        if ok {
+            self.0.reload_at.set(as_float(u64::try_from(unix).unwrap_or(0)));
+        }
     }
 
     /// A pass of the loop has ended.
@@ -192,6 +212,13 @@ impl Metrics {
         if ok {
             self.0.pull_seconds.observe(elapsed.as_secs_f64());
         }
+    }
+
+    /// The disk of the images was looked at: what was removed, and how full it is in per cent.
+    pub fn image_gc(&self, images: u64, bytes: u64, used_percent: u8) {
+        self.0.gc_images.inc_by(as_float(images));
+        self.0.gc_bytes.inc_by(as_float(bytes));
+        self.0.image_disk.set(f64::from(used_percent) / 100.0);
     }
 
     /// A source was read without an error at this Unix time.

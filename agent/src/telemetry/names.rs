@@ -97,6 +97,13 @@ metrics! {
     PULL_SECONDS = Histogram "mainstay_image_pull_duration_seconds" []
         "Time from asking for an image until it was unpacked and verified.";
 
+    GC_IMAGES = Counter "mainstay_image_gc_images_total" []
+        "Images that were removed because nobody needed them.";
+    GC_BYTES = Counter "mainstay_image_gc_bytes_total" []
+        "Bytes of layers that were removed with them.";
+    IMAGE_DISK = Gauge "mainstay_image_filesystem_used_ratio" []
+        "How full the file system of the images was when it was last looked at, from 0 to 1.";
+
     MANIFESTS = Gauge "mainstay_manifests" ["state"]
         "Manifest files by state: ok, or broken (their last good version is kept).";
     FINDINGS = Gauge "mainstay_manifest_findings" ["severity"]
@@ -110,6 +117,11 @@ metrics! {
         "Events that were recorded.";
     EVENTS_LOST = Counter "mainstay_events_lost_total" []
         "Events that could not be written to the journal.";
+
+    RELOAD_OK = Gauge "mainstay_config_last_reload_successful" []
+        "1 when the configuration could be used when it was last read, else 0.";
+    RELOAD_AT = Gauge "mainstay_config_last_reload_success_timestamp_seconds" []
+        "Unix time at which the configuration was last read and could be used.";
 
     CPU = Counter "mainstay_container_cpu_seconds_total" ["namespace", "workload", "pod", "container"]
         "CPU time that a container used.";

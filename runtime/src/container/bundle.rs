@@ -288,6 +288,9 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
             "rootfsPropagation": if slave { "slave" } else { "private" },
         },
     });
+    if !config.hooks.is_empty() {
+        spec["hooks"] = json!(config.hooks);
+    }
     // Both are settings of the namespace: the host keeps its own, and so does a pod's that is joined.
     if n.uts == Namespace::New {
         spec["hostname"] = json!(config.hostname);

@@ -57,6 +57,8 @@ pub struct ContainerConfig {
     pub sysctls: BTreeMap<String, String>,
     /// Badness for the OOM killer; the caller's when `None`.
     pub oom_score_adj: Option<i32>,
+    /// OCI hooks by name, as devices of the host ask for them.
+    pub hooks: serde_json::Map<String, serde_json::Value>,
     /// Bytes of /dev/shm; 64 MiB when `None`.
     pub shm_size: Option<u64>,
     /// Keep stdin open for attaching.

@@ -32,7 +32,7 @@ pub enum Request {
         /// Columns.
         cols: u16,
     },
-    /// Turns this connection into a stream of frames (see `shim::attach`).
+    /// Turns this connection into a stream of frames (see `shim::frames`).
     Attach {
         /// Whether this client writes to stdin.
         stdin: bool,

@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod caps;
+pub mod cdi;
 pub mod cgroup;
 pub mod config;
 pub mod handle;

@@ -31,6 +31,14 @@ pub(super) enum ConfigError {
         /// Why.
         source: crate::container::users::UserError,
     },
+    /// A device of the host is missing.
+    #[error("cannot give container `{container}` its devices")]
+    Devices {
+        /// The container.
+        container: String,
+        /// Why.
+        source: crate::container::cdi::CdiError,
+    },
     /// The pod has no name.
     #[error("stop signal `{0}` does not exist")]
     Signal(String),
@@ -168,6 +176,16 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         mounts.push(tmpfs(path, options));
     }
     mounts.extend(volumes);
+    let cdi = crate::container::cdi::edits(&container.cdi_devices)
+        .map_err(|source| ConfigError::Devices { container: container.name.clone(), source })?;
+    mounts.extend(cdi.mounts);
+    let mut devices = container.devices.clone();
+    devices.extend(cdi.devices);
+    let mut env = env(start, image, &hostname);
+    // What the manifest says wins over what a device asks for.
+    let wished: Vec<(String, String)> =
+        cdi.env.into_iter().filter(|(name, _)| env.0.iter().all(|(known, _)| known != name)).collect();
+    env.0.extend(wished);
     let log = container.log.clone().unwrap_or_default();
     let own_network = !spec.host_network;
     Ok(ContainerConfig {
@@ -183,7 +201,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
             work: attempt.dir.join("work"),
         },
         args: argv(container, image)?,
-        env: env(start, image, &hostname),
+        env,
         cwd: container.working_dir.clone().or(image_dir).filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".into()),
         user: user(spec, container, image)?,
         hostname,
@@ -207,7 +225,8 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         mounts,
         resources: container.resources.clone(),
         security: container.security.clone(),
-        devices: container.devices.clone(),
+        devices,
+        hooks: cdi.hooks,
         ulimits: container.ulimits.clone(),
         // The namespaces exist already: their parameters were set when they were made.
         sysctls: std::collections::BTreeMap::new(),

@@ -80,11 +80,36 @@ impl Inner {
         Ok(usage)
     }
 
+    /// /dev/shm where containers have it together: the host's, or the pod's. One that is alone keeps its own.
+    fn shared_memory(&self, start: &ContainerStart, operation: &str) -> Result<Option<Mount>> {
+        const TARGET: &str = "/dev/shm";
+        let spec = &start.pod.spec;
+        if start.container.mounts.iter().any(|mount| mount.path.trim_end_matches('/') == TARGET) {
+            return Ok(None);
+        }
+        let source = if spec.host_ipc {
+            PathBuf::from(TARGET)
+        } else if spec.all_containers().count() > 1 {
+            volume::shared_memory(&start.pod, &self.dirs()).map_err(|error| transient(operation)(error.into()))?
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Mount {
+            source,
+            target: PathBuf::from(TARGET),
+            kind: MountKind::Bind,
+            read_only: false,
+            recursive_read_only: false,
+            propagation: None,
+        }))
+    }
+
     pub(super) fn volume_mounts(&self, start: &ContainerStart, image: &Image) -> Result<Vec<Mount>> {
         let (record, container) = (&start.pod, &start.container);
         let operation = format!("mount the volumes of container `{}`", container.name);
         let prepared = self.prepare_volumes(record, &start.files)?;
         let mut mounts = Vec::new();
+        mounts.extend(self.shared_memory(start, &operation)?);
         for (index, mount) in container.mounts.iter().enumerate() {
             if let Some(name) = prepared.get(&mount.volume).and_then(|volume| volume.named.as_ref())
                 && mount.copy_up

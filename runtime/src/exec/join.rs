@@ -159,10 +159,10 @@ fn open_terminal() -> Result<(OwnedFd, OwnedFd), Failure> {
 }
 
 /// The caller's terminal in raw mode, and back when dropped.
-struct RawMode(Termios);
+pub(super) struct RawMode(Termios);
 
 impl RawMode {
-    fn enter() -> Option<Self> {
+    pub(super) fn enter() -> Option<Self> {
         let before = tcgetattr(io::stdin()).ok()?;
         let mut raw = before.clone();
         raw.make_raw();

@@ -3,6 +3,8 @@
 //! Each is the child of a short-lived process of its own (`exec-init`, see [`join`]), so that it stalls neither the
 //! shim's log nor the agent. The functions here block; they run in the agent or in the command line's process.
 
+mod attach;
+pub mod copy;
 pub(crate) mod join;
 pub(crate) mod launch;
 pub(crate) mod limits;
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::Env;
 use crate::container::lifecycle::Failure;
 
+pub use attach::{AttachOptions, Attached, attach};
 pub use join::exec_main;
 
 /// What to run.

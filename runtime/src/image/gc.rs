@@ -188,7 +188,7 @@ impl Store {
     }
 
     /// How full the store's file system is, as `df` counts it: without what is reserved for root.
-    fn used_percent(&self) -> Result<u8, StoreError> {
+    pub fn used_percent(&self) -> Result<u8, StoreError> {
         let root = open_path(self.root())?;
         let stat = fstatvfs(&root).map_err(StoreError::errno("look at the free space of", self.root()))?;
         let used = stat.f_blocks.saturating_sub(stat.f_bfree);
@@ -213,6 +213,7 @@ impl Store {
             if !configs.contains(&stored.config) {
                 self.unlink(&self.path("configs", &stored.config.hex()))?;
             }
+            self.discard_layer(&self.fixup_path(&stored.manifest))?;
             removed.images.push(stored.manifest);
             for layer in stored.diff_ids {
                 if !needed.contains(&layer) {

@@ -6,7 +6,7 @@
 
 mod error;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -58,6 +58,7 @@ pub struct Puller(Arc<Inner>);
 struct Inner {
     client: Client,
     store: Store,
+    images: Semaphore,
     downloads: Semaphore,
     /// One lock a layer while anyone wants it. The map is held only to look up or insert.
     layers: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
@@ -72,10 +73,12 @@ impl Puller {
     /// Pulls into this store.
     #[must_use]
     pub fn new(store: Store, config: RegistryConfig) -> Self {
+        let images = Semaphore::new(config.parallel_images.max(1));
         let downloads = Semaphore::new(config.parallel_downloads.max(1));
         Self(Arc::new(Inner {
             client: Client::new(config),
             store,
+            images,
             downloads,
             layers: Mutex::default(),
             pulls: Mutex::default(),
@@ -179,6 +182,10 @@ struct Pull {
 impl Pull {
     async fn run(self) -> Result<Image, PullFailure> {
         match self.anywhere().await {
+            Err(PullFailure::Store { what, source }) if source.is_shortage() => {
+                self.inner.store.shortage().notify_one();
+                Err(PullFailure::Store { what, source })
+            }
             Err(source @ PullFailure::Registry { .. })
                 if source.class() == FailureClass::Transient && self.inner.stored(&self.reference).await?.is_some() =>
             {
@@ -223,6 +230,9 @@ impl Pull {
             self.remember(top, raw.digest);
             return Ok(image);
         }
+        // Looking something up is not counted: a registry that stalls must not keep the images of others waiting. Never
+        // closed, so this cannot fail; without a permit the image would only be one too many.
+        let _permit = self.inner.images.acquire().await;
         let config_bytes =
             session.small_blob(&manifest.config, "config").await.map_err(|error| registry("the config", error))?;
         let unnamed = Some(&self.platform).filter(|_| !named);
@@ -238,24 +248,39 @@ impl Pull {
                 name: format!("layer {} of {count}", index + 1),
             })
             .collect();
+        let mut missing = BTreeMap::new();
         for layer in &layers {
             let present = self.inner.store.has_layer(&layer.diff_id);
             let Descriptor { digest, size } = layer.descriptor;
+            if !present {
+                missing.insert(digest, size);
+            }
             self.progress.tell(PullProgress::Layer { digest, size, present });
         }
+        let (store, needed) = (self.inner.store.clone(), missing.values().sum());
+        blocking("the image", move || store.check_room(needed)).await?;
         // The largest first, so that it is not the one that everyone waits for at the end.
         let mut layers = layers;
         layers.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
-        // Cancel-safe: a dropped layer leaves nothing visible.
-        let jobs: Vec<BoxFuture<'_, _>> = layers.iter().map(|layer| self.layer(&session, layer).boxed()).collect();
-        stream::iter(jobs)
-            .buffer_unordered(self.inner.client.config().parallel_layers.max(1))
-            .try_collect::<()>()
-            .await?;
-
-        let (store, reference, digest) = (self.inner.store.clone(), self.reference.clone(), raw.digest);
-        let image = blocking("the image", move || store.put_image(Some(&reference), &raw.bytes, &config_bytes)).await?;
-        self.remember(top, digest);
+        let image = loop {
+            // Cancel-safe: a dropped layer leaves nothing visible.
+            let jobs: Vec<BoxFuture<'_, _>> = layers.iter().map(|layer| self.layer(&session, layer).boxed()).collect();
+            stream::iter(jobs)
+                .buffer_unordered(self.inner.client.config().parallel_layers.max(1))
+                .try_collect::<()>()
+                .await?;
+            let (store, reference) = (self.inner.store.clone(), self.reference.clone());
+            let (manifest, config) = (raw.bytes.clone(), config_bytes.clone());
+            let put = move || match store.put_image(Some(&reference), &manifest, &config) {
+                // One that was there may have gone with another image meanwhile.
+                Err(StoreError::MissingLayer { .. }) => Ok(None),
+                put => put.map(Some),
+            };
+            if let Some(image) = blocking("the image", put).await? {
+                break image;
+            }
+        };
+        self.remember(top, raw.digest);
         Ok(image)
     }
 

@@ -4,8 +4,8 @@
 //! layers are archived anew. The content is the same, the bytes are not: layers, configuration and manifest have new
 //! digests, the same ones every time, and the answer says so. The archive also has Docker's `manifest.json`.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write};
@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 
-use super::store::{Image, LayerRecord, Store, StoreError, open_path};
+use super::store::{Image, Store, StoreError, open_path};
 use super::tarball::{END, TarEntry, padding};
 use super::unpack::{beneath, is_opaque, names, open_directory, xattr_names};
 
@@ -61,15 +61,22 @@ fn save_to(store: &Store, images: &[ImageRef], out: &mut File, path: &Path) -> R
     let (mut saved, mut index, mut docker) = (Vec::new(), Vec::new(), Vec::new());
     for reference in images {
         let image = store.image(reference)?.ok_or_else(|| StoreError::NotFound { reference: reference.to_string() })?;
-        for record in store.stack(&image.diff_ids)? {
+        let stack = store.stack(&image.diff_ids)?;
+        for record in &stack {
             if let Entry::Vacant(place) = layers.entry(record.diff_id) {
-                let mut layer = archive_layer(store, &record)?;
+                let content = store.layer_path(&record.diff_id).join("fs");
+                let mut layer = archive_layer(store, &content, record.implied())?;
                 archive.blob_from(&layer.digest, layer.size, &mut layer.file).map_err(failed)?;
                 place.insert((layer.digest, layer.diff_id, layer.size));
             }
         }
-        let stack = store.stack(&image.diff_ids)?;
-        let parts: Vec<_> = stack.iter().filter_map(|record| layers.get(&record.diff_id)).collect();
+        let mut parts: Vec<_> = stack.iter().filter_map(|record| layers.get(&record.diff_id)).copied().collect();
+        // What the image has above its layers becomes one more layer.
+        if let Some(above) = image.layers.get(stack.len()) {
+            let mut layer = archive_layer(store, above, BTreeSet::from([Vec::new()]))?;
+            archive.blob_from(&layer.digest, layer.size, &mut layer.file).map_err(failed)?;
+            parts.push((layer.digest, layer.diff_id, layer.size));
+        }
         let config = config(&image, &parts);
         let config_digest = archive.blob(&config).map_err(failed)?;
         let manifest = manifest(&config, &parts);
@@ -101,7 +108,7 @@ fn save_to(store: &Store, images: &[ImageRef], out: &mut File, path: &Path) -> R
 }
 
 /// The configuration with the new digests; all else as it was, but the history, which no longer fits.
-fn config(image: &Image, parts: &[&(Digest, Digest, u64)]) -> Vec<u8> {
+fn config(image: &Image, parts: &[(Digest, Digest, u64)]) -> Vec<u8> {
     let mut config = image.config_json.clone();
     if let Some(object) = config.as_object_mut() {
         object.remove("history");
@@ -111,7 +118,7 @@ fn config(image: &Image, parts: &[&(Digest, Digest, u64)]) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-fn manifest(config: &[u8], parts: &[&(Digest, Digest, u64)]) -> Vec<u8> {
+fn manifest(config: &[u8], parts: &[(Digest, Digest, u64)]) -> Vec<u8> {
     let layers = parts.iter().map(|(digest, _, size)| {
         json!({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": size})
     });
@@ -186,8 +193,7 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
-fn archive_layer(store: &Store, record: &LayerRecord) -> Result<Archived, StoreError> {
-    let content = store.layer_path(&record.diff_id).join("fs");
+fn archive_layer(store: &Store, content: &Path, implied: BTreeSet<Vec<u8>>) -> Result<Archived, StoreError> {
     let scratch = store.root().join("tmp");
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     let file = open(&scratch, flags, Mode::from_raw_mode(0o600))
@@ -195,8 +201,8 @@ fn archive_layer(store: &Store, record: &LayerRecord) -> Result<Archived, StoreE
     let write = || -> io::Result<Archived> {
         let compressed = Hashing::new(File::from(file));
         let encoder = flate2::GzBuilder::new().write(compressed, flate2::Compression::fast());
-        let mut layer = LayerArchive { out: Hashing::new(encoder), links: BTreeMap::new(), implied: record.implied() };
-        let root = open_path(&content).map_err(io::Error::other)?;
+        let mut layer = LayerArchive { out: Hashing::new(encoder), links: BTreeMap::new(), implied };
+        let root = open_path(content).map_err(io::Error::other)?;
         layer.directory(&root, b"")?;
         layer.out.write_all(&END)?;
         let plain = layer.out;
@@ -210,7 +216,7 @@ fn archive_layer(store: &Store, record: &LayerRecord) -> Result<Archived, StoreE
             size: compressed.count,
         })
     };
-    write().map_err(StoreError::file("archive layer", &content))
+    write().map_err(StoreError::file("archive layer", content))
 }
 
 /// A layer's tree as OCI writes layers: whiteouts by name.
@@ -218,7 +224,7 @@ struct LayerArchive<W> {
     out: W,
     /// First names of files with several.
     links: BTreeMap<u64, Vec<u8>>,
-    implied: std::collections::BTreeSet<Vec<u8>>,
+    implied: BTreeSet<Vec<u8>>,
 }
 
 impl<W: Write> LayerArchive<W> {

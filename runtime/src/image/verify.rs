@@ -75,6 +75,18 @@ impl Store {
             }
             layers.push(LayerCheck { diff_id, problems, removed: remove });
         }
+        for image in &stored {
+            if !image.diff_ids.iter().all(|layer| self.has_layer(layer)) {
+                continue;
+            }
+            if let Some(problem) = self.verify_fixup(&image.manifest, &image.diff_ids)? {
+                if repair.is_some_and(|in_use| !in_use.contains(&image.manifest)) {
+                    let _lock = self.lock()?;
+                    self.make_fixup(&image.manifest, &image.diff_ids)?;
+                }
+                images.push((image.manifest, problem));
+            }
+        }
         Ok(Verified { layers, images })
     }
 

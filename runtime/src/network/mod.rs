@@ -40,7 +40,9 @@ use crate::api::{NetworkStats, PortKey, PortTarget};
 
 pub use error::NetworkError;
 pub use hold::PortFault;
-pub use namespace::{NamespaceRequest, create as create_namespaces, is_pinned, remove as remove_namespaces};
+pub use namespace::{
+    NamespaceRequest, connect_inside, create as create_namespaces, is_pinned, remove as remove_namespaces,
+};
 pub use setup::NetworkState;
 pub use subnet::Ipv4Net;
 pub use watch::Hints;

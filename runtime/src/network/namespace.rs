@@ -140,6 +140,23 @@ fn pin(name: &str, path: &Path) -> Result<()> {
     mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|e| failed()(e.into()))
 }
 
+/// Connects to a port of the loopback of a network namespace, IPv4 first. The connection works everywhere: a socket
+/// belongs to the namespace that it was made in.
+///
+/// # Errors
+/// There is no such namespace, or nobody listens.
+pub fn connect_inside(netns: &Path, port: u16, limit: std::time::Duration) -> io::Result<std::net::TcpStream> {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+    let netns = fs::File::open(netns)?;
+    let connect = || -> Result<io::Result<TcpStream>> {
+        let first = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), limit);
+        Ok(first.or_else(|error| {
+            TcpStream::connect_timeout(&SocketAddr::from((Ipv6Addr::LOCALHOST, port)), limit).map_err(|_| error)
+        }))
+    };
+    inside(&netns, connect).map_err(io::Error::other)?
+}
+
 /// Runs a function in a thread that has entered a network namespace, and ends.
 pub(super) fn inside<T: Send>(netns: &fs::File, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     in_thread(|| {

@@ -1,13 +1,10 @@
 //! Clients of the control socket: requests by line, and attached streams.
-//!
-//! An attached connection carries frames both ways: one byte of kind, length as u32 little-endian, payload.
-//! To the client: 1 stdout, 2 stderr. From the client: 0 stdin, 3 end of stdin, 4 terminal size (rows and columns as
-//! u16 little-endian).
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
+use super::frames;
 use crate::container::handle::Response;
 
 /// Longest request or frame from a client.
@@ -16,12 +13,7 @@ const MAX_INPUT: usize = 1 << 20;
 /// Most output that waits for an attached client. One that falls further behind is cut off: the log goes on.
 const MAX_BEHIND: usize = 1 << 20;
 
-/// Frame kinds.
-pub(super) const STDIN: u8 = 0;
-pub(super) const STDOUT: u8 = 1;
-pub(super) const STDERR: u8 = 2;
-pub(super) const STDIN_END: u8 = 3;
-pub(super) const SIZE: u8 = 4;
+pub(super) use super::frames::{SIZE, STDERR, STDIN, STDIN_END, STDOUT};
 
 /// One connection.
 pub(super) struct Client {
@@ -104,7 +96,7 @@ impl Client {
 
     /// Puts a frame back that could not be dealt with yet.
     pub(super) fn put_back(&mut self, kind: u8, payload: &[u8]) {
-        let mut frame = frame_head(kind, payload.len()).to_vec();
+        let mut frame = frames::head(kind, payload.len()).to_vec();
         frame.extend_from_slice(payload);
         frame.append(&mut self.input);
         self.input = frame;
@@ -121,7 +113,7 @@ impl Client {
 
     /// Sends output of the program to an attached client.
     pub(super) fn send(&mut self, kind: u8, payload: &[u8]) {
-        self.output.extend_from_slice(&frame_head(kind, payload.len()));
+        self.output.extend_from_slice(&frames::head(kind, payload.len()));
         self.output.extend_from_slice(payload);
         self.flush();
         if self.output.len() > MAX_BEHIND {
@@ -142,11 +134,6 @@ impl Client {
             }
         }
     }
-}
-
-fn frame_head(kind: u8, length: usize) -> [u8; 5] {
-    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
-    [kind, a, b, c, d]
 }
 
 /// Writes as much of `bytes` as fits without blocking; how many were.

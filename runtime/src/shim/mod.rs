@@ -10,6 +10,7 @@ mod control;
 mod create;
 mod details;
 mod executor;
+pub(crate) mod frames;
 mod log;
 mod pod_init;
 mod rootfs;

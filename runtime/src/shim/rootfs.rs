@@ -2,20 +2,15 @@
 //! shows it and it goes when the shim does, however that ends.
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::CWD;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-    move_mount,
-};
+use spec::causes::chain;
 
 use super::{failure, permanent};
 use crate::container::lifecycle::Failure;
 use crate::container::{ContainerConfig, Rootfs};
+use crate::image::overlay::{OverlayError, mount_overlay};
 
 /// Makes the root available at `config.root()`.
 pub(super) fn prepare(config: &ContainerConfig) -> Result<(), Failure> {
@@ -34,47 +29,12 @@ pub(super) fn prepare(config: &ContainerConfig) -> Result<(), Failure> {
             for dir in [upper, work, &target] {
                 fs::create_dir_all(dir).map_err(|error| step(&format!("make {}", dir.display()), &error))?;
             }
-            if let Some(missing) = lowers.iter().find(|dir| !dir.is_dir()) {
-                return Err(permanent("rootfs", format!("image layer {} is not there", missing.display())));
-            }
-            overlay(lowers, upper, work, &target).map_err(|error| step("mount the layers", &error))
+            mount_overlay(lowers, Some((upper, work)), &target).map_err(|error| match &error {
+                OverlayError::Open { .. } | OverlayError::TooMany { .. } => permanent("rootfs", chain(&error)),
+                OverlayError::Mount { .. } => failure("rootfs", chain(&error)),
+            })
         }
     }
-}
-
-fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let set = |key: &str, path: &Path| fsconfig_set_string(&context, key, path);
-    fsconfig_set_string(&context, "source", "overlay")?;
-    // One call a layer, topmost first: no page of options to overflow, no `:` to escape. Since Linux 6.5.
-    let mut added = Ok(());
-    for lower in lowers.iter().rev() {
-        added = set("lowerdir+", lower);
-        if added.is_err() {
-            break;
-        }
-    }
-    match added {
-        Ok(()) => {}
-        Err(rustix::io::Errno::INVAL) => return legacy(lowers, upper, work, target),
-        Err(error) => return Err(error.into()),
-    }
-    set("upperdir", upper)?;
-    set("workdir", work)?;
-    fsconfig_create(&context)?;
-    let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    Ok(move_mount(&mounted, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
-}
-
-/// mount(2) with everything in one string of at most a page.
-fn legacy(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
-    let escape = |path: &Path| path.display().to_string().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,");
-    let joined: Vec<String> = lowers.iter().rev().map(|path| escape(path)).collect();
-    let options = format!("lowerdir={},upperdir={},workdir={}", joined.join(":"), escape(upper), escape(work));
-    if options.len() >= 4096 {
-        return Err(io::Error::other(format!("{} layers need Linux 6.5 or later", lowers.len())));
-    }
-    mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_str())).map_err(io::Error::from)
 }
 
 /// Takes the root away. What is still in use goes with its last user.

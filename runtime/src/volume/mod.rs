@@ -136,6 +136,19 @@ fn prepare_one(
     }))
 }
 
+/// The memory that all containers of a pod share at /dev/shm, made unless it is there (in Kubernetes it belongs to the
+/// pod's IPC namespace, and outlives its containers).
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn shared_memory(pod: &PodRecord, dirs: &VolumeDirs) -> Result<PathBuf> {
+    // No volume can have this name.
+    let path = dirs.in_run(&pod.uid)?.join("volumes/.shm");
+    let options = format!("mode=1777,size={}", pod.spec.shm_size.unwrap_or(64 << 20));
+    make_memory(&path, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, &options)?;
+    Ok(path)
+}
+
 /// What to bind for a mount of a container. `sub_path` is the mount's, with its variables expanded. With one, the path
 /// within the volume is mounted at a place of the pod's, and that place is returned: nothing a container does to the
 /// volume afterwards changes where it leads. `index` is the mount's place in the container, and keeps two apart.
@@ -214,14 +227,16 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
 
 /// Mounts a tmpfs, unless one is there already.
 fn make_tmpfs(path: &Path, mode: &str, size: Option<u64>) -> Result<()> {
+    let size = size.map(|s| format!(",size={s}")).unwrap_or_default();
+    make_memory(path, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &format!("mode={mode}{size}"))
+}
+
+fn make_memory(path: &Path, flags: MsFlags, options: &str) -> Result<()> {
     if mounts::is_mount_point(path).map_err(failed("read the mounts below", path))? {
         return Ok(());
     }
     make_dir(path, 0o755)?;
-    let size = size.map(|s| format!(",size={s}")).unwrap_or_default();
-    let options = format!("mode={mode}{size}");
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str())).map_err(failed("mount a tmpfs at", path))
+    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options)).map_err(failed("mount a tmpfs at", path))
 }
 
 /// A volume in memory without a limit of its own ends at what the pod may use (kubelet, SizeMemoryBackedVolumes).

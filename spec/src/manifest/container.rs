@@ -43,7 +43,8 @@ pub(super) fn read(
     let security = security::container(report, node, around.security);
     if security.unmasked_proc && around.host_users {
         let at = read::get(node, "securityContext").unwrap_or(node);
-        report.error_at(codes::CONFLICT, at, "procMount", "`procMount: Unmasked` needs `hostUsers: false`");
+        let message = "`procMount: Unmasked` needs a user namespace, which pods do not have here";
+        report.error_at(codes::REJECTED_FIELD, at, "procMount", message);
     }
     let command = read::get(node, "command").map(|_| read::strings(node, "command")).filter(|c| !c.is_empty());
     let args = read::get(node, "args").map(|_| read::strings(node, "args")).filter(|a| !a.is_empty());

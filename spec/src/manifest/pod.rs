@@ -60,7 +60,6 @@ fn spec(report: &mut Report<'_>, node: &Node, rules: Rules, claims: &[String], r
             .iter()
             .filter_map(|s| read::string(s, "name"))
             .collect(),
-        runtime_class: read::string(node, "runtimeClassName"),
         node_selector: read::text_map(node, "nodeSelector"),
         resources: resources::read(report, node),
         ..PodSpec::default()
@@ -164,6 +163,9 @@ fn namespaces(report: &mut Report<'_>, node: &Node, spec: &PodSpec) {
                 report.error_at(codes::CONFLICT, node, field, message);
             }
         }
+        let message = "`hostUsers: false` is not supported: pods have no user namespace of their own";
+        report.error_at(codes::REJECTED_FIELD, node, "hostUsers", message).hint =
+            Some("leave it out, and confine the pod with `runAsNonRoot` and `capabilities: {drop: [ALL]}`".to_owned());
     }
     if spec.hostname_as_fqdn && read::get(node, "hostnameOverride").is_some() {
         let message = "`setHostnameAsFQDN` and `hostnameOverride` cannot both be set";

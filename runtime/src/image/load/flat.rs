@@ -143,6 +143,11 @@ impl Target {
             let failed = |source| StoreError::Unpack { diff_id: layer.diff_id, source };
             self.lay_over(&fd, Take::Copy, &unpacked).map_err(failed)?;
         }
+        if let Some(above) = image.layers.get(stack.len()) {
+            let unpacked = Unpacked { implied: BTreeSet::from([Vec::new()]), ..Unpacked::default() };
+            let failed = |source| StoreError::Fixup { source };
+            self.lay_over(&open_path(above)?, Take::Copy, &unpacked).map_err(failed)?;
+        }
         Ok(Flattened { digest: image.digest, layers: stack.len() })
     }
 

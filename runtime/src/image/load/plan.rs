@@ -10,6 +10,7 @@ use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 
 use super::bundle::Bundle;
+use crate::image::registry::check_file;
 use crate::image::store::{StoreError, parse_config, parse_manifest};
 
 /// Largest index, manifest or configuration.
@@ -262,6 +263,8 @@ fn blob(bundle: &Bundle, digest: Digest) -> Result<Vec<u8>, StoreError> {
 
 fn oci_image(bundle: &Bundle, digest: Digest) -> Result<Planned, StoreError> {
     let manifest = blob(bundle, digest)?;
+    // What a registry may not send is no image in a file either: charts, schema 1, layers of unknown types.
+    check_file(&manifest).map_err(|error| bundle.fault(error.to_string()))?;
     let body = parse_manifest(&manifest)?;
     let config = blob(bundle, body.config.digest)?;
     let diff_ids = parse_config(&config)?.diff_ids;

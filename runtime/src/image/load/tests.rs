@@ -340,6 +340,36 @@ fn check_flat(name: &str, layers: &[Vec<u8>], expected: &[&str]) {
     std::fs::create_dir(&stored).expect("made");
     unpack_to(Source::Stored(&s.store, &image), &stored, s.store.limits()).unwrap_or_else(|e| panic!("{name}: {e}"));
     assert_eq!(short(&stored), expected, "{name}, from the store");
+    // What a container sees: the root directory is its own.
+    let mounted = s.work.path().join("mounted");
+    std::fs::create_dir(&mounted).expect("made");
+    // Without a writable directory the kernel wants two at least.
+    let empty = ["empty", "empty-too"].map(|name| s.work.path().join(name));
+    empty.iter().for_each(|path| std::fs::create_dir(path).expect("made"));
+    let layers: Vec<_> = empty.into_iter().chain(image.layers.iter().cloned()).collect();
+    crate::image::overlay::mount_overlay(&layers, None, &mounted).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let without_root = |lines: &[String]| lines.iter().filter(|l| !l.starts_with("/ ")).cloned().collect::<Vec<_>>();
+    // The kernel counts the names that a file has in the store.
+    let uncounted = |path: &Path| {
+        let lines = tree(path).into_iter().map(|line| match line.split_once(" file ") {
+            Some((name, rest)) => format!("{name} {}", rest.split_once(' ').expect("a count").1),
+            None => line,
+        });
+        without_root(&lines.collect::<Vec<_>>())
+    };
+    assert_eq!(uncounted(&mounted), uncounted(&direct), "{name}, mounted");
+    rustix::mount::unmount(&mounted, rustix::mount::UnmountFlags::empty()).expect("unmounted");
+    // Saved and loaded again it is the same.
+    let saved = s.work.path().join("saved.tar");
+    crate::image::save::save(&s.store, &[ImageRef::parse("flat:1").expect("reference")], &saved).expect("saved");
+    let again = s.work.path().join("again");
+    unpack_to(Source::Path(&saved, None), &again, s.store.limits()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert_eq!(without_root(&short(&again)), without_root(&short(&stored)), "{name}, saved");
+    assert!(s.store.verify(None).expect("verified").is_good(), "{name}");
+    s.store.remove_image(&image.digest, &Default::default()).expect("removed");
+    for kind in ["layers", "fixups", "records", "tmp"] {
+        assert_eq!(std::fs::read_dir(s.store.root().join(kind)).expect("listed").count(), 0, "{name}: {kind}");
+    }
 }
 
 #[test]
@@ -418,6 +448,30 @@ fn layers_are_laid_over_each_other_as_a_container_sees_them() {
             &["/tmp dir 1777", "/tmp/f file 1 644"],
         );
         check_flat(
+            "a directory that several layers do not describe",
+            &[
+                tar(&[Item { mode: 0o710, uid: 3, ..dir("a") }, Item { mode: 0o2755, gid: 4, ..dir("a/b") }]),
+                tar(&[file("a/b/f", "1")]),
+                tar(&[file("a/b/c/g", "2")]),
+            ],
+            &[
+                "/a dir 710 3:0 1000000.0",
+                "/a/b dir 2755 0:4 1000000.0",
+                "/a/b/c dir 755 0:0 0.0",
+                "/a/b/c/g file 2 644",
+                "/a/b/f file 1 644",
+            ],
+        );
+        check_flat(
+            "a directory that is removed before it is used",
+            &[
+                tar(&[Item { mode: 0o700, ..dir("a") }, file("a/x", "1")]),
+                tar(&[file(".wh.a", "")]),
+                tar(&[file("a/f", "1")]),
+            ],
+            &["/a dir 755 0:0 0.0", "/a/f file 1 644"],
+        );
+        check_flat(
             "the same layer twice",
             &[base(), tar(&[file(".wh.d", ""), file(".wh.e", "")]), base()],
             &["/d dir 755", "/d/a file 1 644", "/d/b file 2 644", "/e dir 755", "/e/x file 4 644", "/f file 3 644"],
@@ -445,6 +499,115 @@ fn layers_are_laid_over_each_other_as_a_container_sees_them() {
                 "/z dir 755",
             ],
         );
+    });
+}
+
+#[test]
+fn hard_links_reach_the_layers_below() {
+    isolated(|| {
+        let base = || {
+            let base = [dir("d"), file("d/a", "1"), file("f", "2"), symlink("l", "d"), symlink("s", "/etc/passwd")];
+            tar(&base)
+        };
+        let rest = ["/d dir 755", "/d/a file 1 644", "/f file 2 644", "/l link -> d 777", "/s link -> /etc/passwd 777"];
+        let with = |more: &[&'static str], without: &[&str]| {
+            let mut lines: Vec<&str> = rest.iter().copied().filter(|line| !without.contains(line)).collect();
+            lines.extend(more);
+            lines.sort_unstable();
+            lines
+        };
+        let cases = [
+            (
+                "one",
+                vec![base(), tar(&[hardlink("b", "d/a")])],
+                with(&["/b file 2 1 644", "/d/a file 2 1 644"], &["/d/a file 1 644"]),
+            ),
+            (
+                "through a link, absolute, into a new directory, two layers down",
+                vec![base(), tar(&[]), tar(&[hardlink("n/b", "/l/a"), hardlink("n/c", "n/b")])],
+                with(
+                    &["/d/a file 3 1 644", "/n dir 755 0:0 0.0", "/n/b file 3 1 644", "/n/c file 3 1 644"],
+                    &["/d/a file 1 644"],
+                ),
+            ),
+            (
+                "the target is replaced in the same layer",
+                vec![base(), tar(&[hardlink("b", "f"), file("f", "new")])],
+                with(&["/b file 2 644", "/f file new 644"], &["/f file 2 644"]),
+            ),
+            (
+                "the target is removed later",
+                vec![base(), tar(&[hardlink("b", "f")]), tar(&[file(".wh.f", "")])],
+                with(&["/b file 2 644"], &["/f file 2 644"]),
+            ),
+            (
+                "the link is replaced or removed later",
+                vec![
+                    base(),
+                    tar(&[hardlink("b", "f"), hardlink("c", "f"), hardlink("e/b", "f")]),
+                    tar(&[file("b", "new"), file(".wh.c", ""), file(".wh.e", "")]),
+                ],
+                with(&["/b file new 644"], &[]),
+            ),
+            (
+                "the link is replaced in its own layer",
+                vec![base(), tar(&[hardlink("b", "f"), file("b", "new"), hardlink("c", "f"), dir("c")])],
+                with(&["/b file new 644", "/c dir 755"], &[]),
+            ),
+            (
+                "it takes the place of something",
+                vec![base(), tar(&[file("x", "old")]), tar(&[hardlink("x", "f"), hardlink("d", "f")])],
+                vec![
+                    "/d file 3 2 644",
+                    "/f file 3 2 644",
+                    "/l link -> d 777",
+                    "/s link -> /etc/passwd 777",
+                    "/x file 3 2 644",
+                ],
+            ),
+            (
+                "a link of a link",
+                vec![base(), tar(&[hardlink("b", "f")]), tar(&[hardlink("c", "b")])],
+                with(&["/b file 3 2 644", "/c file 3 2 644", "/f file 3 2 644"], &["/f file 2 644"]),
+            ),
+            (
+                "to a symbolic link",
+                vec![base(), tar(&[hardlink("t", "s")])],
+                with(&["/t link -> /etc/passwd 777"], &[]),
+            ),
+            ("to itself", vec![base(), tar(&[hardlink("f", "f")])], with(&[], &[])),
+        ];
+        for (name, layers, expected) in cases {
+            check_flat(name, &layers, &expected);
+        }
+    });
+}
+
+#[test]
+fn hard_links_to_nothing_are_refused() {
+    isolated(|| {
+        let base = || tar(&[dir("d"), file("d/a", "1"), file("f", "2")]);
+        for (name, layers) in [
+            ("in no layer", vec![base(), tar(&[hardlink("b", "none")])]),
+            ("outside", vec![base(), tar(&[symlink("o", "/"), hardlink("b", "o/etc/passwd")])]),
+            ("in a later layer", vec![base(), tar(&[hardlink("b", "g")]), tar(&[file("g", "1")])]),
+            ("a directory", vec![base(), tar(&[hardlink("b", "d")])]),
+            ("below a file", vec![base(), tar(&[hardlink("b", "f/x")])]),
+            ("removed by the layer", vec![base(), tar(&[file(".wh.f", ""), hardlink("b", "f")])]),
+            ("removed before", vec![base(), tar(&[file(".wh.f", "")]), tar(&[hardlink("b", "f")])]),
+            ("hidden by the layer", vec![base(), tar(&[file("d/.wh..wh..opq", ""), hardlink("b", "d/a")])]),
+            ("hidden before", vec![base(), tar(&[file(".wh..wh..opq", "")]), tar(&[hardlink("b", "f")])]),
+            ("in the lowest layer", vec![tar(&[hardlink("b", "f")])]),
+        ] {
+            let s = setup();
+            let path = s.work.path().join("image.tar");
+            std::fs::write(&path, archive(&docker_files(&layers, &["bad:1"]))).expect("written");
+            load(&s.store, &path).map(drop).expect_err(name);
+            assert!(s.store.images().expect("listed").is_empty(), "{name}");
+            let direct = s.work.path().join("direct");
+            unpack_to(Source::Path(&path, None), &direct, s.store.limits()).expect_err(name);
+            assert!(!direct.exists(), "{name}");
+        }
     });
 }
 
@@ -482,5 +645,29 @@ fn a_failed_unpack_leaves_nothing() {
         let error = unpack_to(Source::Path(&path, None), &full, s.store.limits()).expect_err("refused");
         assert!(error.to_string().contains("not empty"), "{error}");
         assert!(full.join("mine").exists());
+    });
+}
+
+#[test]
+fn what_is_no_image_is_not_loaded() {
+    isolated(|| {
+        let check = |name: &str, change: &dyn Fn(&mut Value), expected: &str| {
+            let s = setup();
+            let mut layout = Layout::new();
+            let layer = two_layers()[0].clone();
+            let config = layout.blob(&config(std::slice::from_ref(&layer), host()));
+            let mut manifest = json!({"schemaVersion": 2, "config": config, "layers": [layout.blob(&layer)]});
+            change(&mut manifest);
+            let descriptor = layout.blob(manifest.to_string().as_bytes());
+            let files = layout.with_index(&[descriptor]);
+            let error = s.load("x.tar", &archive(&files)).expect_err(name).to_string();
+            assert!(error.contains(expected), "{name}: {error}");
+        };
+        let helm = "application/vnd.cncf.helm.config.v1+json";
+        check("a chart", &|m| m["config"]["mediaType"] = helm.into(), "artifact of type");
+        check("schema 1", &|m| m["schemaVersion"] = 1.into(), "schema version 1");
+        check("layers of schema 1", &|m| m["fsLayers"] = json!([]), "schema version 1");
+        check("an unknown layer", &|m| m["layers"][0]["mediaType"] = "application/x-evil".into(), "media type");
+        check("another mediaType", &|m| m["mediaType"] = "text/plain".into(), "media type is `text/plain`");
     });
 }

@@ -31,6 +31,8 @@ pub struct RegistryConfig {
     /// Where AWS is, for logins from the instance's role.
     #[cfg(feature = "ecr")]
     pub ecr: super::ecr::EcrConfig,
+    /// Images whose layers are fetched at once.
+    pub parallel_images: usize,
     /// Layers of one image that are fetched at once.
     pub parallel_layers: usize,
     /// Layers of all images that are fetched at once.
@@ -62,6 +64,7 @@ impl Default for RegistryConfig {
             credential_files: None,
             #[cfg(feature = "ecr")]
             ecr: super::ecr::EcrConfig::default(),
+            parallel_images: 3,
             parallel_layers: 3,
             parallel_downloads: 6,
             bytes_per_second: None,

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use spec::digest::Digest;
 
 use super::errors::clean;
+use crate::image::store::MAX_LAYERS;
 use crate::image::unpack::Compression;
 
 mod platform;
@@ -22,8 +23,6 @@ const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
-/// overlayfs stacks so many lower directories at most that 127 layers are what engines agree on.
-const MAX_LAYERS: usize = 127;
 /// Entries of an index that are looked at.
 const MAX_ENTRIES: usize = 1000;
 /// Largest config (containers/image uses the same limit for all its metadata, 4 MiB; docker's builder exceeds it).
@@ -157,6 +156,22 @@ impl Document {
             Kind::Manifest => raw.manifest().map(Self::Manifest),
             Kind::Index => raw.choose(wanted),
         }
+    }
+}
+
+/// Whether a manifest that comes from a file is one of an image. Types that tools leave out are no reason to refuse it.
+pub(crate) fn check_file(bytes: &[u8]) -> Result<(), ManifestError> {
+    let mut raw: RawDocument = serde_json::from_slice(bytes).map_err(|error| unreadable("manifest", &error))?;
+    raw.schema_version.get_or_insert(2);
+    if let Some(config) = &mut raw.config {
+        config.media_type.get_or_insert_with(|| OCI_CONFIG.to_owned());
+    }
+    for layer in raw.layers.iter_mut().flatten() {
+        layer.media_type.get_or_insert_with(|| "application/vnd.oci.image.layer.v1.tar".to_owned());
+    }
+    match raw.kind(None)? {
+        Kind::Manifest => raw.manifest().map(drop),
+        Kind::Index => Err(ManifestError::Ambiguous("an index stands where a manifest is named".to_owned())),
     }
 }
 

@@ -30,6 +30,25 @@ pub enum StoreError {
         #[source]
         source: UnpackError,
     },
+    /// What an image needs above its layers could not be made.
+    #[error("cannot put the layers together")]
+    Fixup {
+        /// Why.
+        #[source]
+        source: UnpackError,
+    },
+    /// The file system is too full for it.
+    #[error(
+        "no room for the image: its layers are {needed} bytes compressed; {available} are free, {reserve} of them kept in reserve"
+    )]
+    Room {
+        /// Compressed bytes of what is missing.
+        needed: u64,
+        /// Bytes free now.
+        available: u64,
+        /// Bytes that stay free.
+        reserve: u64,
+    },
     /// A record on disk is no JSON of the expected shape.
     #[error("cannot read record `{}`", path.display())]
     Record {
@@ -118,17 +137,32 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::File { .. } => true,
-            Self::Unpack { source, .. } | Self::Archive { source, .. } => source.is_transient(),
+            // A layer that vanished while the others were fetched is fetched again.
+            Self::File { .. } | Self::Room { .. } | Self::MissingLayer { .. } => true,
+            Self::Unpack { source, .. } | Self::Archive { source, .. } | Self::Fixup { source } => {
+                source.is_transient()
+            }
             Self::Record { .. }
             | Self::Schema { .. }
             | Self::Damaged { .. }
             | Self::Invalid { .. }
             | Self::Json { .. }
-            | Self::MissingLayer { .. }
             | Self::NotFound { .. }
             | Self::InUse { .. }
             | Self::Load { .. } => false,
+        }
+    }
+
+    /// Whether the file system is too full.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Room { .. } => true,
+            Self::Unpack { source, .. } | Self::Archive { source, .. } | Self::Fixup { source } => {
+                matches!(source, UnpackError::Space { .. } | UnpackError::Full { .. })
+            }
+            Self::File { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
         }
     }
 

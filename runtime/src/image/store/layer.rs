@@ -4,7 +4,7 @@
 //! recorded, instead of one `fsync` a file), the record names the boot it was made in, and is believed in that boot
 //! only: a power cut leaves the whole layer or none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,9 @@ pub(crate) struct LayerRecord {
     /// Directories that it uses but does not describe, escaped.
     #[serde(default)]
     implied: Vec<String>,
+    /// Hard links to files that it does not have, escaped: the path, and the target in a layer below.
+    #[serde(default)]
+    links: Vec<(String, String)>,
     #[serde(default)]
     pub(crate) compressed: Option<CompressedBlob>,
     /// The boot in which it was made, while it may not be on disk.
@@ -60,6 +63,17 @@ pub(crate) struct LayerRecord {
 }
 
 impl LayerRecord {
+    /// It looks the same whatever is below it.
+    pub(crate) fn stands_alone(&self) -> bool {
+        self.links.is_empty() && self.implied.iter().all(String::is_empty)
+    }
+
+    /// Hard links to files that it does not have: the path, and the target in a layer below.
+    pub(crate) fn links(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let links = self.links.iter();
+        links.filter_map(|(path, target)| Some((unpack::unescape(path)?, unpack::unescape(target)?))).collect()
+    }
+
     /// Directories that it uses but does not describe; the empty path is the root.
     pub(crate) fn implied(&self) -> BTreeSet<Vec<u8>> {
         self.implied.iter().filter_map(|path| unpack::unescape(path)).collect()
@@ -159,6 +173,7 @@ impl Store {
             entries: unpacked.entries,
             root_opaque: unpacked.root_opaque,
             implied: unpacked.implied.iter().map(|path| unpack::escape(path)).collect(),
+            links: unpacked.links.iter().map(|(path, to)| (unpack::escape(path), unpack::escape(to))).collect(),
             compressed: None,
             unsynced_boot: Some(self.inner.boot_id.clone()),
         };
@@ -193,10 +208,15 @@ impl Store {
 
     /// The same without the caller waiting, and with the lock only for the notes.
     pub(super) fn sync_later(&self, diff_ids: Vec<Digest>) {
-        let Inner { root, options, boot_id, .. } = &*self.inner;
+        let Inner { root, options, boot_id, shortage, .. } = &*self.inner;
         // A store of its own: the thread must not keep alive what waits for it.
-        let inner =
-            Inner { root: root.clone(), options: options.clone(), boot_id: boot_id.clone(), syncing: Mutex::default() };
+        let inner = Inner {
+            root: root.clone(),
+            options: options.clone(),
+            boot_id: boot_id.clone(),
+            shortage: Arc::clone(shortage),
+            syncing: Mutex::default(),
+        };
         let store = Self { inner: Arc::new(inner) };
         let run = move || {
             let synced = store.sync().and_then(|()| {
@@ -227,7 +247,7 @@ impl Store {
         Ok(unsynced)
     }
 
-    fn sync(&self) -> Result<(), StoreError> {
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
         let root = open_path(&self.inner.root)?;
         syncfs(&root).map_err(StoreError::errno("synchronise", &self.inner.root))
     }

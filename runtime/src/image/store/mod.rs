@@ -3,6 +3,7 @@
 //! ```text
 //! images/layers/<diff id>/{fs,list.zst,layer.json}   a layer, unpacked, with overlayfs whiteouts
 //!       /manifests/<digest> configs/<digest>         raw bytes, checked whenever they are read
+//!       /fixups/<manifest digest>                    what an image needs above its layers, if anything
 //!       /records/<manifest digest>.json              an image; its modification time is its last use
 //!       /refs/<hash of the reference>.json           a reference, to a manifest digest
 //!       /tmp/                                        what is not finished; emptied at open, by lock
@@ -13,6 +14,7 @@
 //! damage later is in the list. Never talks to a registry.
 
 mod error;
+mod fixup;
 mod layer;
 mod model;
 mod records;
@@ -33,12 +35,12 @@ pub use error::StoreError;
 pub use layer::{CompressedBlob, LayerInfo, PendingLayer};
 pub use model::{Image, ImageRecord, Origin};
 
-pub(crate) use layer::{LayerRecord, open_path};
+pub(crate) use layer::open_path;
 pub(crate) use model::{parse_config, parse_manifest};
 use records::{RefRecord, Stored};
 
-/// The most layers that overlayfs stacks (`OVL_MAX_STACK`).
-pub(crate) const MAX_LAYERS: usize = 500;
+/// The most layers that overlayfs stacks (`OVL_MAX_STACK`, 500), less one for what an image needs above them.
+pub(crate) const MAX_LAYERS: usize = 499;
 
 /// How a store behaves.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +63,8 @@ struct Inner {
     root: PathBuf,
     options: StoreOptions,
     boot_id: String,
+    /// Told when something did not fit on the disk.
+    shortage: Arc<tokio::sync::Notify>,
     /// Threads that bring pulled layers to the disk; held only to add to or take from.
     syncing: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -97,7 +101,7 @@ impl Store {
     /// [`Self::open`] with own limits.
     pub fn open_with(root: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         use std::os::unix::fs::DirBuilderExt as _;
-        for name in ["", "layers", "manifests", "configs", "records", "refs", "tmp"] {
+        for name in ["", "layers", "manifests", "configs", "fixups", "records", "refs", "tmp"] {
             let path = root.join(name);
             // Unpacked layers hold setuid programs: nobody else comes near them.
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -112,7 +116,8 @@ impl Store {
                 text.trim().to_owned()
             }
         };
-        let store = Self { inner: Arc::new(Inner { root, options, boot_id, syncing: Mutex::default() }) };
+        let inner = Inner { root, options, boot_id, shortage: Arc::default(), syncing: Mutex::default() };
+        let store = Self { inner: Arc::new(inner) };
         store.clean()?;
         Ok(store)
     }
@@ -127,6 +132,22 @@ impl Store {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.inner.options.limits
+    }
+
+    /// Told whenever an image did not fit on the disk.
+    #[must_use]
+    pub fn shortage(&self) -> Arc<tokio::sync::Notify> {
+        Arc::clone(&self.inner.shortage)
+    }
+
+    /// Fails when so many bytes do not fit beside the reserve.
+    pub(crate) fn check_room(&self, needed: u64) -> Result<(), StoreError> {
+        let root = open_path(&self.inner.root)?;
+        let (available, reserve) = self.limits().space(&root).map_err(|source| StoreError::Fixup { source })?;
+        if available.saturating_sub(reserve) < needed {
+            return Err(StoreError::Room { needed, available, reserve });
+        }
+        Ok(())
     }
 
     /// Whether a layer is there, whole.
@@ -170,9 +191,14 @@ impl Store {
         }
         let digest = Digest::of(manifest);
         let _lock = self.lock()?;
-        match origin {
-            Origin::Pulled => self.require_layers(&parsed.diff_ids)?,
-            Origin::Loaded | Origin::Builtin => self.sync_layers(&parsed.diff_ids)?,
+        self.require_layers(&parsed.diff_ids)?;
+        let fixup = self.make_fixup(&digest, &parsed.diff_ids)?;
+        if fixup {
+            // Rare, and nothing notes whether it is on disk.
+            self.sync()?;
+        }
+        if origin != Origin::Pulled {
+            self.sync_layers(&parsed.diff_ids)?;
         }
         self.write_record(&self.path("manifests", &digest.hex()), manifest)?;
         self.write_record(&self.path("configs", &config_digest.hex()), config)?;
@@ -188,6 +214,7 @@ impl Store {
                 _ => origin,
             },
             pinned: known.is_some_and(|known| known.pinned),
+            fixup,
         };
         self.write_json(&self.path("records", &format!("{}.json", digest.hex())), &stored)?;
         if let Some(reference) = reference {
@@ -222,7 +249,10 @@ impl Store {
     pub fn image_by_digest(&self, digest: &Digest) -> Result<Option<Image>, StoreError> {
         match self.stored(digest)? {
             // Without its layers it is none: to be pulled again.
-            Some(stored) if stored.diff_ids.iter().all(|layer| self.has_layer(layer)) => {
+            Some(stored)
+                if stored.diff_ids.iter().all(|layer| self.has_layer(layer))
+                    && (!stored.fixup || self.fixup_path(digest).is_dir()) =>
+            {
                 self.read_image(&stored).map(Some)
             }
             _ => Ok(None),
@@ -312,6 +342,11 @@ impl Store {
             let valid = Digest::parse(&format!("sha256:{name}")).is_ok_and(|diff_id| self.has_layer(&diff_id));
             if !valid {
                 self.discard_layer(&self.path("layers", &name))?;
+            }
+        }
+        for name in self.names("fixups")? {
+            if !self.path("records", &format!("{name}.json")).exists() {
+                self.discard_layer(&self.path("fixups", &name))?;
             }
         }
         Ok(())

@@ -166,7 +166,10 @@ impl Store {
         let parsed = parse_config(&self.read_content("configs", &stored.config)?)?;
         let stack = self.stack(&stored.diff_ids)?;
         let size = stack.iter().map(|layer| layer.size).sum();
-        let layers = stack.iter().map(|layer| self.layer_path(&layer.diff_id).join("fs")).collect();
+        let mut layers: Vec<PathBuf> = stack.iter().map(|layer| self.layer_path(&layer.diff_id).join("fs")).collect();
+        if stored.fixup {
+            layers.push(self.fixup_path(&stored.manifest));
+        }
         Ok(Image {
             digest: stored.manifest,
             config_digest: stored.config,

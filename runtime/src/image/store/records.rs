@@ -22,6 +22,9 @@ pub(crate) struct Stored {
     pub(crate) origin: Origin,
     #[serde(default)]
     pub(crate) pinned: bool,
+    /// Something is stacked above its layers.
+    #[serde(default)]
+    pub(crate) fixup: bool,
 }
 
 /// A reference and where it leads.

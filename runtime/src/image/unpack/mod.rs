@@ -12,7 +12,7 @@ mod stream;
 mod tree;
 mod writer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -98,13 +98,18 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Fails when the file system of `file` has less left than is to stay free.
-    pub(crate) fn check_space(&self, file: impl std::os::fd::AsFd) -> Result<(), UnpackError> {
+    /// Bytes that are free on the file system of `file`, and how many of them stay so.
+    pub(crate) fn space(&self, file: impl std::os::fd::AsFd) -> Result<(u64, u64), UnpackError> {
         let stat =
             rustix::fs::fstatvfs(file).map_err(|e| UnpackError::entry("look at the free space of", b"the store", e))?;
         let total = stat.f_blocks.saturating_mul(stat.f_frsize);
         let reserve = self.reserve_bytes.unwrap_or((1 << 30).min(total / 20));
-        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+        Ok((stat.f_bavail.saturating_mul(stat.f_frsize), reserve))
+    }
+
+    /// Fails when the file system of `file` has less left than is to stay free.
+    pub(crate) fn check_space(&self, file: impl std::os::fd::AsFd) -> Result<(), UnpackError> {
+        let (available, reserve) = self.space(file)?;
         if available < reserve {
             return Err(UnpackError::Space { available, reserve });
         }
@@ -131,6 +136,8 @@ pub(crate) struct Unpacked {
     pub(crate) root_opaque: bool,
     /// Directories that the layer uses but does not describe.
     pub(crate) implied: BTreeSet<Vec<u8>>,
+    /// Hard links to files that the layer does not have: the path, and the target in a layer below.
+    pub(crate) links: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// Unpacks one layer into `root`, an empty private directory, with the list of what was written into `list`.

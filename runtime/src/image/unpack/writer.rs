@@ -11,13 +11,14 @@ use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
-    fsetxattr, ftruncate, futimens, linkat, mknodat, openat, statat, symlinkat, utimensat,
+    fsetxattr, ftruncate, futimens, linkat, mknodat, openat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use super::archive::{Archive, Entry, Input, Kind};
 use super::error::UnpackError;
 use super::list::{Line, ListReader, ListWriter, Recorded};
+use super::merge::{is_opaque, names};
 use super::tree::{Names, Notes, Place, Tree, beneath, make_directory, open_directory, remove};
 use super::{Limits, Unpacked};
 
@@ -28,6 +29,8 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const SPACE_STEP: u64 = 16 << 20;
 /// Implied directories that are remembered; a layer with more is odd beyond repair.
 const MAX_IMPLIED: usize = 4096;
+/// Hard links to files of lower layers in one layer; they are kept in memory.
+const MAX_FOREIGN_LINKS: usize = 16_384;
 
 /// Writes entries into a tree.
 pub(super) struct Writer<'a> {
@@ -163,6 +166,10 @@ impl<'a> Writer<'a> {
                 return Err(UnpackError::refused(&entry.path, "it is a whiteout of nothing"));
             }
             let place = self.tree.directory(parents, &mut self.state)?;
+            // There is nothing below to hide, and overlayfs would show the whiteout in listings of such a directory.
+            if self.hides(parents)? {
+                return Ok(());
+            }
             return self.write_whiteout(&place, hidden);
         }
         let place = self.tree.directory(parents, &mut self.state)?;
@@ -355,15 +362,19 @@ impl<'a> Writer<'a> {
                 return Err(UnpackError::refused(&entry.path, "it is a hard link to a directory"));
             }
             (Some((from, stat)), _) if !is_whiteout(&stat) => (from, stat),
+            (Some(_), _) => {
+                return Err(UnpackError::refused(&entry.path, "it is a hard link to a file that the layer removes"));
+            }
+            _ if self.hides(target_parents)? => {
+                return Err(UnpackError::refused(&entry.path, "it is a hard link to a file that the layer hides"));
+            }
             (_, Some(below)) => {
                 let copy = rustix::io::fcntl_dupfd_cloexec(below, 0).map_err(failed)?;
                 let from = Tree::open(copy, self.limits.depth).find(target_parents)?;
                 let stat = statat(&from, name_of(target_name), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
                 (from, stat)
             }
-            (_, None) => {
-                return Err(UnpackError::refused(&entry.path, "it is a hard link to a file that is not in the layer"));
-            }
+            (_, None) => return self.note_foreign_link(place, name, path, target),
         };
         if let Ok(existing) = statat(place, name_of(name), AtFlags::SYMLINK_NOFOLLOW)
             && (existing.st_dev, existing.st_ino) == (target_stat.st_dev, target_stat.st_ino)
@@ -377,6 +388,52 @@ impl<'a> Writer<'a> {
         let target_path =
             if from.path.is_empty() { target_name.to_vec() } else { [&from.path, *target_name].join(&b'/') };
         self.state.add(&line(path, entry, Recorded::Hardlink(target_path)))
+    }
+
+    /// Whether one of these directories hides what layers below have in it.
+    fn hides(&self, parents: &[&[u8]]) -> Result<bool, UnpackError> {
+        if self.state.summary.root_opaque {
+            return Ok(true);
+        }
+        for end in 1..=parents.len() {
+            let path = parents.get(..end).unwrap_or_default().join(&b'/');
+            let failed = |error| UnpackError::entry("look at", &path, error);
+            match beneath(self.tree.root(), &path, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Ok(directory) if is_opaque(directory.as_fd()).map_err(failed)? => return Ok(true),
+                Ok(_) => {}
+                // Through a link of this layer, or not in it at all.
+                Err(_) => break,
+            }
+        }
+        Ok(false)
+    }
+
+    /// A hard link to a file of a lower layer: made when the image is put together.
+    fn note_foreign_link(
+        &mut self,
+        place: &Place,
+        name: &[u8],
+        path: Vec<u8>,
+        target: Names<'_>,
+    ) -> Result<(), UnpackError> {
+        let written = target.0.join(&b'/');
+        let through = target.0.split_last().and_then(|(last, parents)| {
+            let from = self.tree.find(parents).ok()?;
+            Some(if from.path.is_empty() { last.to_vec() } else { [&from.path, *last].join(&b'/') })
+        });
+        let target = through.unwrap_or(written);
+        let links = &self.state.summary.links;
+        // A link to such a link leads where that one does.
+        let target = links.get(&target).cloned().unwrap_or(target);
+        if links.len() >= MAX_FOREIGN_LINKS {
+            let limit = MAX_FOREIGN_LINKS as u64;
+            return Err(UnpackError::Limit { what: "the number of hard links to lower layers", limit });
+        }
+        if statat(place, name_of(name), AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            self.clear(place, name, &path)?;
+        }
+        self.state.summary.links.insert(path, target);
+        Ok(())
     }
 
     fn write_special(&mut self, place: &Place, name: &[u8], path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
@@ -407,6 +464,9 @@ impl<'a> Writer<'a> {
     /// (OCI image specification, layer.md, "Whiteouts").
     fn write_whiteout(&mut self, place: &Place, name: &[u8]) -> Result<(), UnpackError> {
         let path = if place.path.is_empty() { name.to_vec() } else { [&place.path, name].join(&b'/') };
+        if self.state.summary.links.contains_key(&path) {
+            return Ok(());
+        }
         self.state.summary.whiteouts += 1;
         match statat(place, name_of(name), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
@@ -439,6 +499,7 @@ impl<'a> Writer<'a> {
     fn make_opaque(&mut self, opened: &OwnedFd, path: Vec<u8>) -> Result<(), UnpackError> {
         set_opaque(opened.as_fd(), &path)?;
         self.state.summary.opaques += 1;
+        self.drop_whiteouts(opened, &path)?;
         let stat = rustix::fs::fstat(opened).map_err(|e| UnpackError::entry("look up", &path, e))?;
         let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
         self.state.add(&Line {
@@ -452,9 +513,32 @@ impl<'a> Writer<'a> {
         })
     }
 
+    /// Removes whiteouts that came before their directory was known to hide everything.
+    fn drop_whiteouts(&mut self, directory: &OwnedFd, path: &[u8]) -> Result<(), UnpackError> {
+        for name in names(directory).map_err(|e| UnpackError::entry("list", path, e))? {
+            let failed = |error| UnpackError::entry("remove whiteout", path, error);
+            if is_whiteout(&statat(directory, name_of(&name), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?) {
+                unlinkat(directory, name_of(&name), AtFlags::empty()).map_err(failed)?;
+                let gone = if path.is_empty() { name } else { [path, &name].join(&b'/') };
+                self.state.add(&Line::removed(gone))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Restores the times of directories and ends the list.
     fn finish(self) -> Result<Unpacked, UnpackError> {
-        let State { list, summary, .. } = self.state;
+        let State { list, mut summary, .. } = self.state;
+        // What came later under the same name, or in the place of a directory above it, counts.
+        summary.links.retain(|path, _| {
+            let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
+                Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..).unwrap_or_default()),
+                None => (&b"."[..], path.as_slice()),
+            };
+            let place = beneath(self.tree.root(), parent, OFlags::PATH | OFlags::DIRECTORY);
+            place
+                .is_ok_and(|place| matches!(statat(place, name_of(name), AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT)))
+        });
         let read_error = |e| list_error(e, "read the list of");
         let mut file = list.finish().map_err(|e| list_error(e, "write the list of"))?;
         std::io::Seek::rewind(&mut file).map_err(read_error)?;

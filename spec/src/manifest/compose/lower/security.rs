@@ -33,7 +33,14 @@ impl Lower<'_, '_> {
         self.extra_hosts(tree, path, spec);
         match tree.text_of("runtime") {
             None | Some("runc" | "crun" | "youki" | "io.containerd.runc.v2") => {}
-            Some(other) => spec.runtime_class = Some(other.to_owned()),
+            // What that runtime does for a container is what the CDI files of its toolkit say.
+            Some("nvidia") => container.cdi_devices.push("nvidia.com/gpu=all".to_owned()),
+            Some(other) => {
+                if let Some(at) = tree.get("runtime") {
+                    let message = format!("the runtime `{other}` is not supported: containers run on the built-in one");
+                    self.sink().error(codes::REJECTED_FIELD, at, &join_key(path, "runtime"), message);
+                }
+            }
         }
         if let Some(isolation) = tree.text_of("isolation").filter(|isolation| *isolation != "default")
             && let Some(at) = tree.get("isolation")

@@ -1,0 +1,194 @@
+#!/bin/bash
+# Runs inside of the machine at each boot: one phase a boot, in order. Lines that begin with OK or FAIL are the result.
+# Nothing here is allowed to hang: every wait has an end.
+cd /opt/vm || exit 1
+export HOME=/root
+phase=$(cat phase 2>/dev/null || echo 1)
+cuts=${VM_CUTS:-4}
+
+ok() { printf 'OK   %s\n' "$*"; }
+fail() { printf 'FAIL %s\n' "$*"; }
+info() { printf 'INFO %s\n' "$*"; }
+check() { # NAME COMMAND...
+  local name=$1
+  shift
+  if "$@" >/tmp/check.out 2>&1; then ok "$name"; else fail "$name: $(tail -n 3 /tmp/check.out | tr '\n' ' ')"; fi
+}
+soon() { # SECONDS COMMAND...
+  local end=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    [ $SECONDS -lt $end ] || return 1
+    sleep 0.3
+  done
+}
+# Which version of a pod answers.
+version_at() { curl -s -m 5 "http://127.0.0.1:$1/" | grep -oE 'version-[0-9]+' | head -n 1; }
+active() { [ "$(systemctl is-active "$1")" = active ]; }
+inactive() { [ "$(systemctl is-active "$1")" = inactive ]; }
+# "pid start-time" of every process of a container, as the kernel has it.
+group=/sys/fs/cgroup/system.slice/mainstay-pods.service/pods
+containers() {
+  local pid
+  for pid in $(cat "$group"/pod*/*/cgroup.procs | sort -n); do
+    printf '%s %s\n' "$pid" "$(sed 's/.*) //' "/proc/$pid/stat" | cut -d' ' -f20)"
+  done
+}
+main_pid() { systemctl show -P MainPID mainstay.service; }
+next() { # reboot | poweroff | cut SECONDS
+  echo $((phase + 1)) >phase
+  sync
+  case $1 in
+    cut) echo "VM-CUT $2" ;;
+    *) systemctl "$1" ;;
+  esac
+  sleep 600
+}
+pod() { # NAME PORT TEXT [MEMORY]
+  cat <<EOF
+apiVersion: v1
+kind: Pod
+metadata: {name: $1}
+spec:
+  terminationGracePeriodSeconds: 5
+  containers:
+    - name: web
+      image: mainstay.local/web:1
+      env: [{name: GREETING, value: "$3"}]
+      ports: [{containerPort: 8080, hostPort: $2}]
+      resources: {limits: {memory: ${4:-64Mi}, cpu: 500m}}
+EOF
+}
+answers() { curl -s -m 5 -o /dev/null "http://127.0.0.1:$1/"; }
+
+echo "PHASE $phase"
+case $phase in
+  1) # Install, run, watchdog, reload, upgrade and downgrade.
+    info "$(uname -r), $(systemctl --version | head -n 1), cgroup $(stat -fc %T /sys/fs/cgroup)"
+    info "AppArmor $(cat /sys/module/apparmor/parameters/enabled 2>/dev/null || echo absent)"
+    check "the package installs" dpkg -i old.deb
+    check "the agent runs after the installation" soon 60 active mainstay.service
+    check "its status line is shown" soon 30 eval 'systemctl show -P StatusText mainstay.service | grep -q running'
+    pod a 8081 version-0 >/etc/mainstay/manifests/a.yaml
+    pod b 8082 version-0 >/etc/mainstay/manifests/b.yaml
+    check "two pods answer" soon 120 eval 'answers 8081 && answers 8082'
+    check "pods are in the unit's control group" test -d "$group"
+    limit=$(find "$group" -name memory.max -path '*web*' -exec cat {} + | sort -u | tr '\n' ' ')
+    if [ "$limit" = "67108864 " ]; then ok "memory.max is set (cgroup v2)"; else fail "memory.max: $limit"; fi
+    quota=$(find "$group" -name cpu.max -path '*web*' -exec cat {} + | sort -u | tr '\n' ' ')
+    if [ "$quota" = "50000 100000 " ]; then ok "cpu.max is set (cgroup v2)"; else fail "cpu.max: $quota"; fi
+    confined=$(for pid in $(containers | cut -d' ' -f1); do cat "/proc/$pid/attr/current"; done | sort -u | tr '\n' ' ')
+    info "AppArmor profile of containers: $confined"
+    containers >before
+    info "containers: $(tr '\n' ';' <before)"
+
+    check "restart of the agent" systemctl restart mainstay.service
+    soon 30 active mainstay.service
+    if [ "$(containers)" = "$(cat before)" ]; then ok "a restart leaves containers alone"; else fail "restart: $(containers)"; fi
+
+    kill -9 "$(main_pid)"
+    check "the agent is back after kill -9" soon 30 eval 'active mainstay.service && mainstay status >/dev/null 2>&1'
+    if [ "$(containers)" = "$(cat before)" ]; then ok "kill -9 leaves containers alone"; else fail "kill: $(containers)"; fi
+
+    pid=$(main_pid)
+    check "reload" systemctl reload mainstay.service
+    if [ "$(main_pid)" = "$pid" ] && [ "$(containers)" = "$(cat before)" ]; then
+      ok "a reload keeps the process and the containers"
+    else
+      fail "reload: $pid -> $(main_pid)"
+    fi
+    echo 'no_such_key = 1' >/etc/mainstay/conf.d/50-wrong.toml
+    if systemctl reload mainstay.service; then fail "a wrong configuration is taken"; else ok "a wrong configuration is refused"; fi
+    if [ "$(main_pid)" = "$pid" ]; then ok "and the agent goes on"; else fail "the agent is another one"; fi
+    rm /etc/mainstay/conf.d/50-wrong.toml
+
+    # A loop that is stuck: the process is stopped, so nothing feeds the watchdog.
+    mkdir -p /run/systemd/system/mainstay.service.d
+    printf '[Service]\nWatchdogSec=5s\n' >/run/systemd/system/mainstay.service.d/watchdog.conf
+    systemctl daemon-reload
+    systemctl restart mainstay.service
+    pid=$(main_pid)
+    sleep 12
+    if [ "$(main_pid)" = "$pid" ]; then ok "a loop that works is left alone by the watchdog"; else fail "the watchdog ended a working agent"; fi
+    kill -STOP "$pid"
+    check "the watchdog replaces an agent that is stuck" soon 60 eval '[ "$(main_pid)" != "$pid" ] && [ "$(main_pid)" != 0 ] && active mainstay.service'
+    if [ "$(containers)" = "$(cat before)" ]; then ok "and containers are left alone"; else fail "watchdog: $(containers)"; fi
+    rm -r /run/systemd/system/mainstay.service.d
+    systemctl daemon-reload
+    systemctl restart mainstay.service
+
+    (while sleep 0.2; do answers 8081 || echo missed; done >misses 2>&1) &
+    asking=$!
+    version=$(mainstay version)
+    check "dpkg upgrades" dpkg -i new.deb
+    check "the new version answers" soon 60 eval 'mainstay status >/dev/null 2>&1'
+    info "upgrade: $version -> $(dpkg-query -W -f '${Version}' mainstay), agent $(curl -s --unix-socket /run/mainstay/mainstay.sock http://x/v1/version)"
+    if cmp -s "/proc/$(main_pid)/exe" /usr/bin/mainstay; then ok "the agent runs the new binary"; else fail "the agent runs the old binary"; fi
+    if [ "$(containers)" = "$(cat before)" ]; then ok "an upgrade keeps PIDs and start times"; else fail "upgrade: $(containers)"; fi
+    check "dpkg downgrades" dpkg -i old.deb
+    soon 60 eval 'mainstay status >/dev/null 2>&1'
+    if cmp -s "/proc/$(main_pid)/exe" /usr/bin/mainstay; then ok "the agent runs the old binary again"; else fail "the downgrade did not take over"; fi
+    if [ "$(containers)" = "$(cat before)" ]; then ok "a downgrade keeps PIDs and start times"; else fail "downgrade: $(containers)"; fi
+    kill $asking
+    if [ -s misses ]; then fail "requests failed: $(wc -l <misses)"; else ok "no request failed meanwhile"; fi
+
+    systemctl stop mainstay.service
+    if answers 8081; then ok "pods serve while the agent is stopped"; else fail "pods went with the agent"; fi
+    systemctl start mainstay.service
+    check "down" mainstay down --yes
+    sleep 2
+    check "down stays down" inactive mainstay.service
+    systemctl start mainstay.service
+    check "start brings all back" soon 120 eval 'answers 8081 && answers 8082'
+    journalctl -u mainstay.service -p warning --no-pager -o cat | tail -n 5 | sed 's/^/INFO journal: /'
+    next reboot
+    ;;
+  2) # After an orderly reboot.
+    check "pods are back after a reboot" soon 180 eval 'answers 8081 && answers 8082'
+    journalctl -b -1 --no-pager -o short-monotonic -u mainstay.service -u mainstay-pods.service | tail -n 12 | sed 's/^/INFO /'
+    if journalctl -b -1 --no-pager -o cat -u mainstay-pods.service | grep -q 'stopped 2 pods'; then
+      ok "the shutdown stopped the pods in order"
+    else
+      fail "no orderly stop at the shutdown"
+    fi
+    if ls /var/lib/mainstay/pods/*/web/*/exit.json >/dev/null 2>&1; then ok "their ends are recorded"; else fail "no record of an end"; fi
+    before=$(systemd-analyze critical-chain mainstay.service --no-pager 2>/dev/null | sed -n 4,8p | tr '\n' ';')
+    info "boot: $before"
+    echo 0 >cut
+    next cut 1
+    ;;
+  *) # Power cuts in the middle of updates, each followed by a boot that must find everything.
+    n=$(cat cut)
+    check "cut $n: pods are back" soon 180 eval 'answers 8081 && answers 8082'
+    serves=$(version_at 8081)
+    case $serves in
+      "version-$n" | "version-$((n - 1))") ok "cut $n: the old or the new version serves ($serves)" ;;
+      *) fail "cut $n: serves neither version: $serves" ;;
+    esac
+    check "cut $n: it becomes the new version" soon 120 eval '[ "$(version_at 8081)" = "version-$n" ]'
+    check "cut $n: packages are whole" eval 'dpkg --configure -a && mainstay version'
+    n=$((n + 1))
+    if [ "$n" -gt "$cuts" ]; then
+      check "remove" dpkg -r mainstay
+      if answers 8081; then fail "a container survived the removal"; else ok "removal stops containers"; fi
+      mkdir -p /var/lib/mainstay/volumes/data && echo precious >/var/lib/mainstay/volumes/data/file
+      dpkg -P mainstay >purge.out 2>&1
+      if [ "$(cat /var/lib/mainstay/volumes/data/file)" = precious ] && grep -q volumes/data purge.out; then
+        ok "purge leaves volumes and says where"
+      else
+        fail "purge: $(tr '\n' ' ' <purge.out)"
+      fi
+      check "purge leaves no unit" eval '! systemctl cat mainstay.service'
+      check "no mount is left" eval '! grep -q mainstay /proc/self/mountinfo'
+      echo VM-DONE
+      systemctl poweroff
+      sleep 600
+    fi
+    echo "$n" >cut
+    sync
+    # Every other time the package is upgraded at the moment of the cut, too.
+    pod a 8081 "version-$n" >/etc/mainstay/a.tmp && sync && mv /etc/mainstay/a.tmp /etc/mainstay/manifests/a.yaml && sync
+    [ $((n % 2)) = 0 ] && (dpkg -i new.deb >/dev/null 2>&1 &)
+    next cut "0.$((n * 7 % 10))"
+    ;;
+esac
