@@ -13,6 +13,10 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Seconds of Unix time.
     fn unix(&self) -> i64;
+    /// IANA name of the time zone that schedules without one are meant in.
+    fn zone(&self) -> String {
+        "UTC".to_owned()
+    }
 }
 
 /// The host's clocks.
@@ -29,6 +33,21 @@ impl Clock for HostClock {
 
     fn unix(&self) -> i64 {
         nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME).map(|now| now.tv_sec()).unwrap_or(0)
+    }
+
+    fn zone(&self) -> String {
+        let variable = std::env::var("TZ").ok().map(|name| name.trim_start_matches(':').to_owned());
+        let link = || {
+            let target = std::fs::canonicalize("/etc/localtime").ok()?;
+            target.to_str()?.split_once("/zoneinfo/").map(|(_, name)| name.to_owned())
+        };
+        let file = || std::fs::read_to_string("/etc/timezone").ok().map(|text| text.trim().to_owned());
+        let known = |name: &String| spec::cron::Zone::named(name).is_some();
+        variable
+            .filter(known)
+            .or_else(|| link().filter(known))
+            .or_else(|| file().filter(known))
+            .unwrap_or_else(|| "UTC".to_owned())
     }
 }
 

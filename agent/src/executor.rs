@@ -8,13 +8,16 @@ use runtime::Runtime;
 use runtime::api::{ContainerStart, FailureClass, FileContent, FileSet, PortFault, RegistryAuth, RuntimeError};
 use spec::env::{EnvError, NodeFacts, PodContext};
 use spec::files::FilesError;
-use spec::observed::{Addresses, ContainerFacts, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget};
+use spec::observed::{
+    Addresses, ContainerFacts, JobMemory, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget,
+};
 use spec::plan::{Action, Goal};
 use spec::pod::{ContainerSpec, EnvSource, Handler, PodSpec, ResolvedImages, VolumeSource};
 use spec::time::Timestamp;
 use spec::workload::Desired;
 
 use crate::clock::SharedClock;
+use crate::memory::{Memories, MemoryError};
 
 /// Everything an action needs besides itself.
 #[derive(Clone)]
@@ -29,6 +32,8 @@ pub struct Executor {
     pub boot_id: Arc<str>,
     /// Unique ids for new pods: an input, so that simulations can repeat themselves.
     pub uids: Arc<dyn Fn() -> PodUid + Send + Sync>,
+    /// What is remembered of workloads.
+    pub memories: Memories,
     /// At most so many pods are made and containers started at once.
     pub starts: Arc<tokio::sync::Semaphore>,
 }
@@ -54,6 +59,8 @@ pub enum Outcome {
     Named(BTreeMap<PodUid, spec::plan::Names>),
     /// The pod's generated files have this label.
     FilesUpdated(String),
+    /// It is written down.
+    Remembered(Option<JobMemory>),
     /// It failed.
     Failed(ActionError),
 }
@@ -70,6 +77,9 @@ pub enum ActionError {
     /// Files of a volume cannot be made.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// Something cannot be written down.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// A container has no image.
     #[error("container `{0}` names no image")]
     NoImage(String),
@@ -82,6 +92,7 @@ impl ActionError {
         match self {
             Self::Runtime(error) => error.class == FailureClass::Permanent,
             Self::Env(_) | Self::Files(_) | Self::NoImage(_) => true,
+            Self::Memory(_) => false,
         }
     }
 
@@ -91,7 +102,7 @@ impl ActionError {
         match self {
             Self::Runtime(error) => error.hint.as_deref(),
             Self::Env(_) | Self::Files(_) => Some("add the missing object, or mark the reference `optional: true`"),
-            Self::NoImage(_) => None,
+            Self::NoImage(_) | Self::Memory(_) => None,
         }
     }
 
@@ -115,8 +126,9 @@ impl Executor {
             Action::Prepare { goal } => {
                 self.prepare(&goal, &desired).await.map(|(images, fetched)| Outcome::Prepared(images, fetched))
             }
-            Action::CreatePod { goal, ordinal, name, spec, images } => {
-                let record = Arc::new(self.record(&goal, ordinal, name, spec, images));
+            Action::CreatePod { goal, ordinal, name, spec, images, run } => {
+                let record = PodRecord { run, ..self.record(&goal, ordinal, name, spec, images) };
+                let record = Arc::new(record);
                 self.make_pod(record, &desired, goal.files, BTreeMap::new()).await
             }
             Action::RestorePod { pod } => {
@@ -139,6 +151,14 @@ impl Executor {
                 self.runtime.set_names(&names).await.map(|()| Outcome::Named(names)).map_err(ActionError::from)
             }
             Action::UpdateFiles { pod, label } => self.update_files(&pod, &desired, label).await,
+            Action::Remember { workload, memory } => {
+                let memories = self.memories.clone();
+                let write = move || memories.set(&workload, memory.as_ref()).map(|()| Outcome::Remembered(memory));
+                match tokio::task::spawn_blocking(write).await {
+                    Ok(written) => written.map_err(ActionError::from),
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                }
+            }
         };
         result.unwrap_or_else(Outcome::Failed)
     }
@@ -179,6 +199,7 @@ impl Executor {
             created_unix: self.clock.unix(),
             created: self.clock.now(),
             boot_id: self.boot_id.to_string(),
+            run: None,
         }
     }
 
@@ -364,6 +385,7 @@ impl Executor {
                 return Err(failed.join("; "));
             }
         }
+        self.memories.clear().map_err(|error| report(error.into()))?;
         self.runtime.teardown().await.map_err(|error| report(error.into()))
     }
 

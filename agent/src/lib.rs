@@ -10,6 +10,7 @@ pub mod events;
 pub mod executor;
 pub mod gc;
 pub mod git;
+pub mod memory;
 pub mod orders;
 pub mod probe;
 pub mod reconciler;

@@ -4,9 +4,12 @@
 //! Level, not edge: any event may be lost or doubled, since each pass plans from facts. Cancel safety: the loop waits
 //! on one channel and one timer only; both may be dropped at any time without losing a message.
 
+mod ending;
+mod notes;
 mod people;
-
 mod rounds;
+
+use self::notes::event;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::SharedClock;
 use crate::disk::{DiskReport, DiskWatch};
-use crate::events::{Event as JournalEvent, EventKind, Journal};
+use crate::events::{EventKind, Journal};
 use crate::executor::{Executor, Outcome, newer};
 use crate::orders::Orders;
 use crate::probe::{HealthReport, Prober};
@@ -171,6 +174,7 @@ impl Reconciler {
         });
         let observed = Observed {
             boot_id: parts.executor.boot_id.to_string(),
+            memories: parts.executor.memories.load(),
             versions: parts.known_versions,
             ..Observed::default()
         };
@@ -288,8 +292,9 @@ impl Reconciler {
             ActionKey::Container(..) | ActionKey::Pod(_) | ActionKey::Create(..) => {
                 self.goals.workloads.len() == goals.workloads.len()
             }
-            ActionKey::Files(_) | ActionKey::Publish | ActionKey::Names => false,
+            ActionKey::Files(_) | ActionKey::Publish | ActionKey::Names | ActionKey::Memory(_) => false,
         });
+        self.observed.zone = self.clock.zone();
         self.observed
             .prepared
             .retain(|(id, revision), _| goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision));
@@ -388,7 +393,11 @@ impl Reconciler {
     fn is_settled(&self, uid: &PodUid, turn: u64) -> bool {
         let busy = self.observed.in_flight.iter().any(|key| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod == uid,
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => false,
+            ActionKey::Prepare(..)
+            | ActionKey::Create(..)
+            | ActionKey::Publish
+            | ActionKey::Names
+            | ActionKey::Memory(_) => false,
         });
         !busy && self.touched.get(uid).is_none_or(|touched| *touched <= turn)
     }
@@ -401,7 +410,11 @@ impl Reconciler {
         self.observed.health.retain(|(pod, _), _| pod != uid);
         self.observed.failures.retain(|key, _| match key {
             ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod != uid,
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => true,
+            ActionKey::Prepare(..)
+            | ActionKey::Create(..)
+            | ActionKey::Publish
+            | ActionKey::Names
+            | ActionKey::Memory(_) => true,
         });
         self.touched.remove(uid);
     }
@@ -483,7 +496,7 @@ impl Reconciler {
         match &key {
             ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => self.inspect(uid.clone()),
             ActionKey::Create(..) => self.list(),
-            ActionKey::Prepare(..) | ActionKey::Publish | ActionKey::Names => {}
+            ActionKey::Prepare(..) | ActionKey::Publish | ActionKey::Names | ActionKey::Memory(_) => {}
         }
         let failure = Failure { count, at: self.clock.now(), message: message.to_owned(), permanent };
         self.observed.failures.insert(key, failure);
@@ -492,7 +505,11 @@ impl Reconciler {
     fn succeeded(&mut self, step: &Step, key: &ActionKey, outcome: Outcome) {
         let pod_of = |key: &ActionKey| match key {
             ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => Some(uid.clone()),
-            ActionKey::Prepare(..) | ActionKey::Create(..) | ActionKey::Publish | ActionKey::Names => None,
+            ActionKey::Prepare(..)
+            | ActionKey::Create(..)
+            | ActionKey::Publish
+            | ActionKey::Names
+            | ActionKey::Memory(_) => None,
         };
         match outcome {
             Outcome::Prepared(images, _) => {
@@ -502,6 +519,10 @@ impl Reconciler {
             }
             Outcome::PodReady(facts, label) => {
                 let uid = facts.record.uid.clone();
+                if facts.record.run.is_some() {
+                    // The next run may be far away: its images are looked for again.
+                    self.observed.prepared.retain(|(id, _), _| *id != facts.record.workload);
+                }
                 self.observed.files.insert(uid.clone(), label);
                 self.touched.insert(uid.clone(), self.turn);
                 self.observed.pods.insert(uid, Arc::new(*facts));
@@ -562,35 +583,20 @@ impl Reconciler {
                     self.observed.files.insert(uid, label);
                 }
             }
+            Outcome::Remembered(memory) => {
+                if let ActionKey::Memory(id) = key {
+                    self.remembered(id, memory, &step.reason);
+                }
+            }
             Outcome::Failed(_) => {}
         }
         self.journal.record(event(
             self.clock.unix(),
-            EventKind::Normal,
+            if step.reason.is_bad_news() { EventKind::Warning } else { EventKind::Normal },
             step.reason.word(),
             step.workload.as_ref(),
             crate::snapshot::sentence(step),
         ));
-    }
-
-    fn health(&mut self, report: HealthReport) {
-        let key = (report.pod.clone(), report.container.clone());
-        let before = self.observed.health.insert(key, report.health);
-        if let Some(message) = report.message
-            && before.is_none_or(|before| before.ready != report.health.ready || report.health.failed)
-            && let Some(pod) = self.observed.pods.get(&report.pod)
-        {
-            let word = if report.health.failed { "unhealthy" } else { "not_ready" };
-            let message = format!("container `{}` of pod `{}`: {message}", report.container, pod.record.name);
-            tracing::warn!(workload = %pod.record.workload, container = report.container, reason = word, "probe failed");
-            self.journal.record(event(
-                self.clock.unix(),
-                EventKind::Warning,
-                word,
-                Some(&pod.record.workload),
-                message,
-            ));
-        }
     }
 
     async fn command(&mut self, command: Command) -> bool {
@@ -603,7 +609,6 @@ impl Reconciler {
                 return ended;
             }
             Command::Settle(limit) => {
-                // What has not ended by then goes the way of everything that an agent leaves in the middle.
                 let _ = tokio::time::timeout(limit, self.settle()).await;
                 return true;
             }
@@ -618,7 +623,7 @@ impl Reconciler {
                         .map(|pod| pod.record.uid.clone())
                         .collect();
                     self.observed.failures.retain(|key, _| match key {
-                        ActionKey::Prepare(of, _) | ActionKey::Create(of, ..) => of != id,
+                        ActionKey::Prepare(of, _) | ActionKey::Create(of, ..) | ActionKey::Memory(of) => of != id,
                         ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => {
                             !pods.contains(uid)
                         }
@@ -638,37 +643,6 @@ impl Reconciler {
         false
     }
 
-    /// Waits for what is in flight.
-    async fn settle(&mut self) {
-        while !self.observed.in_flight.is_empty() {
-            match self.inbox.recv().await {
-                Some(Event::Done(step, outcome, elapsed)) => self.done(*step, outcome, elapsed),
-                Some(Event::Ping(reply)) => drop(reply.send(())),
-                Some(_) => {}
-                None => break,
-            }
-        }
-    }
-
-    /// Stops everything, after what is in flight has ended.
-    async fn down(&mut self) -> Result<(), String> {
-        self.settle().await;
-        let executor = self.executor.clone();
-        let stopping = executor.down();
-        tokio::pin!(stopping);
-        loop {
-            tokio::select! {
-                result = &mut stopping => return result,
-                // Grace periods may be longer than a watchdog waits.
-                event = self.inbox.recv() => {
-                    if let Some(Event::Ping(reply)) = event {
-                        let _ = reply.send(());
-                    }
-                }
-            }
-        }
-    }
-
     /// One pass: plan, publish what is known, start what is to be done. Returns when to look again.
     fn pass(&mut self) -> Option<Timestamp> {
         if !self.ready {
@@ -677,6 +651,7 @@ impl Reconciler {
         while self.tasks.try_join_next().is_some() {}
         let started = std::time::Instant::now();
         self.hold_removals();
+        self.observed.unix = self.clock.unix();
         let plan = self.plan();
         self.passes += 1;
         self.observed.retry.clear();
@@ -700,32 +675,6 @@ impl Reconciler {
         self.snapshot.send_replace(snapshot);
         self.metrics.reconcile(started.elapsed(), true);
         plan.wake
-    }
-
-    /// Writes down what is newly waited for.
-    fn note_holds(&mut self, plan: &Plan) {
-        for (workload, hold) in plan.holds.iter().filter(|hold| !self.last_holds.contains(hold)) {
-            match hold {
-                Hold::BackingOff { .. }
-                | Hold::GaveUp { .. }
-                | Hold::UpdateFailed { .. }
-                | Hold::JobFailed { .. }
-                | Hold::Unsupported { .. } => {
-                    tracing::warn!(%workload, reason = hold.word(), "{hold}");
-                    self.journal.record(event(
-                        self.clock.unix(),
-                        EventKind::Warning,
-                        hold.word(),
-                        Some(workload),
-                        hold.to_string(),
-                    ));
-                }
-                Hold::Pulling | Hold::Failed { .. } | Hold::Dependency { .. } | Hold::NotReady => {
-                    tracing::debug!(%workload, reason = hold.word(), "{hold}");
-                }
-            }
-        }
-        self.last_holds.clone_from(&plan.holds);
     }
 
     fn start(&mut self, step: Step) {
@@ -761,17 +710,5 @@ impl Reconciler {
             // Without the loop nobody waits for the outcome; facts on disk tell the next one.
             let _ = events.send(Event::Done(Box::new(step), outcome, started.elapsed()));
         });
-    }
-}
-
-fn event(unix: i64, kind: EventKind, reason: &str, workload: Option<&WorkloadId>, message: String) -> JournalEvent {
-    JournalEvent {
-        unix_millis: unix.saturating_mul(1000),
-        kind,
-        reason: reason.to_owned(),
-        workload: workload.map(ToString::to_string),
-        pod: None,
-        container: None,
-        message,
     }
 }

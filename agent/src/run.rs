@@ -17,6 +17,7 @@ use crate::events::{EventKind, Journal, JournalError};
 use crate::executor::{Executor, random_uid};
 use crate::gc::{ImageGc, roots};
 use crate::git::{Follower, GitView};
+use crate::memory::Memories;
 use crate::orders::Orders;
 use crate::reconciler::{Command, Event, Parts, Reconciler};
 use crate::reload::{self, Handle, Invocation, Refusal, Request, Verdict};
@@ -132,6 +133,7 @@ pub fn executor(settings: &Settings, runtime: Arc<Embedded>, clock: SharedClock)
         node: Arc::new(node_facts(settings)),
         boot_id: boot_id(settings).into(),
         uids: Arc::new(random_uid),
+        memories: Memories::new(&settings.data_dir),
         starts: Arc::new(tokio::sync::Semaphore::new(settings.max_parallel_starts.max(1) as usize)),
     }
 }

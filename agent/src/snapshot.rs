@@ -1,6 +1,6 @@
 //! Turns what the loop knows into the [`Snapshot`] that everybody else reads, and steps into sentences.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spec::budget::HeldRemoval;
 use spec::observed::{ContainerFacts, ContainerState, Exit, PodFacts};
@@ -10,7 +10,9 @@ use spec::time::Timestamp;
 use spec::workload::{Controller, Desired, WorkloadId};
 
 use crate::reconciler::Reading;
-use crate::status::{ContainerStatus, HeldStatus, PodStatus, Snapshot, StepStatus, WaitStatus, WorkloadStatus};
+use crate::status::{
+    ContainerStatus, CronStatus, HeldStatus, PodStatus, Snapshot, StepStatus, WaitStatus, WorkloadStatus,
+};
 
 /// What a snapshot is made from.
 pub struct Facts<'a> {
@@ -65,7 +67,9 @@ fn workload(facts: &Facts<'_>, id: &WorkloadId, pods: &[&PodFacts]) -> WorkloadS
     let goal = facts.goals.workloads.get(id);
     let desired = match goal.map(|goal| &goal.workload.controller) {
         None => 0,
-        Some(Controller::Single | Controller::Cron(_)) => 1,
+        Some(Controller::Single) => 1,
+        // As many as the runs that go on need.
+        Some(Controller::Cron(_)) => u32::try_from(pods.iter().filter(|pod| goes_on(facts, pod)).count()).unwrap_or(0),
         Some(Controller::Replicated { replicas, .. } | Controller::Ordered { replicas, .. }) => *replicas,
         Some(Controller::Job(job)) => job.completions.unwrap_or(1),
     };
@@ -90,19 +94,67 @@ fn workload(facts: &Facts<'_>, id: &WorkloadId, pods: &[&PodFacts]) -> WorkloadS
         .map(|goal| goal.workload.source.file.clone())
         .or_else(|| pods.first().map(|pod| pod.record.source.file.clone()))
         .unwrap_or_default();
+    let wished = goal.is_some() || held.is_some();
+    let cron = goal.and_then(|goal| cron_status(facts, goal, pods));
+    let ended = goal.and_then(|goal| job_phase(facts, goal));
+    let phase = match (&cron, ended) {
+        (Some(cron), _) => cron_phase(cron),
+        (None, Some(phase)) => phase,
+        (None, None) => phase(wished, desired, &statuses),
+    };
     WorkloadStatus {
         kind: id.kind.to_string(),
         namespace: id.namespace.clone(),
         name: id.name.clone(),
-        phase: phase(goal.is_some() || held.is_some(), desired, &statuses).to_owned(),
+        phase: phase.to_owned(),
         desired,
         ready: u32::try_from(ready).unwrap_or(u32::MAX),
         updated: u32::try_from(updated).unwrap_or(u32::MAX),
         source,
         held,
         waiting,
+        cron,
         pods: statuses,
     }
+}
+
+fn goes_on(facts: &Facts<'_>, pod: &PodFacts) -> bool {
+    matches!(pod_phase(pod, facts.observed), PodPhase::Pending | PodPhase::Running)
+}
+
+fn cron_status(facts: &Facts<'_>, goal: &Goal, pods: &[&PodFacts]) -> Option<CronStatus> {
+    let Controller::Cron(cron) = &goal.workload.controller else { return None };
+    let observed = facts.observed;
+    let memory = observed.memories.get(&goal.workload.id);
+    let active: BTreeSet<i64> =
+        pods.iter().filter(|pod| goes_on(facts, pod)).filter_map(|pod| pod.record.run).collect();
+    Some(CronStatus {
+        schedule: cron.schedule.clone(),
+        time_zone: cron.time_zone.clone().unwrap_or_else(|| observed.zone.clone()),
+        suspended: cron.suspend,
+        active: u32::try_from(active.len()).unwrap_or(u32::MAX),
+        next_run: spec::plan::next_run(cron, memory, &observed.zone, observed.unix),
+        last_run: memory.and_then(|memory| memory.last_run),
+        last_succeeded: memory.and_then(|memory| memory.last_end.as_ref()).map(|end| end.succeeded),
+        last_success: memory.and_then(|memory| memory.last_success),
+    })
+}
+
+/// A CronJob is as its newest run; between two good runs it waits for its time.
+const fn cron_phase(cron: &CronStatus) -> &'static str {
+    match cron {
+        CronStatus { active: 1.., .. } => "Running",
+        CronStatus { last_succeeded: Some(false), .. } => "Failed",
+        _ => "Scheduled",
+    }
+}
+
+/// The phase of a Job that has ended: its pods may be gone.
+fn job_phase(facts: &Facts<'_>, goal: &Goal) -> Option<&'static str> {
+    let Controller::Job(_) = &goal.workload.controller else { return None };
+    let finished = facts.observed.memories.get(&goal.workload.id)?.finished.as_ref()?;
+    let same = finished.spec == goal.workload.template.spec;
+    same.then_some(if finished.failure.is_none() { "Succeeded" } else { "Failed" })
 }
 
 /// Why the last good version runs instead of the wished one, where that is so.
@@ -229,6 +281,10 @@ pub fn address(key: &spec::observed::PortKey) -> String {
     }
 }
 
+fn moment(unix: i64) -> String {
+    spec::cron::Zone::utc().show(unix)
+}
+
 /// A step for people: what and why.
 #[must_use]
 pub fn sentence(step: &Step) -> String {
@@ -258,6 +314,8 @@ pub fn sentence(step: &Step) -> String {
         }
         Action::SetNames { names } => format!("tell {} pods the names of others", names.len()),
         Action::UpdateFiles { pod, .. } => format!("update files of pod {}", pod.record.name),
+        Action::Remember { workload, memory: Some(_) } => format!("write down about {workload}"),
+        Action::Remember { workload, memory: None } => format!("forget {workload}"),
     };
     let why = match &step.reason {
         Reason::SpecChanged { changes } => {
@@ -269,6 +327,15 @@ pub fn sentence(step: &Step) -> String {
         Reason::Evicted { message } => message.clone(),
         Reason::Exited { code, .. } => format!("it ended with code {code}"),
         Reason::DependencyRestarted { on } => format!("{on} was restarted"),
+        Reason::Scheduled { at } => format!("scheduled for {}", moment(*at)),
+        Reason::RunStarted { at } => format!("the run of {} was started", moment(*at)),
+        Reason::RunMissed { at } => {
+            format!("the run of {} could not start within startingDeadlineSeconds, it is left out", moment(*at))
+        }
+        Reason::RunEnded { at, succeeded: true } => format!("the run of {} succeeded", moment(*at)),
+        Reason::RunEnded { at, succeeded: false } => format!("the run of {} failed", moment(*at)),
+        Reason::JobEnded { failure: None } => "the Job succeeded".to_owned(),
+        Reason::JobEnded { failure: Some(failure) } => format!("the Job failed: {failure}"),
         Reason::RolledBack { cause } => format!("the new version failed: {cause}"),
         other => other.word().replace('_', " "),
     };

@@ -66,7 +66,7 @@ pub struct WorkloadStatus {
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// `Pending`, `Running`, `Succeeded`, `Failed`, `Stopping`.
+    /// `Pending`, `Running`, `Succeeded`, `Failed`, `Stopping`; `Scheduled` for a CronJob between two runs.
     pub phase: String,
     /// Pods wished.
     pub desired: u32,
@@ -80,8 +80,33 @@ pub struct WorkloadStatus {
     pub held: Option<HeldStatus>,
     /// Why it is not further on: word and sentence.
     pub waiting: Vec<WaitStatus>,
+    /// What its schedule says, for a CronJob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cron: Option<CronStatus>,
     /// Its pods.
     pub pods: Vec<PodStatus>,
+}
+
+/// The schedule of a CronJob and what came of it. Moments are those of the schedule, in seconds of Unix time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CronStatus {
+    /// The schedule as written.
+    pub schedule: String,
+    /// The zone that it is meant in.
+    pub time_zone: String,
+    /// Whether no runs are started.
+    pub suspended: bool,
+    /// Runs that have not ended.
+    pub active: u32,
+    /// The next run.
+    pub next_run: Option<i64>,
+    /// The newest run that was started.
+    pub last_run: Option<i64>,
+    /// Whether the newest run that ended succeeded.
+    pub last_succeeded: Option<bool>,
+    /// The newest run that succeeded.
+    pub last_success: Option<i64>,
 }
 
 /// Why a workload is frozen at its last good version.

@@ -113,6 +113,7 @@ fn start_agent(sim: &Sim, journal: &Journal, dir: &std::path::Path) -> Life {
             let sim = sim.clone();
             Arc::new(move || sim.next_uid())
         },
+        memories: agent::memory::Memories::new(dir),
         starts: Arc::new(tokio::sync::Semaphore::new(4)),
     };
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());

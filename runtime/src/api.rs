@@ -147,6 +147,9 @@ pub struct ContainerStats {
     pub pids: u64,
     /// Bytes read from and written to block devices.
     pub io_bytes: (u64, u64),
+    /// For how long some of its threads waited for CPU, memory and block devices, in nanoseconds (PSI, `some`); `None`
+    /// where the kernel does not tell: cgroup v1, or built without it.
+    pub stalled: Option<[u64; 3]>,
 }
 
 /// Counters of a pod's network interface.

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod capability;
 pub mod causes;
 pub mod codes;
+pub mod cron;
 pub mod diagnostic;
 pub mod diff;
 pub mod digest;

@@ -55,6 +55,55 @@ pub struct PodRecord {
     pub created: Timestamp,
     /// The boot it was made in.
     pub boot_id: String,
+    /// For a pod of a CronJob: the moment of the schedule that it runs for, in seconds of Unix time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<i64>,
+}
+
+/// What must not be forgotten about a workload when no pod tells it any more: kept on disk beside the pods.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobMemory {
+    /// CronJob: moments of the schedule up to this one (seconds of Unix time) are settled and never run again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<i64>,
+    /// CronJob: the newest moment that a run was started for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<i64>,
+    /// CronJob: the newest run that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_end: Option<RunEnd>,
+    /// CronJob: the newest run that succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<i64>,
+    /// Job: its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Finished>,
+}
+
+/// How a run of a CronJob ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunEnd {
+    /// The moment of the schedule, in seconds of Unix time.
+    pub at: i64,
+    /// Whether it did what it should.
+    pub succeeded: bool,
+}
+
+/// The end of a Job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finished {
+    /// What its pods were: another template is another Job.
+    pub spec: Arc<PodSpec>,
+    /// Why it failed; `None` when it succeeded.
+    pub failure: Option<String>,
+    /// When that was seen, in seconds of Unix time.
+    pub unix: i64,
+    /// When that was seen, on the boot-time clock of `boot_id`.
+    pub at: Timestamp,
+    /// The boot it was seen in.
+    pub boot_id: String,
 }
 
 /// A pod as it is now.

@@ -243,6 +243,12 @@ pub struct JobSpec {
     pub suspend: bool,
     /// Rules on exit codes, first match wins.
     pub failure_policy: Vec<FailureRule>,
+    /// Failures of each index before it is given up (indexed Jobs); failures of the whole do not count then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff_limit_per_index: Option<u32>,
+    /// The Job fails when more indexes than these were given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failed_indexes: Option<u32>,
 }
 
 /// A rule of a Job's podFailurePolicy.
@@ -263,6 +269,8 @@ pub struct FailureRule {
 pub enum FailureAction {
     /// The Job has failed.
     FailJob,
+    /// The index is given up.
+    FailIndex,
     /// Does not count.
     Ignore,
     /// Counts.

@@ -226,6 +226,8 @@ spec:
   completions: 3
   parallelism: 2
   backoffLimit: 1
+  backoffLimitPerIndex: 1
+  maxFailedIndexes: 1
   activeDeadlineSeconds: 60
   ttlSecondsAfterFinished: 5
   completionMode: Indexed

@@ -552,6 +552,11 @@ fn pods() {
             ("tolerations: [{key: a, operator: Exists, effect: NoSchedule}, {operator: Exists}]", ""),
             ("tolerations: [{key: a, operator: Exists, value: b}]", "M0020 spec.tolerations[0].value"),
             ("tolerations: [{key: a, operator: exists}]", "M0014 spec.tolerations[0].operator"),
+            ("tolerations: [{key: a, value: 'b:c'}]", "M0016 spec.tolerations[0].value"),
+            (
+                "topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchExpressions: [{key: a, operator: In}]}}]",
+                "M0013 spec.topologySpreadConstraints[0].labelSelector.matchExpressions[0].values",
+            ),
             (
                 "tolerations: [{key: a, value: b, effect: NoSchedule, tolerationSeconds: 5}]",
                 "M0020 spec.tolerations[0].tolerationSeconds",
@@ -874,8 +879,18 @@ fn jobs() {
                 "M0021 spec.podFailurePolicy.rules[0].onExitCodes.containerName",
             ),
             ("podFailurePolicy: {rules: [{action: FailJob}]}", "M0019 spec.podFailurePolicy.rules[0]"),
-            ("podFailurePolicy: {rules: [{action: FailIndex, onExitCodes: {operator: In, values: [1]}}]}", ""),
-            ("backoffLimitPerIndex: 1, successPolicy: {rules: [{succeededCount: 1}]}", ""),
+            (
+                "podFailurePolicy: {rules: [{action: FailIndex, onExitCodes: {operator: In, values: [1]}}]}",
+                "M0020 spec.podFailurePolicy.rules[0].action",
+            ),
+            ("successPolicy: {rules: [{succeededCount: 1}]}", ""),
+            ("backoffLimitPerIndex: 1", "M0020 spec.backoffLimitPerIndex"),
+            ("maxFailedIndexes: 1", "M0020 spec.maxFailedIndexes"),
+            ("completionMode: Indexed, completions: 2, backoffLimitPerIndex: 1, maxFailedIndexes: 2", ""),
+            (
+                "completionMode: Indexed, completions: 2, backoffLimitPerIndex: 1, maxFailedIndexes: 3",
+                "M0015 spec.maxFailedIndexes",
+            ),
             ("managedBy: x", "M0031 spec.managedBy"),
             ("schedule: '* * * * *'", "M0012 spec.schedule"),
         ],

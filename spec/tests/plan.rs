@@ -83,6 +83,7 @@ impl Case {
                 created_unix: 0,
                 created: Timestamp(0),
                 boot_id: "boot".into(),
+                run: None,
             };
             let state = match is {
                 Is::New => None,
@@ -164,6 +165,8 @@ fn job(completions: u32, parallelism: u32, backoff_limit: u32) -> Workload {
         indexed: false,
         suspend: false,
         failure_policy: Vec::new(),
+        backoff_limit_per_index: None,
+        max_failed_indexes: None,
     };
     let mut workload = workload(Controller::Job(job), "a");
     let mut spec = pod_spec("a");
@@ -251,12 +254,12 @@ fn a_set_starts_and_ends_in_order() {
 fn a_job_runs_to_its_end_and_never_again() {
     check(job(1, 1, 6), &[], &["create 0"]);
     check(job(1, 1, 6), &[(0, "a", Is::Runs)], &[]);
-    check(job(1, 1, 6), &[(0, "a", Is::Ended(0))], &[]);
+    check(job(1, 1, 6), &[(0, "a", Is::Ended(0))], &["remember"]);
     check(job(3, 2, 6), &[], &["create 0", "create 1"]);
     check(job(3, 2, 6), &[(0, "a", Is::Ended(0)), (1, "a", Is::Runs)], &["create 2"]);
     // The last failure is long ago: its wait is over.
     check(job(1, 1, 6), &[(0, "a", Is::Ended(1))], &["create 1"]);
-    check(job(1, 1, 1), &[(0, "a", Is::Ended(1)), (1, "a", Is::Ended(1))], &[]);
+    check(job(1, 1, 1), &[(0, "a", Is::Ended(1)), (1, "a", Is::Ended(1))], &["remember"]);
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl World {
             Action::Prepare { goal } => {
                 self.observed.prepared.insert((goal.workload.id.clone(), goal.revision), BTreeMap::new());
             }
-            Action::CreatePod { goal, ordinal, name, spec, images } => {
+            Action::CreatePod { goal, ordinal, name, spec, images, run } => {
                 self.pods_made += 1;
                 let record = PodRecord {
                     uid: PodUid(format!("{:016x}", self.pods_made)),
@@ -169,6 +169,7 @@ impl World {
                     created_unix: 0,
                     created: self.now,
                     boot_id: "boot".into(),
+                    run,
                 };
                 let pod = PodFacts {
                     record: Arc::new(record),

@@ -251,7 +251,7 @@ fn a_shutdown_stops_in_order_and_forgets_nothing() {
     let registry = Registry::start();
     let image = registry.push("app:1", &fixture_image());
     let compose = format!(
-        "name: shop\nservices:\n  web:\n    image: {image}\n    command: [sleep, forever]\n    depends_on: [db]\n    stop_grace_period: 5s\n  db:\n    image: {image}\n    command: [sleep, forever]\n    stop_grace_period: 5s\n"
+        "name: shop\nservices:\n  web:\n    image: {image}\n    command: [sleep, forever]\n    restart: always\n    depends_on: [db]\n    stop_grace_period: 5s\n  db:\n    image: {image}\n    command: [sleep, forever]\n    restart: always\n    stop_grace_period: 5s\n"
     );
     sandbox.write("compose.yaml", &compose);
     let mut agent = Agent::start(&sandbox);
@@ -266,7 +266,9 @@ fn a_shutdown_stops_in_order_and_forgets_nothing() {
     // Not beside an agent, which would start everything again.
     assert_eq!(agent.cli(&["shutdown"]).code, 2);
     assert_eq!(agent.stop(), 0);
-    let stopped = sandbox.cli(&["shutdown", "--timeout", "20s"]).ok();
+    // The agent was told where manifests are on its command line, which says who depends on whom.
+    let sources = format!("sources={}", sandbox.manifests().display());
+    let stopped = sandbox.cli(&["shutdown", "--timeout", "20s", "--set", &sources]).ok();
     assert!(stopped.stderr.contains("stopped 2 pods"), "{}", stopped.stderr);
     // Records of both ends are there; who depends on the other one ended first.
     let ended = |name: &str| -> i64 {

@@ -168,9 +168,16 @@ pub(crate) enum Command {
         #[arg(value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
-    /// Show what a field of a manifest does here, such as `pod.spec.containers.resources`
+    /// Turn a `docker run` command into a Compose file
+    #[command(after_help = "Example: mainstay convert 'docker run -d -p 80:80 nginx' > compose.yaml")]
+    Convert {
+        /// `docker run ...` in one quoted text or word by word, or `-` for stdin
+        #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Show what a field of a manifest does here, such as `pod.spec.containers.resources` or `service.ports`
     Explain {
-        /// A kind, or a field of it; without it all kinds
+        /// A kind, or a field of it; `compose` or `service` for Compose files; without it all kinds
         field: Option<String>,
     },
     /// Stop everything that the agent manages and end it; volumes stay

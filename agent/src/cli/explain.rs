@@ -10,7 +10,19 @@ pub(super) fn explain(path: Option<&str>, io: &mut Io<'_>) -> Outcome {
     let Some(path) = path else { return kinds(io) };
     let mut parts = path.split('.').filter(|part| !part.is_empty());
     let name = parts.next().unwrap_or_default();
-    let object = KINDS.iter().find(|object| object.kind.eq_ignore_ascii_case(name)).ok_or_else(|| {
+    let known = KINDS.iter().find(|object| object.kind.eq_ignore_ascii_case(name));
+    // `service` is a kind of Kubernetes and a part of a Compose file: what the first has wins.
+    if known.is_none_or(|object| !has(object, path))
+        && let Some(text) = spec::manifest::compose::explain::explain(&lower_first(path))
+    {
+        if io.json {
+            io.json(&json!({ "field": path, "text": text }))?;
+        } else {
+            io.out.write_all(text.as_bytes())?;
+        }
+        return Ok(0);
+    }
+    let object = known.ok_or_else(|| {
         let close = crate::config::nearest(name, KINDS.iter().map(|object| object.kind));
         let hint =
             close.map_or("`mainstay explain` lists all kinds".to_owned(), |close| format!("did you mean `{close}`?"));
@@ -61,6 +73,29 @@ pub(super) fn explain(path: Option<&str>, io: &mut Io<'_>) -> Outcome {
         }
     }
     Ok(0)
+}
+
+/// Whether a kind has the field that the rest of a path names.
+fn has(object: &ObjectKind, path: &str) -> bool {
+    let mut inside = Some(object.root);
+    path.split('.').filter(|part| !part.is_empty()).skip(1).all(|part| {
+        let part = part.split_once('[').map_or(part, |(name, _)| name);
+        match inside.and_then(|of| of.field(part)) {
+            Some(field) => {
+                inside = object_of(&field.kind);
+                true
+            }
+            None => false,
+        }
+    })
+}
+
+/// A path with its first word in lower case, as Compose's table has it.
+fn lower_first(path: &str) -> String {
+    match path.split_once('.') {
+        Some((first, rest)) => format!("{}.{rest}", first.to_ascii_lowercase()),
+        None => path.to_ascii_lowercase(),
+    }
 }
 
 fn kinds(io: &mut Io<'_>) -> Outcome {

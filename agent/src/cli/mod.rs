@@ -8,6 +8,7 @@ mod attach;
 pub(crate) mod client;
 mod config;
 mod control;
+mod convert;
 mod cp;
 mod disk;
 mod events;
@@ -112,6 +113,7 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         }
         Command::Plan { paths } if paths.is_empty() => control::plan(&client(common, io)?, io),
         Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
+        Command::Convert { words } => convert::convert(&words, io),
         Command::Explain { field } => explain::explain(field.as_deref(), io),
         Command::Down { yes } => control::down(&settings(common, io)?, yes, io),
         Command::Shutdown { timeout } => shutdown::shutdown(&settings(common, io)?, timeout.into(), io),

@@ -119,7 +119,8 @@ fn change(id: &WorkloadId, goal: &Goal, pods: &[&PodRecord]) -> Option<Change> {
     };
     // As the agent decides it: specs field by field, labels where new pods are made for them.
     let labels = |pod: &PodRecord| {
-        id.kind == WorkloadKind::Pod || (pod.labels == template.labels && pod.annotations == template.annotations)
+        matches!(id.kind, WorkloadKind::Pod | WorkloadKind::Job | WorkloadKind::CronJob)
+            || (pod.labels == template.labels && pod.annotations == template.annotations)
     };
     let old = pods.iter().find(|pod| pod.spec != template.spec || !labels(pod));
     let mut changes = Vec::new();

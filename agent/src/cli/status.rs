@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::output::{CliError, Io, Outcome, Table, age, ago, clean, clean_lines};
-use crate::status::{Snapshot, WorkloadStatus};
+use crate::status::{CronStatus, Snapshot, WorkloadStatus};
 
 /// How often `--wait` looks.
 const LOOK: Duration = Duration::from_millis(100);
@@ -100,6 +100,7 @@ pub(crate) fn headline(snapshot: &Snapshot) -> String {
     let are = |number: usize, word: &str| (number > 0).then(|| super::control::count(number, word));
     let parts = [
         is(phase("Running"), "running"),
+        is(phase("Scheduled"), "scheduled"),
         is(phase("Pending"), "pending"),
         is(phase("Succeeded"), "succeeded"),
         is(phase("Failed"), "failed"),
@@ -120,8 +121,40 @@ fn restarts(workload: &WorkloadStatus) -> u32 {
 fn note(workload: &WorkloadStatus) -> String {
     let held = workload.held.iter().map(|held| format!("held: {}", held.reason));
     let waiting = workload.waiting.iter().map(|wait| wait.reason.clone());
+    let cron = workload.cron.iter().map(|cron| match cron.next_run {
+        _ if cron.suspended => "suspended".to_owned(),
+        Some(next) => format!("next run {}", moment(cron, next)),
+        None => "no next run".to_owned(),
+    });
     let failed = workload.pods.iter().filter_map(|pod| pod.reason.clone());
-    held.chain(waiting).chain(failed).collect::<Vec<_>>().join(", ")
+    held.chain(waiting).chain(failed).chain(cron).collect::<Vec<_>>().join(", ")
+}
+
+/// A moment as a clock in the schedule's zone shows it.
+fn moment(cron: &CronStatus, unix: i64) -> String {
+    spec::cron::Zone::named(&cron.time_zone).unwrap_or(spec::cron::Zone::utc()).show(unix)
+}
+
+/// The schedule of a CronJob, what came of it and what comes next.
+fn schedule(cron: &CronStatus, io: &mut Io<'_>) -> io::Result<()> {
+    let suspended = if cron.suspended { ", suspended" } else { "" };
+    writeln!(io.out, "runs:    `{}` in {}{suspended}", clean(&cron.schedule), clean(&cron.time_zone))?;
+    if let Some(next) = cron.next_run {
+        writeln!(io.out, "next:    {}", moment(cron, next))?;
+    }
+    if let Some(last) = cron.last_run {
+        let how = match (cron.active, cron.last_succeeded) {
+            (1.., _) => "runs",
+            (_, Some(true)) => "succeeded",
+            (_, Some(false)) => "failed",
+            (_, None) => "started",
+        };
+        writeln!(io.out, "last:    {}, {how}", moment(cron, last))?;
+    }
+    match cron.last_success {
+        Some(good) if cron.last_succeeded == Some(false) => writeln!(io.out, "success: {}", moment(cron, good)),
+        _ => Ok(()),
+    }
 }
 
 /// Sentences about what is not as it should be.
@@ -152,6 +185,9 @@ fn details(workload: &WorkloadStatus, io: &mut Io<'_>) -> io::Result<()> {
     writeln!(io.out, "source:  {}", clean(&workload.source))?;
     let WorkloadStatus { desired, ready, updated, .. } = workload;
     writeln!(io.out, "pods:    {desired} wished, {ready} ready, {updated} of the newest version")?;
+    if let Some(cron) = &workload.cron {
+        schedule(cron, io)?;
+    }
     if let Some(held) = &workload.held {
         writeln!(io.out, "held:    {}", clean_lines(&held.message))?;
     }

@@ -214,6 +214,7 @@ fn record(fixture: &Fixture, files: &[(&str, &str)]) {
             created_unix: NOW,
             created: spec::time::Timestamp(0),
             boot_id: "b".to_owned(),
+            run: None,
         };
         let dir = fixture.settings.data_dir.join("pods").join(uid);
         std::fs::create_dir_all(&dir).expect("it can be made");
@@ -248,6 +249,10 @@ async fn explain_tells_what_becomes_of_a_field() {
             "explain pod.spec.contaners",
             "explain nope",
             "explain pod.spec.hostNetwork -o json",
+            "explain service.healthcheck.interval",
+            "explain service.spec.clusterIP",
+            "explain compose.volumes",
+            "explain service.prots",
         ]
     );
 }
@@ -291,4 +296,20 @@ async fn compose_projects_are_read_like_manifests() {
     ])
     .await;
     check!("compose", Some(&fixture), &["validate DIR/m", "validate DIR/m/other/stack.yaml", "plan DIR/m/shop",]);
+}
+
+#[tokio::test]
+async fn convert_turns_docker_run_into_compose() {
+    check!(
+        "convert",
+        None,
+        &[
+            "convert -- docker run -d --name web -p 8080:80 -v data:/srv -e A=$b --restart unless-stopped nginx:1.27 nginx -g x",
+            "convert -- docker run --rm -it -P alpine sh",
+            "convert -- docker run --prot 80 nginx",
+            "convert -- docker ps",
+            "convert docker run",
+            "convert -o json -- docker run nginx",
+        ]
+    );
 }

@@ -110,8 +110,17 @@ impl Readings {
         };
         counters(names::CPU, &|stats| as_float(stats.cpu_nanos) / NANOS);
         counters(names::THROTTLED, &|stats| as_float(stats.throttled.1) / NANOS);
+        counters(names::THROTTLES, &|stats| as_float(stats.throttled.0));
         counters(names::FS_READ, &|stats| as_float(stats.io_bytes.0));
         counters(names::FS_WRITE, &|stats| as_float(stats.io_bytes.1));
+        let stalled = make.counters(names::STALLED);
+        for (labels, stats) in &self.containers {
+            for (resource, nanos) in ["cpu", "memory", "io"].iter().zip(stats.stalled.into_iter().flatten()) {
+                let [namespace, workload, pod, container] = labels;
+                let labels = [namespace.as_str(), workload, pod, container, resource];
+                stalled.with_label_values(&labels).inc_by(as_float(nanos) / NANOS);
+            }
+        }
         let gauges = |metric, value: &dyn Fn(&ContainerStats) -> Option<u64>| {
             let vector = make.gauges(metric);
             for (labels, stats) in &self.containers {

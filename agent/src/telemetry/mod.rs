@@ -47,6 +47,10 @@ struct Inner {
     containers: GaugeVec,
     ports: Gauge,
     restarts: CounterVec,
+    cron_runs: CounterVec,
+    cron_next: GaugeVec,
+    cron_last: GaugeVec,
+    cron_success: GaugeVec,
     ooms: CounterVec,
     versions_failed: CounterVec,
     probes: CounterVec,
@@ -68,12 +72,16 @@ struct Inner {
     /// Label sets of restarts and OOMs in use, so that those of vanished workloads can be dropped. Held for a few
     /// map operations only.
     container_series: Mutex<BTreeSet<[String; 3]>>,
+    /// The same of CronJobs' runs.
+    cron_series: Mutex<BTreeSet<[String; 2]>>,
 }
 
 /// Series with the same labels.
 type Labels<'a> = &'a [&'a str];
 
 const PHASES: [&str; 5] = ["Pending", "Running", "Succeeded", "Failed", "Stopping"];
+/// CronJobs between two runs have one more.
+const WORKLOAD_PHASES: [&str; 6] = ["Pending", "Running", "Succeeded", "Failed", "Stopping", "Scheduled"];
 const STATES: [&str; 3] = ["waiting", "running", "exited"];
 
 impl Default for Metrics {
@@ -112,6 +120,10 @@ impl Metrics {
             containers: make.gauges(names::CONTAINERS),
             ports: make.gauges(names::PORTS).with_label_values(NONE),
             restarts: make.counters(names::RESTARTS),
+            cron_runs: make.counters(names::CRON_RUNS),
+            cron_next: make.gauges(names::CRON_NEXT),
+            cron_last: make.gauges(names::CRON_LAST),
+            cron_success: make.gauges(names::CRON_SUCCESS),
             ooms: make.counters(names::OOMS),
             versions_failed: make.counters(names::VERSIONS_FAILED),
             probes: make.counters(names::PROBES),
@@ -131,6 +143,7 @@ impl Metrics {
             reload_ok: make.gauges(names::RELOAD_OK).with_label_values(NONE),
             reload_at: make.gauges(names::RELOAD_AT).with_label_values(NONE),
             container_series: Mutex::new(BTreeSet::new()),
+            cron_series: Mutex::new(BTreeSet::new()),
             registry: registry.clone(),
         };
         let metrics = Self(Arc::new(inner));
@@ -185,6 +198,33 @@ impl Metrics {
     /// A container was started again.
     pub fn container_restart(&self, workload: &WorkloadId, container: &str) {
         self.container_series(workload, container, &self.0.restarts).inc();
+    }
+
+    /// A run of a CronJob has ended.
+    pub fn run_ended(&self, workload: &WorkloadId, ok: bool) {
+        let labels = [workload.namespace.clone(), workload.name.clone()];
+        self.0.cron_runs.with_label_values(&[labels[0].as_str(), &labels[1], outcome(ok)]).inc();
+        self.0.cron_series.lock().unwrap_or_else(PoisonError::into_inner).insert(labels);
+    }
+
+    /// Moments of every CronJob; series of those that are gone are dropped.
+    fn observe_schedules(&self, snapshot: &Snapshot) {
+        let inner = &self.0;
+        for vector in [&inner.cron_next, &inner.cron_last, &inner.cron_success] {
+            vector.reset();
+        }
+        for workload in &snapshot.workloads {
+            let Some(cron) = &workload.cron else { continue };
+            for (vector, moment) in [
+                (&inner.cron_next, cron.next_run),
+                (&inner.cron_last, cron.last_run),
+                (&inner.cron_success, cron.last_success),
+            ] {
+                if let Some(moment) = moment.and_then(|moment| u64::try_from(moment).ok()) {
+                    vector.with_label_values(&[workload.namespace.as_str(), &workload.name]).set(as_float(moment));
+                }
+            }
+        }
     }
 
     /// A container was ended by the kernel for want of memory.
@@ -244,12 +284,13 @@ impl Metrics {
     pub fn observe_snapshot(&self, snapshot: &Snapshot) {
         let inner = &self.0;
         let pods = || snapshot.workloads.iter().flat_map(|workload| &workload.pods);
-        count(&inner.workloads, &PHASES, snapshot.workloads.iter().map(|workload| workload.phase.as_str()));
+        count(&inner.workloads, &WORKLOAD_PHASES, snapshot.workloads.iter().map(|workload| workload.phase.as_str()));
         count(&inner.pods, &PHASES, pods().map(|pod| pod.phase.as_str()));
         count(&inner.containers, &STATES, pods().flat_map(|pod| &pod.containers).map(|c| c.state.as_str()));
         count(&inner.held, &[], snapshot.workloads.iter().filter_map(|w| Some(w.held.as_ref()?.reason.as_str())));
         let waits = snapshot.workloads.iter().filter_map(|w| Some(w.waiting.first()?.reason.as_str()));
         count(&inner.waiting, &[], waits);
+        self.observe_schedules(snapshot);
         inner.ports.set(as_float(snapshot.ports.len() as u64));
         inner.planned.set(as_float(snapshot.plan.len() as u64));
 
@@ -284,6 +325,18 @@ impl Metrics {
                 for vector in [&self.0.restarts, &self.0.ooms] {
                     // "Not there" is as good as removed.
                     drop(vector.remove_label_values(&[namespace.as_str(), workload, container]));
+                }
+            }
+            stays
+        });
+        drop(series);
+        let mut runs = self.0.cron_series.lock().unwrap_or_else(PoisonError::into_inner);
+        runs.retain(|[namespace, name]| {
+            let stays =
+                snapshot.workloads.iter().any(|w| w.cron.is_some() && w.namespace == *namespace && w.name == *name);
+            if !stays {
+                for ok in [true, false] {
+                    drop(self.0.cron_runs.remove_label_values(&[namespace.as_str(), name, outcome(ok)]));
                 }
             }
             stays

@@ -77,6 +77,14 @@ metrics! {
         "Pods by phase.";
     CONTAINERS = Gauge "mainstay_containers" ["state"]
         "Containers of all pods by state.";
+    CRON_RUNS = Counter "mainstay_cronjob_runs_total" ["namespace", "cronjob", "outcome"]
+        "Runs of CronJobs that ended.";
+    CRON_NEXT = Gauge "mainstay_cronjob_next_run_timestamp_seconds" ["namespace", "cronjob"]
+        "Unix time that the next run is due at.";
+    CRON_LAST = Gauge "mainstay_cronjob_last_run_timestamp_seconds" ["namespace", "cronjob"]
+        "Unix time that the newest run was due at.";
+    CRON_SUCCESS = Gauge "mainstay_cronjob_last_success_timestamp_seconds" ["namespace", "cronjob"]
+        "Unix time that the newest run that succeeded was due at.";
     PORTS = Gauge "mainstay_published_ports" []
         "Ports of the host that lead to a pod.";
     RESTARTS = Counter "mainstay_container_restarts_total" ["namespace", "workload", "container"]
@@ -127,6 +135,10 @@ metrics! {
         "CPU time that a container used.";
     THROTTLED = Counter "mainstay_container_cpu_throttled_seconds_total" ["namespace", "workload", "pod", "container"]
         "Time for which a container was kept from the CPU by its limit.";
+    THROTTLES = Counter "mainstay_container_cpu_throttled_periods_total" ["namespace", "workload", "pod", "container"]
+        "Periods in which a container was held back by its CPU limit.";
+    STALLED = Counter "mainstay_container_pressure_stalled_seconds_total" ["namespace", "workload", "pod", "container", "resource"]
+        "Time in which a part of a container waited for `cpu`, `memory` or `io` (PSI); cgroup v2 only.";
     WORKING_SET = Gauge "mainstay_container_memory_working_set_bytes" ["namespace", "workload", "pod", "container"]
         "Memory of a container without reclaimable page cache; the kernel ends it when this reaches the limit.";
     MEMORY = Gauge "mainstay_container_memory_bytes" ["namespace", "workload", "pod", "container"]

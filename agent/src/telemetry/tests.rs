@@ -7,7 +7,9 @@ use runtime::api::{ContainerStats, NetworkStats};
 use spec::workload::{WorkloadId, WorkloadKind};
 
 use super::{Kind, METRICS, Metric, Metrics, Readings};
-use crate::status::{ContainerStatus, HeldStatus, PodStatus, Snapshot, SourceStatus, WaitStatus, WorkloadStatus};
+use crate::status::{
+    ContainerStatus, CronStatus, HeldStatus, PodStatus, Snapshot, SourceStatus, WaitStatus, WorkloadStatus,
+};
 
 fn id() -> WorkloadId {
     WorkloadId { kind: WorkloadKind::Deployment, namespace: "default".to_owned(), name: "web".to_owned() }
@@ -28,6 +30,7 @@ fn snapshot() -> Snapshot {
         phase: "Running".to_owned(),
         held: Some(HeldStatus { reason: "broken".to_owned(), message: String::new() }),
         waiting: vec![WaitStatus { reason: "pulling".to_owned(), message: String::new() }],
+        cron: Some(CronStatus { next_run: Some(3), last_run: Some(2), last_success: Some(1), ..Default::default() }),
         pods: vec![pod],
         ..Default::default()
     };
@@ -50,6 +53,7 @@ fn eventful() -> (Metrics, String) {
     metrics.container_restart(&id(), "app");
     metrics.container_oom(&id(), "app");
     metrics.probe("liveness", true, Duration::from_millis(1));
+    metrics.run_ended(&id(), true);
     metrics.image_pull(true, 1000, Duration::from_secs(1));
     metrics.source_success("/m", 1e9);
     metrics.event("normal", false);
@@ -58,6 +62,7 @@ fn eventful() -> (Metrics, String) {
     let stats = ContainerStats {
         cpu_nanos: 1_500_000_000,
         throttled: (3, 500_000_000),
+        stalled: Some([1_000_000_000, 0, 2_000_000_000]),
         memory_limit: Some(64),
         ..Default::default()
     };

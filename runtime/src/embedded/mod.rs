@@ -542,6 +542,9 @@ impl Inner {
         }
         note(network::remove_namespaces(&layout.namespaces(uid)).map_err(|error| chain(&error)));
         note(remove_cgroup(&layout.pod_cgroup(uid)));
+        // The record goes first: what is left of a removal that was cut short is no pod, instead of one that has
+        // forgotten how its containers ended.
+        drop(std::fs::remove_file(layout.pod(uid).join("pod.json")));
         for dir in [layout.pod_run(uid), layout.pod(uid)] {
             match std::fs::remove_dir_all(&dir) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -52,6 +52,7 @@ fn pod(volumes: &[(&str, VolumeSource)], change: impl FnOnce(&mut PodSpec)) -> P
         created_unix: 0,
         created: spec::time::Timestamp(0),
         boot_id: String::new(),
+        run: None,
     }
 }
 

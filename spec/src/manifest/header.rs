@@ -72,7 +72,7 @@ const CLUSTER: &[(&str, &str, &str)] = &[
     ),
     ("EndpointSlice", "addresses follow from the pods of a Service", "give the Service a selector"),
     ("PriorityClass", "there is one node and no scheduler", "remove it"),
-    ("RuntimeClass", "runtimes are named in the configuration", "write it into the configuration file, `[runtimes]`"),
+    ("RuntimeClass", "containers run on the built-in runtime", "remove it"),
     ("Node", "the node is this host", "set labels in the configuration file, `node.labels`"),
     ("Event", "events are written by the agent", "remove it"),
     ("Lease", "there is no API server that keeps leases", "remove it"),
@@ -112,7 +112,9 @@ pub(super) fn is_manifest(node: &Node) -> bool {
 /// Whether the document is a Compose file.
 pub(super) fn is_compose(node: &Node) -> bool {
     let has = |key| node.get(key).is_some();
-    !has("kind") && !has("apiVersion") && (has("services") || (has("include") && !has("spec")))
+    !has("kind")
+        && !has("apiVersion")
+        && (has("services") || (has("include") && !has("spec")) || super::compose::is_mistaken(node))
 }
 
 /// The finding about a document that is something else.
@@ -160,6 +162,18 @@ pub(super) fn read(report: &mut Report<'_>, node: &Node) -> Header {
         if let Some((_, why, hint)) = CLUSTER.iter().find(|(name, ..)| *name == kind) {
             refuse(report, node, kind, why, hint);
         }
+        return Header::Refused;
+    }
+    // A list is of the version of what it lists.
+    let version_of = if kind == "List" {
+        Some("v1")
+    } else {
+        kind.strip_suffix("List").and_then(schema::kind).map(|k| k.api_version)
+    };
+    if let Some(wanted) = version_of.filter(|wanted| *wanted != version) {
+        let message = format!("{kind} is not in {}", quoted(version));
+        report.error_at(codes::UNKNOWN_KIND, node, "apiVersion", message).hint =
+            Some(format!("write `apiVersion: {wanted}`"));
         return Header::Refused;
     }
     if kind.ends_with("List") && read::get(node, "items").is_some_and(|items| items.as_seq().is_some()) {

@@ -29,19 +29,46 @@ pub(super) fn job(report: &mut Report<'_>, spec: &Node, refs: &mut PodRefs) -> O
         report.error_at(codes::OUT_OF_RANGE, spec, "parallelism", "`parallelism` of an indexed Job is at most 100000");
     }
     let failure_policy = failure_policy(report, spec, template.as_ref());
+    by_index(report, spec, template.as_ref(), completions);
+    let per_index = read::count(spec, "backoffLimitPerIndex");
     let seconds = |key| read::count64(spec, key).map(Millis::from_secs);
     let job = JobSpec {
         // Neither of the two is one pod (batch/v1 defaults).
         completions: completions.or_else(|| parallelism.is_none().then_some(1)),
         parallelism: parallelism.unwrap_or(1),
-        backoff_limit: read::count(spec, "backoffLimit").unwrap_or(6),
+        // With a limit for each index the Job as a whole has none by default (batch/v1 defaults).
+        backoff_limit: read::count(spec, "backoffLimit").unwrap_or(if per_index.is_some() { u32::MAX } else { 6 }),
         active_deadline: seconds("activeDeadlineSeconds"),
         ttl_after_finished: seconds("ttlSecondsAfterFinished"),
         indexed,
         suspend: read::boolean(spec, "suspend").unwrap_or(false),
         failure_policy,
+        backoff_limit_per_index: per_index,
+        max_failed_indexes: read::count(spec, "maxFailedIndexes"),
     };
     Some((job, template?))
+}
+
+/// The rules of failures that count by index (batch/v1 `backoffLimitPerIndex`).
+fn by_index(report: &mut Report<'_>, spec: &Node, template: Option<&PodTemplate>, completions: Option<u32>) {
+    let limited = read::get(spec, "backoffLimitPerIndex").is_some();
+    if limited && read::text(spec, "completionMode") != Some("Indexed") {
+        let message = "`backoffLimitPerIndex` needs `completionMode: Indexed`";
+        report.error_at(codes::CONFLICT, spec, "backoffLimitPerIndex", message);
+    }
+    if limited && template.is_some_and(|template| !pod::never(&template.spec)) {
+        let message = "`backoffLimitPerIndex` needs `restartPolicy: Never` in the template";
+        report.error_at(codes::CONFLICT, spec, "backoffLimitPerIndex", message);
+    }
+    let Some(most) = read::count(spec, "maxFailedIndexes") else { return };
+    if !limited {
+        let message = "`maxFailedIndexes` needs `backoffLimitPerIndex`";
+        report.error_at(codes::CONFLICT, spec, "maxFailedIndexes", message);
+    }
+    if completions.is_some_and(|completions| most > completions) {
+        let message = "`maxFailedIndexes` must not be greater than `completions`";
+        report.error_at(codes::OUT_OF_RANGE, spec, "maxFailedIndexes", message);
+    }
 }
 
 fn failure_policy(report: &mut Report<'_>, spec: &Node, template: Option<&PodTemplate>) -> Vec<FailureRule> {
@@ -54,18 +81,25 @@ fn failure_policy(report: &mut Report<'_>, spec: &Node, template: Option<&PodTem
     if rules.len() > 20 {
         report.error_at(codes::OUT_OF_RANGE, policy, "rules", "at most 20 `rules` are allowed");
     }
-    rules.iter().filter_map(|rule| failure_rule(report, rule, template)).collect()
+    let limited = read::get(spec, "backoffLimitPerIndex").is_some();
+    rules.iter().filter_map(|rule| failure_rule(report, rule, template, limited)).collect()
 }
 
-fn failure_rule(report: &mut Report<'_>, rule: &Node, template: Option<&PodTemplate>) -> Option<FailureRule> {
+fn failure_rule(
+    report: &mut Report<'_>,
+    rule: &Node,
+    template: Option<&PodTemplate>,
+    limited: bool,
+) -> Option<FailureRule> {
     let action = match read::text(rule, "action")? {
         "FailJob" => FailureAction::FailJob,
         "Ignore" => FailureAction::Ignore,
         "Count" => FailureAction::Count,
         "FailIndex" => {
-            let message = "`FailIndex` counts as a failure of the Job: failures are not counted by index";
-            report.warn_at(codes::NO_EFFECT, rule, "action", message);
-            FailureAction::Count
+            if !limited {
+                report.error_at(codes::CONFLICT, rule, "action", "`FailIndex` needs `backoffLimitPerIndex` in the Job");
+            }
+            FailureAction::FailIndex
         }
         _ => return None,
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::codes;
-use crate::node::Node;
+use crate::node::{Node, Value};
 use crate::pod::{ContainerSpec, DnsConfig, DnsPolicy, HostAlias, PodSpec, RestartPolicy};
 use crate::schema::check::quoted;
 use crate::schema::report::Report;
@@ -69,6 +69,11 @@ fn spec(report: &mut Report<'_>, node: &Node, rules: Rules, claims: &[String], r
     namespaces(report, node, &out);
     security::pod(report, node, &mut out);
     tolerations(report, node);
+    for key in ["affinity", "topologySpreadConstraints"] {
+        if let Some(inside) = read::get(node, key) {
+            conditions(report, inside);
+        }
+    }
     for secret in read::list(node, "imagePullSecrets") {
         if let (Some(name), Some(at)) = (read::string(secret, "name"), read::get(secret, "name")) {
             let at = At::of(report, at);
@@ -183,11 +188,29 @@ fn tolerations(report: &mut Report<'_>, node: &Node) {
         if read::text(item, "key").is_none() && operator != "Exists" {
             report.error_at(codes::CONFLICT, item, "operator", "without a `key` `operator` must be `Exists`");
         }
+        if operator == "Equal"
+            && let Some(value) = read::get(item, "value")
+            && let Some(fault) = value.as_str().and_then(format::label_value)
+        {
+            report.error(codes::BAD_NAME, value, format!("`value`: {} {fault}", quoted(value.as_str().unwrap_or(""))));
+        }
         let effect = read::text(item, "effect");
         if read::get(item, "tolerationSeconds").is_some() && effect != Some("NoExecute") {
             let message = "`tolerationSeconds` goes with `effect: NoExecute` only";
             report.error_at(codes::CONFLICT, item, "tolerationSeconds", message);
         }
+    }
+}
+
+/// Rules of the selectors in affinity and spread, though they have no effect.
+fn conditions(report: &mut Report<'_>, node: &Node) {
+    match &node.value {
+        Value::Map(map) => {
+            super::selector::expressions(report, node);
+            map.values().for_each(|entry| conditions(report, &entry.node));
+        }
+        Value::Seq(items) => items.iter().for_each(|item| conditions(report, item)),
+        _ => {}
     }
 }
 

@@ -1,7 +1,10 @@
-//! Job: pods that run to their end (batch/v1 Job).
+//! Job: pods that run to their end (batch/v1 Job). Runs of a CronJob are the same with another memory.
 //!
-//! Pods that ended stay, with their records: what has finished never runs twice. A Job whose template changed is
-//! another Job: the pods of the old one go, and it runs anew.
+//! Pods that ended stay with their records until the Job's end is written down: what has finished never runs twice,
+//! also when its pods are removed. A Job whose template changed is another Job: the pods of the old one go, and it
+//! runs anew.
+
+mod tally;
 
 use std::sync::Arc;
 
@@ -10,23 +13,11 @@ use super::pod::{self, PodPhase};
 use super::replicated::prepare;
 use super::{Goal, Hold, Plan, Reason, View, instance};
 use crate::diff;
-use crate::observed::{ContainerFacts, PodFacts};
-use crate::restart::doubled;
-use crate::time::{Millis, Timestamp};
-use crate::workload::{FailureAction, FailureRule, JobSpec};
+use crate::observed::{Finished, JobMemory, PodFacts};
+use crate::time::Millis;
+use crate::workload::JobSpec;
 
-/// Longest wait between failures of a Job's pods.
-const MAX_WAIT: Millis = Millis::from_secs(360);
-
-/// What has become of a Job so far.
-struct Tally {
-    active: usize,
-    succeeded: usize,
-    failed: u32,
-    fail_now: bool,
-    last_failure: Option<Timestamp>,
-    next_ordinal: u32,
-}
+pub(super) use tally::{State, Tally, tally};
 
 pub(super) fn plan(view: &View<'_>, goal: &Goal, job: &JobSpec, plan: &mut Plan) {
     let id = &goal.workload.id;
@@ -39,41 +30,87 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, job: &JobSpec, plan: &mut Plan)
     if pods.iter().any(|pod| !is_current(pod)) {
         return;
     }
-    let tally = tally(view, pods, job);
-    let wanted = job.completions.map_or(1, |n| n as usize);
-    let complete = tally.succeeded >= wanted || (job.completions.is_none() && tally.succeeded > 0 && tally.active == 0);
-    let started =
-        pods.iter().filter(|pod| pod.record.boot_id == view.observed.boot_id).map(|pod| pod.record.created).min();
-    let expired = match (job.active_deadline, started) {
-        (Some(deadline), Some(started)) if !complete => {
-            plan.wake_at(started.plus(deadline));
-            view.now >= started.plus(deadline)
+    let template = &goal.workload.template.spec;
+    let finished = view.observed.memories.get(id).and_then(|memory| memory.finished.as_ref());
+    if let Some(finished) = finished.filter(|finished| finished.spec == *template) {
+        if let Some(failure) = &finished.failure {
+            plan.hold(id, Hold::JobFailed { failure: failure.clone() });
         }
-        _ => false,
-    };
-    let failed = tally.fail_now || tally.failed > job.backoff_limit || expired;
-    if failed && !complete {
-        plan.hold(id, Hold::JobFailed { failures: tally.failed });
+        let age = view.age(finished.at, &finished.boot_id, finished.unix);
+        settle(view, goal, job, pods, age, finished.failure.as_ref(), plan);
+        return;
     }
-    let over = complete || failed || job.suspend;
+    let tally = tally(view, pods, job);
+    let failure = match tally.state(view, job, plan) {
+        State::Active => {
+            proceed(view, goal, job, None, pods, &tally, plan);
+            return;
+        }
+        State::Succeeded => None,
+        State::Failed(failure) => Some(failure),
+    };
+    let finished = Finished {
+        spec: Arc::clone(template),
+        failure: failure.clone(),
+        unix: view.observed.unix,
+        at: view.now,
+        boot_id: view.observed.boot_id.clone(),
+    };
+    let memory = JobMemory { finished: Some(finished), ..JobMemory::default() };
+    super::remember(view, id, Some(memory), Reason::JobEnded { failure }, plan);
+}
+
+/// What is left to do for a Job, or a run, that ended so long ago: what still runs is stopped, and all is removed when
+/// its time is over.
+pub(super) fn settle(
+    view: &View<'_>,
+    goal: &Goal,
+    job: &JobSpec,
+    pods: &[&Arc<PodFacts>],
+    age: Millis,
+    failure: Option<&String>,
+    plan: &mut Plan,
+) {
+    let expired = job.ttl_after_finished.is_some_and(|ttl| age >= ttl);
+    if let Some(ttl) = job.ttl_after_finished.filter(|_| !expired && !pods.is_empty()) {
+        plan.wake_at(view.now.plus(Millis(ttl.0.saturating_sub(age.0))));
+    }
     for pod in pods {
-        let running = matches!(pod::pod_phase(pod, view.observed), PodPhase::Pending | PodPhase::Running);
-        if over && running && !complete {
-            let reason = if expired { Reason::DeadlineExceeded } else { Reason::ScaledDown };
-            pod::stop(view, pod, reason, plan);
+        if expired {
+            pod::stop(view, pod, Reason::TimeToLive, plan);
+        } else if is_active(view, pod) {
+            pod::stop(view, pod, Reason::JobEnded { failure: failure.cloned() }, plan);
         } else {
             tend(view, goal, pod, Some(goal.files.as_str()), plan);
         }
     }
-    if over || !(prepare(view, goal, plan) && dependencies_up(view, goal, plan)) {
-        return;
-    }
-    if let Some(last) = tally.last_failure {
-        let due = last.plus(doubled(Millis::from_secs(10), tally.failed.saturating_sub(1), MAX_WAIT));
-        if due > view.now {
-            plan.wake_at(due);
-            return;
+}
+
+/// Whether a pod still has something to do.
+pub(super) fn is_active(view: &View<'_>, pod: &PodFacts) -> bool {
+    matches!(pod::pod_phase(pod, view.observed), PodPhase::Pending | PodPhase::Running)
+}
+
+/// The next steps of a Job, or a run, that has not ended.
+pub(super) fn proceed(
+    view: &View<'_>,
+    goal: &Goal,
+    job: &JobSpec,
+    run: Option<i64>,
+    pods: &[&Arc<PodFacts>],
+    tally: &Tally,
+    plan: &mut Plan,
+) {
+    let id = &goal.workload.id;
+    for pod in pods {
+        if job.suspend && is_active(view, pod) {
+            pod::stop(view, pod, Reason::ScaledDown, plan);
+        } else {
+            pod::keep(view, pod, Some(goal.files.as_str()), plan);
         }
+    }
+    if job.suspend {
+        return;
     }
     let making = view
         .observed
@@ -81,80 +118,15 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, job: &JobSpec, plan: &mut Plan)
         .iter()
         .filter(|key| matches!(key, super::ActionKey::Create(of, ..) if of == id))
         .count();
-    let left = match job.completions {
-        Some(completions) => (completions as usize).saturating_sub(tally.succeeded + tally.active + making),
-        None if tally.succeeded > 0 => 0,
-        None => usize::MAX,
-    };
-    let room = (job.parallelism as usize).saturating_sub(tally.active + making).min(left);
-    for ordinal in ordinals(view, pods, job, tally.next_ordinal).take(room) {
-        super::create(view, goal, ordinal, plan);
+    let room = tally.room(job, making);
+    if room == 0 {
+        return;
     }
-}
-
-fn tally(view: &View<'_>, pods: &[&Arc<PodFacts>], job: &JobSpec) -> Tally {
-    let mut tally = Tally { active: 0, succeeded: 0, failed: 0, fail_now: false, last_failure: None, next_ordinal: 0 };
-    for pod in pods {
-        tally.next_ordinal = tally.next_ordinal.max(pod.record.ordinal.saturating_add(1));
-        match pod::pod_phase(pod, view.observed) {
-            PodPhase::Succeeded => tally.succeeded += 1,
-            PodPhase::Failed => match verdict(pod, &job.failure_policy) {
-                FailureAction::Ignore => {}
-                FailureAction::FailJob => tally.fail_now = true,
-                FailureAction::Count => {
-                    tally.failed = tally.failed.saturating_add(1);
-                    let ends = pod.containers.values().filter_map(ContainerFacts::exit);
-                    let here = ends.filter(|exit| exit.boot_id == view.observed.boot_id).map(|exit| exit.finished);
-                    tally.last_failure = tally.last_failure.max(here.max());
-                }
-            },
-            PodPhase::Pending | PodPhase::Running => {
-                tally.active += 1;
-                // Restarts in place count as failures too (Job backoffLimit with restartPolicy OnFailure).
-                let restarts = pod.containers.values().map(|facts| facts.attempt).max().unwrap_or(0);
-                tally.failed = tally.failed.saturating_add(restarts);
-            }
-        }
+    let ordinals = tally.ordinals(view, job, room, plan);
+    if ordinals.is_empty() || !(prepare(view, goal, plan) && dependencies_up(view, goal, plan)) {
+        return;
     }
-    tally
-}
-
-/// What the failure policy says of a failed pod: the first rule that matches.
-fn verdict(pod: &PodFacts, rules: &[FailureRule]) -> FailureAction {
-    rules
-        .iter()
-        .find(|rule| {
-            pod.containers.iter().any(|(name, facts)| {
-                rule.container.as_ref().is_none_or(|wanted| wanted == name)
-                    && facts
-                        .exit()
-                        .is_some_and(|exit| exit.code != 0 && rule.exit_codes.contains(&exit.code) != rule.not_in)
-            })
-        })
-        .map_or(FailureAction::Count, |rule| rule.action)
-}
-
-/// Ordinals for new pods. In an indexed Job the remainder by `completions` is the index: indexes that have neither
-/// succeeded nor run come first.
-fn ordinals<'a>(
-    view: &'a View<'_>,
-    pods: &'a [&Arc<PodFacts>],
-    job: &'a JobSpec,
-    next: u32,
-) -> Box<dyn Iterator<Item = u32> + 'a> {
-    let Some(completions) = job.completions.filter(|_| job.indexed) else { return Box::new(next..) };
-    let done = move |index: u32| {
-        pods.iter().any(|pod| {
-            pod.record.ordinal % completions == index && pod::pod_phase(pod, view.observed) != PodPhase::Failed
-        })
-    };
-    let tries = move |index: u32| {
-        let of = pods.iter().filter(|pod| pod.record.ordinal % completions == index);
-        u32::try_from(of.count()).unwrap_or(u32::MAX)
-    };
-    Box::new(
-        (0..completions)
-            .filter(move |index| !done(*index))
-            .map(move |index| tries(index).saturating_mul(completions).saturating_add(index)),
-    )
+    for ordinal in ordinals {
+        super::create_for(view, goal, ordinal, run, plan);
+    }
 }

@@ -234,7 +234,7 @@ fn hindered(view: &View<'_>, goal: &Goal, current: &[&Arc<PodFacts>], plan: &Pla
             current.iter().any(|pod| pod.record.uid == *uid)
         }
         ActionKey::Publish => true,
-        ActionKey::Names => false,
+        ActionKey::Names | ActionKey::Memory(_) => false,
     };
     waits || view.observed.failures.iter().any(|(key, failure)| !failure.permanent && of_workload(key))
 }
@@ -319,7 +319,9 @@ fn impossible(view: &View<'_>, goal: &Goal, current: &[&Arc<PodFacts>]) -> Optio
     let of_version = |key: &ActionKey| match key {
         ActionKey::Create(of, _, revision) => *of == goal.workload.id && *revision == goal.revision,
         ActionKey::Pod(uid) | ActionKey::Container(uid, _) => current.iter().any(|pod| pod.record.uid == *uid),
-        ActionKey::Prepare(..) | ActionKey::Files(_) | ActionKey::Publish | ActionKey::Names => false,
+        ActionKey::Prepare(..) | ActionKey::Files(_) | ActionKey::Publish | ActionKey::Names | ActionKey::Memory(_) => {
+            false
+        }
     };
     let failures = view.observed.failures.iter();
     let mut lasting = failures.filter(|(key, failure)| failure.permanent && failure.count >= 2 && of_version(key));

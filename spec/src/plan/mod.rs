@@ -5,6 +5,7 @@
 //! What is in flight is part of [`Observed`], so planning twice is harmless. Removal comes before an addition that
 //! needs it. Doing is the executor's, which decides nothing.
 
+mod cron;
 mod disk;
 mod drain;
 mod instance;
@@ -25,11 +26,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::digest::Digest;
-use crate::observed::{DiskUsage, PodFacts, PodFailure, PodUid, PortKey, PortTarget};
+use crate::observed::{DiskUsage, JobMemory, PodFacts, PodFailure, PodUid, PortKey, PortTarget};
 use crate::pod::{PodSpec, ResolvedImages};
 use crate::time::{Millis, Timestamp};
 use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, WorkloadId};
 
+pub use cron::next_run;
 pub use disk::{has_disk_limits, over_disk_limit};
 pub use drain::{DRAIN, drain_time};
 pub use names::{Names, names};
@@ -153,6 +155,12 @@ pub struct Observed {
     pub stopping: BTreeMap<PodUid, Reason>,
     /// Pods whose waits people asked to cut short.
     pub retry: BTreeSet<PodUid>,
+    /// What is remembered of workloads, as it is on disk.
+    pub memories: BTreeMap<WorkloadId, JobMemory>,
+    /// The wall clock, in seconds of Unix time: for schedules, and for waits that a reboot interrupts.
+    pub unix: i64,
+    /// IANA name of the host's time zone; UTC when empty or not known.
+    pub zone: String,
     /// What is remembered of the versions of each workload.
     pub versions: BTreeMap<WorkloadId, Arc<Memory>>,
     /// Pods that are being drained, and since when.
@@ -204,6 +212,8 @@ pub enum ActionKey {
     Publish,
     /// The names that pods know.
     Names,
+    /// What is remembered of a workload.
+    Memory(WorkloadId),
 }
 
 /// Something to do.
@@ -226,6 +236,8 @@ pub enum Action {
         spec: Arc<PodSpec>,
         /// What its images stand for.
         images: ResolvedImages,
+        /// The moment of the schedule that it runs for (CronJob).
+        run: Option<i64>,
     },
     /// Make namespaces and volumes of a recorded pod again.
     RestorePod {
@@ -285,6 +297,13 @@ pub enum Action {
         /// Label of the content.
         label: String,
     },
+    /// Write down what must not be forgotten of a workload; `None` forgets all.
+    Remember {
+        /// Which.
+        workload: WorkloadId,
+        /// What.
+        memory: Option<JobMemory>,
+    },
 }
 
 impl Action {
@@ -304,6 +323,7 @@ impl Action {
             }
             Self::Publish { .. } => ActionKey::Publish,
             Self::SetNames { .. } => ActionKey::Names,
+            Self::Remember { workload, .. } => ActionKey::Memory(workload.clone()),
             Self::UpdateFiles { pod, .. } => ActionKey::Files(pod.record.uid.clone()),
         }
     }
@@ -322,6 +342,7 @@ impl Action {
             Self::Publish { .. } => "publish_ports",
             Self::SetNames { .. } => "set_names",
             Self::UpdateFiles { .. } => "update_files",
+            Self::Remember { .. } => "remember",
         }
     }
 }
@@ -401,6 +422,15 @@ impl<'a> View<'a> {
             || pod.record.spec.all_containers().any(|c| self.busy(&ActionKey::Container(uid.clone(), c.name.clone())))
     }
 
+    /// How long ago something was: by the boot-time clock, or by the wall clock when a reboot lies between.
+    fn age(&self, at: Timestamp, boot_id: &str, unix: i64) -> Millis {
+        if boot_id == self.observed.boot_id {
+            return self.now.since(at);
+        }
+        let passed = if self.observed.unix < cron::CLOCK_SET { 0 } else { self.observed.unix.saturating_sub(unix) };
+        Millis::from_secs(u64::try_from(passed).unwrap_or(0))
+    }
+
     /// When a failed action may be tried again, when that is later than now.
     fn blocked_until(&self, key: &ActionKey) -> Option<(Timestamp, &'a Failure)> {
         let failure = self.observed.failures.get(key)?;
@@ -448,6 +478,12 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
     for goal in goals.workloads.values() {
         plan_workload(&view, goal, &mut plan);
         judge::judge(&view, goal, &mut plan);
+    }
+    // While a removal is held, what is not wished may be a mistake: nothing is forgotten.
+    for id in observed.memories.keys().filter(|_| goals.held.is_empty()) {
+        if !goals.workloads.contains_key(id) && view.pods_of(id).is_empty() {
+            remember(&view, id, None, Reason::Removed, &mut plan);
+        }
     }
     if ports != observed.published && !view.busy(&ActionKey::Publish) {
         match view.blocked_until(&ActionKey::Publish) {
@@ -520,12 +556,32 @@ fn plan_workload(view: &View<'_>, goal: &Goal, plan: &mut Plan) {
             ordered::plan(view, goal, &rules, plan);
         }
         Controller::Job(spec) => job::plan(view, goal, spec, plan),
-        Controller::Cron(_) => plan.hold(&goal.workload.id, Hold::Unsupported { kind: goal.workload.id.kind }),
+        Controller::Cron(spec) => cron::plan(view, goal, spec, plan),
+    }
+}
+
+/// Writes down what is to be remembered of a workload, unless that is being done or failed a short while ago.
+fn remember(view: &View<'_>, id: &WorkloadId, memory: Option<JobMemory>, reason: Reason, plan: &mut Plan) {
+    let key = ActionKey::Memory(id.clone());
+    if view.busy(&key) || plan.steps.iter().any(|step| step.action.key() == key) {
+        return;
+    }
+    match view.blocked_until(&key) {
+        Some((due, failure)) => {
+            plan.hold(id, Hold::Failed { message: failure.message.clone(), due });
+            plan.wake_at(due);
+        }
+        None => plan.push(id, Action::Remember { workload: id.clone(), memory }, reason),
     }
 }
 
 /// Makes the pod with this ordinal, unless that is being done or failed a short while ago.
 fn create(view: &View<'_>, goal: &Goal, ordinal: u32, plan: &mut Plan) {
+    create_for(view, goal, ordinal, None, plan);
+}
+
+/// The same for a run of a CronJob.
+fn create_for(view: &View<'_>, goal: &Goal, ordinal: u32, run: Option<i64>, plan: &mut Plan) {
     let id = &goal.workload.id;
     let images = match &goal.back {
         Some(back) => &back.version.images,
@@ -534,19 +590,22 @@ fn create(view: &View<'_>, goal: &Goal, ordinal: u32, plan: &mut Plan) {
             None => return,
         },
     };
-    let reason = match &goal.back {
-        Some(back) => Reason::RolledBack { cause: back.bad.cause.clone() },
-        None => Reason::Missing,
+    let reason = match (&goal.back, run) {
+        (Some(back), _) => Reason::RolledBack { cause: back.bad.cause.clone() },
+        (None, Some(at)) => Reason::Scheduled { at },
+        (None, None) => Reason::Missing,
     };
     let action = Action::CreatePod {
-        goal: goal.clone(),
+        goal: instance::goal(goal, ordinal, run),
         ordinal,
-        name: instance::name(goal, ordinal),
+        name: instance::name(goal, ordinal, run),
         spec: instance::spec(goal, ordinal),
         images: images.clone(),
+        run,
     };
     let key = action.key();
-    if view.busy(&key) {
+    // Two runs of a CronJob may want the same ordinal: one after the other.
+    if view.busy(&key) || run.is_some() && plan.steps.iter().any(|step| step.action.key() == key) {
         return;
     }
     match view.blocked_until(&key) {

@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use super::versions::Cause;
+use crate::cron::Zone;
 use crate::diff::Change;
 use crate::time::Timestamp;
-use crate::workload::{WorkloadId, WorkloadKind};
+use crate::workload::WorkloadId;
 
 /// Why an action is taken. [`Reason::word`] is the same in plan, log, metric, event and status.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,6 +53,41 @@ pub enum Reason {
     NamesChanged,
     /// Its images are needed.
     ImagesNeeded,
+    /// The schedule of a CronJob says so.
+    Scheduled {
+        /// The moment, in seconds of Unix time.
+        at: i64,
+    },
+    /// A CronJob is new here: its schedule counts from now on.
+    NewSchedule,
+    /// A run could not start within `startingDeadlineSeconds`.
+    RunMissed {
+        /// The moment, in seconds of Unix time.
+        at: i64,
+    },
+    /// A run of a CronJob was started.
+    RunStarted {
+        /// The moment, in seconds of Unix time.
+        at: i64,
+    },
+    /// A run of a CronJob ended.
+    RunEnded {
+        /// The moment, in seconds of Unix time.
+        at: i64,
+        /// Whether it did what it should.
+        succeeded: bool,
+    },
+    /// A newer run takes its place (`concurrencyPolicy: Replace`).
+    RunReplaced,
+    /// There are more ended runs than are kept.
+    HistoryLimit,
+    /// It ended longer ago than `ttlSecondsAfterFinished`.
+    TimeToLive,
+    /// The Job has ended.
+    JobEnded {
+        /// Why it failed, when it did.
+        failure: Option<String>,
+    },
     /// The whole node is to be emptied.
     Down,
     /// Something it depends on was replaced or restarted, and it is to follow.
@@ -67,6 +103,15 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether people should be warned of it.
+    #[must_use]
+    pub const fn is_bad_news(&self) -> bool {
+        matches!(
+            self,
+            Self::RunMissed { .. } | Self::RunEnded { succeeded: false, .. } | Self::JobEnded { failure: Some(_) }
+        )
+    }
+
     /// The word for logs, metric labels and status.
     #[must_use]
     pub const fn word(&self) -> &'static str {
@@ -86,6 +131,15 @@ impl Reason {
             Self::PortsChanged => "ports_changed",
             Self::NamesChanged => "names_changed",
             Self::ImagesNeeded => "images_needed",
+            Self::Scheduled { .. } => "scheduled",
+            Self::NewSchedule => "new_schedule",
+            Self::RunMissed { .. } => "run_missed",
+            Self::RunStarted { .. } => "run_started",
+            Self::RunEnded { .. } => "run_ended",
+            Self::RunReplaced => "run_replaced",
+            Self::HistoryLimit => "history_limit",
+            Self::TimeToLive => "time_to_live",
+            Self::JobEnded { .. } => "job_ended",
             Self::Down => "down",
             Self::DependencyRestarted { .. } => "dependency_restarted",
             Self::RolledBack { .. } => "rolled_back",
@@ -132,13 +186,20 @@ pub enum Hold {
     },
     /// A Job failed for good.
     JobFailed {
-        /// Failures that counted.
-        failures: u32,
+        /// Why.
+        failure: String,
     },
-    /// No pod works on this kind yet.
-    Unsupported {
-        /// The kind.
-        kind: WorkloadKind,
+    /// A run is due while another still runs (`concurrencyPolicy: Forbid`).
+    PreviousRun {
+        /// The moment of the run that waits, in seconds of Unix time.
+        at: i64,
+    },
+    /// The wall clock shows a time before this program was made: no schedule is followed.
+    ClockNotSet,
+    /// The wall clock shows a time before runs that were started already: none of them runs again.
+    ClockBehind {
+        /// The newest moment that is settled, in seconds of Unix time.
+        settled: i64,
     },
 }
 
@@ -155,7 +216,9 @@ impl Hold {
             Self::NotReady => "not_ready",
             Self::UpdateFailed { .. } => "update_failed",
             Self::JobFailed { .. } => "job_failed",
-            Self::Unsupported { .. } => "unsupported",
+            Self::PreviousRun { .. } => "previous_run",
+            Self::ClockNotSet => "clock_not_set",
+            Self::ClockBehind { .. } => "clock_behind",
         }
     }
 }
@@ -170,8 +233,16 @@ impl std::fmt::Display for Hold {
             Self::Dependency { on } => write!(f, "waiting for {on}"),
             Self::NotReady => f.write_str("the new version is not ready yet, the old one keeps running"),
             Self::UpdateFailed { cause } => write!(f, "this version failed: {cause}"),
-            Self::JobFailed { failures } => write!(f, "the Job failed after {failures} failures that count"),
-            Self::Unsupported { kind } => write!(f, "{kind} workloads do not run yet"),
+            Self::JobFailed { failure } => write!(f, "the Job failed: {failure}"),
+            Self::PreviousRun { at } => {
+                write!(f, "the run of {} waits until the one before it has ended", Zone::utc().show(*at))
+            }
+            Self::ClockNotSet => f.write_str("the clock of this host is not set: no run is started until it is"),
+            Self::ClockBehind { settled } => write!(
+                f,
+                "the clock of this host was set back: runs up to {} were started already and do not start again",
+                Zone::utc().show(*settled)
+            ),
         }
     }
 }

@@ -29,6 +29,8 @@ pub enum Format {
     Cron,
     /// IANA time zone.
     TimeZone,
+    /// Moment in RFC 3339.
+    Time,
 }
 
 /// The IANA names, one a line.
@@ -51,6 +53,7 @@ impl Format {
             Self::HeaderName => "HTTP header name",
             Self::Cron => "cron schedule",
             Self::TimeZone => "IANA time zone",
+            Self::Time => "time such as 2026-01-31T12:00:00Z",
         }
     }
 
@@ -86,8 +89,18 @@ impl Format {
             .then(|| "is not the name of an HTTP header".to_owned()),
             Self::Cron => cron::fault(text),
             Self::TimeZone => time_zone(text).map(str::to_owned),
+            Self::Time => (!is_time(text)).then(|| "is not a time such as 2026-01-31T12:00:00Z".to_owned()),
         }
     }
+}
+
+/// RFC 3339, with `Z` or an offset.
+fn is_time(text: &str) -> bool {
+    let local = match text.len().checked_sub(6).and_then(|at| text.split_at_checked(at)) {
+        Some((local, offset)) if offset.starts_with(['+', '-']) && offset.get(3..4) == Some(":") => local,
+        _ => text.strip_suffix(['Z', 'z']).unwrap_or_default(),
+    };
+    humantime::parse_rfc3339(&format!("{local}Z")).is_ok()
 }
 
 fn time_zone(text: &str) -> Option<&'static str> {
@@ -208,6 +221,11 @@ mod tests {
             (ConfigKey, vec!["a", ".a", "A_b-c.d"], vec!["", "a/b", "..", "..a", ".", "a b"]),
             (Ip, vec!["1.2.3.4", "::1"], vec!["1.2.3", "localhost", "1.2.3.4/8"]),
             (HeaderName, vec!["X-Y"], vec!["", "X Y", "X:"]),
+            (
+                Time,
+                vec!["2026-01-31T12:00:00Z", "2026-01-31T12:00:00+02:00"],
+                vec!["", "now", "2026-01-31", "2026-13-01T00:00:00Z"],
+            ),
             (TimeZone, vec!["Europe/Paris", "UTC", "Etc/UTC"], vec!["Local", "Mars/Base", "europe/paris", ""]),
         ] {
             for text in good {

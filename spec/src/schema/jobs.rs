@@ -5,8 +5,6 @@ use super::meta::{API_VERSION, KIND, LABEL_SELECTOR, METADATA, STATUS, TEMPLATE_
 use super::pod::POD_TEMPLATE;
 use super::{COUNT, COUNT64, Format, INT32, TEXT, Type, field, inert, rejected, required, silent};
 
-const INDEXES: &str = "failures count for the Job as a whole (`backoffLimit`)";
-
 pub(super) static JOB: Type = Type {
     name: "Job",
     doc: "Pods that run to their end.",
@@ -26,8 +24,8 @@ static JOB_SPEC: Type = Type {
         field("completionMode", Enum(&["NonIndexed", "Indexed"]), "`Indexed`: each index completes once."),
         field("suspend", Bool, "Start no pods."),
         field("podFailurePolicy", Obj(&FAILURE_POLICY), "What failures mean, by exit code."),
-        inert("backoffLimitPerIndex", COUNT, INDEXES, "Failures of each index before it is given up."),
-        inert("maxFailedIndexes", COUNT, INDEXES, "Failed indexes allowed."),
+        field("backoffLimitPerIndex", COUNT, "Failures of each index before it is given up."),
+        field("maxFailedIndexes", COUNT, "Indexes that may be given up before the Job is."),
         inert("successPolicy", Any, "a Job succeeds when all completions did", "When it succeeds."),
         inert(
             "podReplacementPolicy",

@@ -1,13 +1,13 @@
 //! Metadata and the types that several kinds share.
 
-use super::Kind::{Annotations, Any, Bool, Enum, Labels, List, Obj, Objs, Str};
+use super::Kind::{Annotations, Any, Bool, Enum, Labels, List, Map, Obj, Objs, Str};
 use super::{COUNT64, Field, Format, Kind, TEXT, TEXTS, Type, field, required, silent};
 
 /// `apiVersion` and `kind`, first in every object.
 pub(super) const API_VERSION: Field = required("apiVersion", TEXT, "Version of the kind, such as `apps/v1`.");
 pub(super) const KIND: Field = required("kind", TEXT, "What the object is, such as `Deployment`.");
 pub(super) const METADATA: Field = required("metadata", Obj(&OBJECT_META), "Name, namespace, labels, annotations.");
-pub(super) const STATUS: Field = silent("status", Any, "State in a cluster; read and dropped.");
+pub(super) const STATUS: Field = silent("status", Map(&Any), "State in a cluster; read and dropped.");
 
 pub(super) static OBJECT_META: Type = Type {
     name: "ObjectMeta",
@@ -22,8 +22,8 @@ pub(super) static OBJECT_META: Type = Type {
         silent("uid", TEXT, "Set by a cluster; read and dropped."),
         silent("resourceVersion", TEXT, "Set by a cluster; read and dropped."),
         silent("generation", Kind::Int(i64::MIN, i64::MAX), "Set by a cluster; read and dropped."),
-        silent("creationTimestamp", TEXT, "Set by a cluster; read and dropped."),
-        silent("deletionTimestamp", TEXT, "Set by a cluster; read and dropped."),
+        silent("creationTimestamp", Str(Format::Time), "Set by a cluster; read and dropped."),
+        silent("deletionTimestamp", Str(Format::Time), "Set by a cluster; read and dropped."),
         silent("deletionGracePeriodSeconds", COUNT64, "Set by a cluster; read and dropped."),
         silent("ownerReferences", Objs(&OWNER_REFERENCE), "Owner in a cluster; read and dropped."),
         silent("finalizers", TEXTS, "Clean-up steps of a cluster; read and dropped."),

@@ -282,7 +282,7 @@ static POD_AFFINITY_TERM: Type = Type {
     doc: "Which pods.",
     fields: &[
         silent("labelSelector", Obj(&LABEL_SELECTOR), "Their labels."),
-        silent("namespaces", TEXTS, "Their namespaces."),
+        silent("namespaces", List(&Str(Format::DnsLabel)), "Their namespaces."),
         Field { required: true, ..silent("topologyKey", Str(Format::LabelKey), "Label of nodes.") },
         silent("namespaceSelector", Obj(&LABEL_SELECTOR), "Labels of their namespaces."),
         silent("matchLabelKeys", TEXTS, "Labels taken from the pod."),

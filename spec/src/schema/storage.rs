@@ -35,7 +35,7 @@ static CLAIM_SPEC: Type = Type {
         required("resources", Obj(&CLAIM_RESOURCES), "How much."),
         field("volumeName", TEXT, "The PersistentVolume to use."),
         field("selector", Obj(&LABEL_SELECTOR), "Labels of the PersistentVolume to use."),
-        inert("storageClassName", TEXT, ONE_STORE, "Class of storage."),
+        inert("storageClassName", Str(Format::DnsSubdomain), ONE_STORE, "Class of storage."),
         inert("volumeAttributesClassName", TEXT, ONE_STORE, "Class of attributes."),
         field("volumeMode", Enum(&["Filesystem", "Block"]), "Only `Filesystem`."),
         inert("dataSource", Obj(&TYPED_LOCAL_REFERENCE), "the volume starts empty", "Content to start with."),
@@ -67,7 +67,7 @@ static VOLUME_SPEC: Type = Type {
         field("hostPath", Obj(&HOST_PATH), "A path of the host."),
         field("local", Obj(&LOCAL), "A path of the host that must exist."),
         field("claimRef", Obj(&CLAIM_REFERENCE), "The claim it is kept for."),
-        field("storageClassName", TEXT, "Claims of this class match."),
+        field("storageClassName", Str(Format::DnsSubdomain), "Claims of this class match."),
         silent(
             "persistentVolumeReclaimPolicy",
             Enum(&["Retain", "Delete", "Recycle"]),

@@ -53,6 +53,7 @@ fn stats_v1(layout: &Layout, path: &str) -> ContainerStats {
         memory_limit: number(memory.as_deref(), "memory.limit_in_bytes").filter(|&limit| limit < UNLIMITED),
         pids: number(dir("pids").as_deref(), "pids.current").unwrap_or(0),
         io_bytes: (sum("Read"), sum("Write")),
+        stalled: None,
     }
 }
 
@@ -76,5 +77,32 @@ fn stats_v2(dir: &Path) -> ContainerStats {
         memory_limit: number(here, "memory.max"),
         pids: number(here, "pids.current").unwrap_or(0),
         io_bytes: (sum("rbytes="), sum("wbytes=")),
+        stalled: stalled(dir),
+    }
+}
+
+/// Pressure stall information of a version 2 cgroup (kernel: Documentation/accounting/psi.rst), in nanoseconds.
+fn stalled(dir: &Path) -> Option<[u64; 3]> {
+    let total = |file: &str| some_total(&text(Some(dir), file)).map(|micros| micros.saturating_mul(1000));
+    Some([total("cpu.pressure")?, total("memory.pressure")?, total("io.pressure")?])
+}
+
+/// The total of the line `some`, in microseconds.
+fn some_total(pressure: &str) -> Option<u64> {
+    let some = pressure.lines().find(|line| line.starts_with("some "))?;
+    some.split_ascii_whitespace().find_map(|word| word.strip_prefix("total=")?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_is_the_total_of_some() {
+        let check = |text: &str, expected: Option<u64>| assert_eq!(some_total(text), expected, "{text}");
+        check("some avg10=0.00 avg60=0.01 avg300=0.10 total=4711\nfull avg10=0.00 total=12\n", Some(4711));
+        check("full avg10=0.00 avg60=0.00 avg300=0.00 total=12\n", None);
+        check("", None);
+        check("some avg10=0.00 total=many\n", None);
     }
 }

@@ -179,7 +179,7 @@ impl<'a> Reader<'a> {
                 self.fail(format!("the value of `{name}` needs the variable `{wanted}`, which is not set"))
             }
             Err(TemplateError::Invalid { .. } | TemplateError::TooLarge) => self.fail(format!(
-                "the value of `{name}` has a `$` that starts no variable; write it in single quotes or as `$$`"
+                "the value of `{name}` has a `${{` that starts no variable; write it in single quotes or with `$$`"
             )),
         }
     }
@@ -283,7 +283,8 @@ mod tests {
             ("A/B=secret", "error line 1: unexpected character `/` in a variable name"),
             ("A=\"secret", "error line 1: the quoted value of `A` has no end"),
             ("\n\nA='secret\nB=1", "error line 3: the quoted value of `A` has no end"),
-            ("A=secret$", "error line 1: the value of `A` has a `$` that starts no variable; write it in single quotes or as `$$`"),
+            ("A=secret$", "A=<secret$>;"),
+            ("A=secret${", "error line 1: the value of `A` has a `${` that starts no variable; write it in single quotes or with `$$`"),
             ("A=${B:?secret}", "error line 1: the value of `A` needs the variable `B`, which is not set"),
             ("some text here", "error line 1: a variable name has a space"),
         ];

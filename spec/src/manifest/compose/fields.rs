@@ -406,11 +406,20 @@ static RESERVATIONS: Object = object(&[
     f("cpus", Num, "Cores."),
     f("memory", BytesStr, "Memory."),
     f("generic_resources", Any, "Resources of a cluster.").no_effect(ONE_NODE),
-    f("devices", List(&Shape::Object(&GPU)), "Devices, as CDI devices."),
+    f("devices", List(&Shape::Object(&RESERVED)), "Devices, as CDI devices."),
 ]);
 
 static GPU: Object = object(&[
     f("capabilities", STRINGS, "What the device must be able to do."),
+    f("count", OneOf(&[Enum(&["all"]), Int]), "How many, or `all`."),
+    f("device_ids", STRINGS, "Which."),
+    f("driver", Str, "`nvidia` or `cdi`."),
+    f("options", PAIRS, "Options of the driver.").no_effect("CDI devices have no options"),
+]);
+
+/// The same where its capabilities must be said (Compose specification, "deploy", "devices").
+static RESERVED: Object = object(&[
+    f("capabilities", STRINGS, "What the device must be able to do.").required(),
     f("count", OneOf(&[Enum(&["all"]), Int]), "How many, or `all`."),
     f("device_ids", STRINGS, "Which."),
     f("driver", Str, "`nvidia` or `cdi`."),
@@ -453,7 +462,7 @@ static ULIMIT: Object = object(&[f("hard", Int, "Hard limit.").required(), f("so
 
 static DEVICE: Object = object(&[
     f("source", Str, "Path on the host, or a CDI name.").required(),
-    f("target", Str, "Path inside."),
+    f("target", Str, "Path inside.").required(),
     f("permissions", Str, "Of `r`, `w` and `m`."),
 ]);
 

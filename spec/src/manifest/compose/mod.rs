@@ -34,6 +34,7 @@ use self::sink::Hint;
 use self::tree::Tree;
 use crate::codes;
 use crate::diagnostic::Diagnostic;
+use crate::node::{Node, Value};
 use crate::workload::{ConfigData, Desired, NetworkSpec, SecretData, Workload};
 
 /// A project to load. Paths of files are relative to the project directory, without `.` and inner `..`, or absolute.
@@ -182,6 +183,12 @@ pub fn load(input: &ComposeInput) -> Step {
     let mut project = ComposeProject { name: name.clone(), ..ComposeProject::default() };
     if let Some(model) = &model {
         check::check(model, &mut session.sink);
+        if model.map().is_some_and(|map| map.keys().all(|key| key == "version" || key == "name")) {
+            session
+                .sink
+                .error(codes::MISSING_FIELD, model, "services", "the Compose file has no services")
+                .help("write at least `services:` with one service");
+        }
         if model.get("version").is_some() {
             let at = model.map().and_then(|map| map.get("version")).map(|item| item.key).unwrap_or_default();
             session
@@ -207,6 +214,36 @@ pub fn load(input: &ComposeInput) -> Step {
         (file, d.file.clone(), d.span.map(|span| span.start))
     });
     Step::Done(Box::new(project), diagnostics)
+}
+
+/// Whether a document without `services` was still meant as a Compose file: the word is misspelt, services stand at the
+/// top level (version 1 of the format), or there is a `version` of the format and nothing else. Strict, since other
+/// tools' settings must not be taken for it.
+#[must_use]
+pub(super) fn is_mistaken(node: &Node) -> bool {
+    let Some(map) = node.as_map() else { return false };
+    let service = |node: &Node| {
+        node.as_map().is_some_and(|map| {
+            (map.contains_key("build") || map.get("image").is_some_and(|image| image.node.as_str().is_some()))
+                && map
+                    .keys()
+                    .all(|key| fields::SERVICE.fields.iter().any(|field| field.name == *key) || key.starts_with("x-"))
+        })
+    };
+    let misspelt = map.iter().any(|(key, entry)| {
+        sink::closest(key, ["services"]).is_some()
+            && entry.node.as_map().is_some_and(|map| map.values().any(|entry| service(&entry.node)))
+    });
+    let version = map.get("version").is_some_and(|version| match &version.node.value {
+        Value::String(text, _) => text.split(['.', '-']).next().is_some_and(|major| major == "2" || major == "3"),
+        Value::Int(major) => *major == 2 || *major == 3,
+        Value::Float(number) => (2.0..4.0).contains(number),
+        _ => false,
+    });
+    let mut others = map.iter().filter(|(key, _)| *key != "version" && *key != "name" && !key.starts_with("x-"));
+    let first = others.next();
+    let services = first.into_iter().chain(others).all(|(_, entry)| service(&entry.node));
+    misspelt || if first.is_none() { version } else { services }
 }
 
 /// The name that the last file with `name:` gives, with variables replaced.

@@ -35,6 +35,9 @@ pub(super) fn parse(text: &str) -> Result<PortSpec, String> {
     }
     let container = range(container)?;
     let host = if host.is_empty() { None } else { Some(host_range(host)?) };
+    if ip.contains(':') && !ip.starts_with('[') {
+        return Err(format!("`{ip}` is no IPv4 address, and one of IPv6 stands in brackets: [{ip}]"));
+    }
     let ip = if ip.is_empty() { None } else { Some(address(ip)?) };
     let spec = PortSpec { ip, host, container, protocol };
     check(&spec)?;
@@ -135,7 +138,7 @@ mod tests {
         let cases = [
             ("80", "80/tcp"), ("80/udp", "80/udp"), ("80/UDP", "80/udp"), ("8080:80", "8080:80/tcp"), ("53:53/udp", "53:53/udp"),
             ("127.0.0.1:8080:80", "127.0.0.1 8080:80/tcp"), ("127.0.0.1::80", "127.0.0.1 80/tcp"), ("0.0.0.0:80:80", "0.0.0.0 80:80/tcp"),
-            ("[::1]:8080:80", "::1 8080:80/tcp"), ("::1:8080:80", "::1 8080:80/tcp"), (":80", "80/tcp"),
+            ("[::1]:8080:80", "::1 8080:80/tcp"), ("::1:8080:80", "error: `::1` is no IPv4 address, and one of IPv6 stands in brackets: [::1]"), (":80", "80/tcp"),
             ("3000-3005", "3000-3005/tcp"), ("9090-9091:8080-8081", "9090-9091:8080-8081/tcp"), ("8000-9000:80", "8000-9000:80/tcp"),
             ("6060:6060/sctp", "6060:6060/sctp"),
             ("", "error: the port of the container is missing"), ("80:", "error: the port of the container is missing"),

@@ -26,9 +26,12 @@ pub(super) struct SourceFile {
 pub(super) struct Sink {
     pub(super) files: Vec<SourceFile>,
     pub(super) diagnostics: Vec<Diagnostic>,
+    /// The files beside the Compose files are not at hand, so variables may get values that are not known here.
+    pub(super) lenient: bool,
 }
 
 impl Sink {
+    /// An error of a value; a warning where its variable may be set in a file that is not at hand.
     pub(super) fn error(
         &mut self,
         code: &'static str,
@@ -36,6 +39,11 @@ impl Sink {
         path: &str,
         message: impl Into<String>,
     ) -> &mut Diagnostic {
+        // What a mapping lacks may be what its variable would have been.
+        let unset = at.unset || at.map().is_some_and(|map| map.values().any(|item| item.tree.unset));
+        if self.lenient && unset {
+            return self.warn_at(code, at.place, path, message);
+        }
         self.error_at(code, at.place, path, message)
     }
 

@@ -1,7 +1,8 @@
 //! Variables in values: `$V`, `${V}`, `${V:-d}`, `${V-d}`, `${V:+r}`, `${V+r}`, `${V:?e}`, `${V?e}`, nested, and `$$`.
 //!
 //! The rules are those of the Compose specification, section "Interpolation", with the two `+` forms that its
-//! reference implementation (compose-go, package template) has besides. There is no `${V/a/b}` and no `${V:0:3}`.
+//! reference implementation (compose-go, package template) has besides. There is no `${V/a/b}` and no `${V:0:3}`. As
+//! there, a `$` before anything but a name, `{` or `$` stands for itself: `$(date)`, `$1` and `$?` stay as written.
 
 /// How deep defaults may contain further variables.
 const MAX_DEPTH: usize = 32;
@@ -12,8 +13,10 @@ const MAX_LENGTH: usize = 1 << 20;
 /// Why a text could not be substituted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TemplateError {
-    /// A `$` that starts nothing known.
-    #[error("`{shown}` is not a variable: `$` is followed by a name, by `{{NAME}}` or by another `$`")]
+    /// A `${` that starts nothing known.
+    #[error(
+        "`{shown}` is not a variable: there are `${{NAME}}`, `${{NAME:-default}}`, `${{NAME:?message}}` and `${{NAME:+word}}`"
+    )]
     Invalid {
         /// The start of what follows the `$`, with it.
         shown: String,
@@ -38,6 +41,8 @@ pub(super) struct Substituted {
     pub(super) text: String,
     /// Variables without value and default, which became nothing.
     pub(super) unset: Vec<String>,
+    /// A `$` starts no variable and was kept.
+    pub(super) lone: bool,
 }
 
 /// Where variables get their values.
@@ -76,11 +81,13 @@ fn walk(text: &str, lookup: &dyn Lookup, depth: usize, out: &mut Substituted) ->
             rest = &inner[end + 1..];
         } else {
             let length = name_length(after);
-            if length == 0 {
-                return Err(invalid(&rest[at..]));
-            }
             let (name, next) = after.split_at(length);
-            put(name, lookup.value(name), out);
+            if name.is_empty() {
+                out.text.push('$');
+                out.lone = true;
+            } else {
+                put(name, lookup.value(name), out);
+            }
             rest = next;
         }
         if out.text.len() > MAX_LENGTH {
@@ -91,29 +98,30 @@ fn walk(text: &str, lookup: &dyn Lookup, depth: usize, out: &mut Substituted) ->
     Ok(())
 }
 
-/// Where the brace closes that was opened before `text`: only `${` opens a further one, so that a default can hold
-/// `{` but no `}`.
+/// Where the brace closes that was opened before `text` (compose-go, `getFirstBraceClosingIndex`). Each `{` in it opens
+/// a further one, so that a default can be `{"a": 1}`. When they do not pair up the last one of the line closes.
 fn closing_brace(text: &str) -> Option<usize> {
-    let bytes = text.as_bytes();
+    let length = name_length(text);
+    if length > 0 && text.as_bytes().get(length) == Some(&b'}') {
+        return Some(length);
+    }
+    let line = text.split('\n').next().unwrap_or_default();
+    let last = line.rfind('}')?;
     let mut open = 1_usize;
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
+    let mut bytes = line.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
         match byte {
-            b'}' => {
-                open -= 1;
-                if open == 0 {
-                    return Some(at);
-                }
-            }
-            b'$' if bytes.get(at + 1) == Some(&b'{') => {
+            b'}' if open == 1 => return Some(at),
+            b'}' => open -= 1,
+            b'{' => {
                 open += 1;
-                at += 1;
+                // Whatever follows belongs to it: `${{}` opens one, not two.
+                bytes.next();
             }
             _ => {}
         }
-        at += 1;
     }
-    None
+    Some(last)
 }
 
 fn name_length(text: &str) -> usize {
@@ -205,7 +213,10 @@ mod tests {
             ("${NO:-${A}}", "a"), ("${NO:-${NO2:-x}}", "x"), ("${NO:-a${A}b}c", "aabc"), ("${NO-$A}", "a"),
             ("${NO:-$$A}", "$A"), ("${A:+${NO:-z}}", "z"),
             ("${NO:-a-b:?c}", "a-b:?c"), ("${NO:--1}", "-1"), ("${NO:-http://x:80/?q}", "http://x:80/?q"),
-            ("${NO:-{x}", "{x"), ("${NO:-{\"a\":1}}", "{\"a\":1}"), ("{$A}", "{a}"),
+            ("${NO:-{x}", "{x"), ("${NO:-{\"a\":1}}", "{\"a\":1}"), ("${A:-{\"a\":1}}", "a"), ("${A:-{\"a\":1}} $A", "a a"),
+            ("${A:-{}} $A", "a a"), ("{$A}", "{a}"), ("${A}}", "a}"),
+            ("$", "$"), ("a$", "a$"), ("$1 $?", "$1 $?"), ("$ A", "$ A"), ("$(date)", "$(date)"), ("$-", "$-"), ("$é", "$é"),
+            ("${NO:-$}", "$"), ("$}", "$}"), ("$$(x)", "$(x)"),
             ("$DOLLAR", "$A"), ("é$A€", "éa€"), ("${NO:-é}", "é"),
         ];
         for (text, expected) in cases {
@@ -215,8 +226,8 @@ mod tests {
 
     #[test]
     fn faults() {
-        let invalid = ["$", "a$", "$1", "$ A", "$(x)", "${", "${A", "${}", "${1}", "${A:}", "${A/a/b}", "${A:0:3}"];
-        for text in invalid.into_iter().chain(["${A.B}", "${A }", "$-", "${NO:-${}}", "${NO:-$}", "${é}", "$é"]) {
+        let invalid = ["${", "${A", "${}", "${1}", "${A:}", "${A/a/b}", "${A:0:3}", "${A\n}", "${NO:-a\n}"];
+        for text in invalid.into_iter().chain(["${A.B}", "${A }", "${NO:-${}}", "${é}"]) {
             assert!(matches!(substitute(text, &lookup), Err(TemplateError::Invalid { .. })), "{text}");
         }
         for (text, message) in [("${NO:?}", ""), ("${NO?}", ""), ("${NO:?say $A}", "say a"), ("${EMPTY:?e}", "e")] {
@@ -229,6 +240,13 @@ mod tests {
     fn unset_variables_are_told() {
         let got = substitute("$NO ${NO2} ${NO3:-x} ${NO4:+y} ${NO5:-$NO6}", &lookup).expect("valid");
         assert_eq!(got.unset, ["NO", "NO2", "NO6"]);
+    }
+
+    #[test]
+    fn a_lone_dollar_is_told() {
+        for (text, lone) in [("$(date)", true), ("a$", true), ("$$(date)", false), ("$A", false), ("${NO:-$1}", true)] {
+            assert_eq!(substitute(text, &lookup).map(|s| s.lone), Ok(lone), "{text}");
+        }
     }
 
     #[test]

@@ -64,11 +64,11 @@ pub(super) fn duration(text: &str) -> Option<Millis> {
     (millis.is_finite() && millis < 9.2e12).then_some(Millis(millis as u64))
 }
 
-/// A boolean as Compose casts it from a string.
+/// A boolean as Compose casts it from a string (compose-go, `toBoolean`): `1` and `t` are none.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
-        "true" | "t" | "1" | "y" | "yes" | "on" => Some(true),
-        "false" | "f" | "0" | "n" | "no" | "off" => Some(false),
+        "true" | "y" | "yes" | "on" => Some(true),
+        "false" | "n" | "no" | "off" => Some(false),
         _ => None,
     }
 }
@@ -129,7 +129,10 @@ mod tests {
         assert_eq!(cpus("0.5"), Some(500));
         assert_eq!(cpus("-1"), None);
         assert_eq!(cpus("nan"), None);
-        assert_eq!((boolean("Yes"), boolean("off"), boolean("maybe")), (Some(true), Some(false), None));
+        assert_eq!(
+            (boolean("Yes"), boolean("off"), boolean("maybe"), boolean("1")),
+            (Some(true), Some(false), None, None)
+        );
     }
 
     proptest::proptest! {

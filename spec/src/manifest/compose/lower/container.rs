@@ -39,7 +39,9 @@ impl Lower<'_, '_> {
         }
         let Some(image) = tree.get("image").filter(|image| image.str().is_some_and(|text| !text.is_empty())) else {
             let wrong_form = tree.get("image").is_some_and(|image| image.str().is_none());
-            if wrong_form {
+            // Its variable may be set in a file that is not at hand; that it is not set here is said already.
+            let unknown = self.session.input.neighbours_unknown && tree.get("image").is_some_and(|image| image.unset);
+            if wrong_form || unknown {
                 return;
             }
             let name = &container.name;
@@ -159,7 +161,13 @@ impl Lower<'_, '_> {
         let path = join_key(path, "environment");
         for (name, value, place) in tree.pairs_of("environment") {
             if name.is_empty() {
-                self.sink().error_at(codes::BAD_VALUE, place, &path, "a variable has no name");
+                let message = "a variable has no name";
+                // With the neighbours unknown the name may be that of a variable.
+                if self.session.input.neighbours_unknown {
+                    self.sink().warn_at(codes::BAD_VALUE, place, &path, message);
+                } else {
+                    self.sink().error_at(codes::BAD_VALUE, place, &path, message);
+                }
                 continue;
             }
             match value.or_else(|| self.session.sink.env(place).get(&name).cloned()) {

@@ -151,6 +151,17 @@ impl Lower<'_, '_> {
         for (name, item) in services.iter().filter(|(name, _)| self.enabled.contains(*name)) {
             let Some(container) = item.tree.text_of("container_name") else { continue };
             let Some(at) = item.tree.get("container_name") else { continue };
+            // Docker's rule for names of containers (moby, RestrictedNamePattern).
+            let mut letters = container.chars();
+            let first = letters.next().is_some_and(|c| c.is_ascii_alphanumeric());
+            let rest = letters.all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+            if container.len() < 2 || !first || !rest {
+                let path = join_key(&join_key("services", name), "container_name");
+                self.session
+                    .sink
+                    .error(codes::BAD_NAME, at, &path, format!("`{container}` is not the name of a container"))
+                    .help("use two or more letters, digits, `_`, `.` and `-`, beginning with a letter or digit");
+            }
             if let Some(other) = seen.insert(container, name) {
                 let path = join_key(&join_key("services", name), "container_name");
                 let message = format!("the container name `{container}` is also used by the service `{other}`");

@@ -142,11 +142,12 @@ impl Lower<'_, '_> {
     fn dependency(&mut self, other: &str, at: &Tree, path: &str, options: Option<&Tree>, found: &mut Vec<Dependency>) {
         let required = options.and_then(|options| options.bool_of("required")).unwrap_or(true);
         if !self.enabled.contains(other) {
-            if !required {
-                return;
-            }
             let known = self.service_names();
             if known.iter().any(|name| name == other) {
+                // `required: false` is about services that are disabled, not about ones that nobody wrote.
+                if !required {
+                    return;
+                }
                 let profiles: Vec<String> = self
                     .model
                     .get("services")

@@ -52,7 +52,7 @@ impl<'a> Session<'a> {
     pub(super) fn new(input: &'a ComposeInput) -> Self {
         Self {
             input,
-            sink: Sink::default(),
+            sink: Sink { lenient: input.neighbours_unknown, ..Sink::default() },
             need: BTreeSet::new(),
             unset_told: BTreeSet::new(),
             extended: HashMap::new(),
@@ -223,6 +223,11 @@ impl<'a> Session<'a> {
                             )
                             .help(format!("set it in `.env`, or write a default: `${{{name}:-default}}`"));
                         }
+                    }
+                    if done.lone {
+                        let message = "a `$` here starts no variable and is kept as it is";
+                        sink.warn(codes::BAD_INTERPOLATION, leaf, path, message.to_owned())
+                            .help("write `$$` for a `$` that is meant to stay");
                     }
                     leaf.unset = !done.unset.is_empty() || !assumed.is_empty();
                     leaf.val = Val::Str(done.text);

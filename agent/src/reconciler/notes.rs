@@ -1,0 +1,90 @@
+//! What the loop writes down for people as it goes: probes that failed, what is newly waited for, what is remembered.
+
+use spec::observed::JobMemory;
+use spec::plan::{Hold, Plan, Reason};
+use spec::workload::WorkloadId;
+
+use super::Reconciler;
+use crate::events::{Event as JournalEvent, EventKind};
+use crate::probe::HealthReport;
+
+impl Reconciler {
+    pub(super) fn remembered(&mut self, id: &WorkloadId, memory: Option<JobMemory>, reason: &Reason) {
+        if let Reason::RunEnded { succeeded, .. } = reason {
+            self.metrics.run_ended(id, *succeeded);
+        }
+        match memory {
+            Some(memory) => self.observed.memories.insert(id.clone(), memory),
+            None => self.observed.memories.remove(id),
+        };
+    }
+
+    pub(super) fn health(&mut self, report: HealthReport) {
+        let key = (report.pod.clone(), report.container.clone());
+        let before = self.observed.health.insert(key, report.health);
+        if let Some(message) = report.message
+            && before.is_none_or(|before| before.ready != report.health.ready || report.health.failed)
+            && let Some(pod) = self.observed.pods.get(&report.pod)
+        {
+            let word = if report.health.failed { "unhealthy" } else { "not_ready" };
+            let message = format!("container `{}` of pod `{}`: {message}", report.container, pod.record.name);
+            tracing::warn!(workload = %pod.record.workload, container = report.container, reason = word, "probe failed");
+            self.journal.record(event(
+                self.clock.unix(),
+                EventKind::Warning,
+                word,
+                Some(&pod.record.workload),
+                message,
+            ));
+        }
+    }
+
+    /// Writes down what is newly waited for.
+    pub(super) fn note_holds(&mut self, plan: &Plan) {
+        for (workload, hold) in plan.holds.iter().filter(|hold| !self.last_holds.contains(hold)) {
+            match hold {
+                Hold::BackingOff { .. }
+                | Hold::GaveUp { .. }
+                | Hold::UpdateFailed { .. }
+                | Hold::JobFailed { .. }
+                | Hold::ClockNotSet
+                | Hold::ClockBehind { .. } => {
+                    tracing::warn!(%workload, reason = hold.word(), "{hold}");
+                    self.journal.record(event(
+                        self.clock.unix(),
+                        EventKind::Warning,
+                        hold.word(),
+                        Some(workload),
+                        hold.to_string(),
+                    ));
+                }
+                Hold::Pulling
+                | Hold::Failed { .. }
+                | Hold::Dependency { .. }
+                | Hold::NotReady
+                | Hold::PreviousRun { .. } => {
+                    tracing::debug!(%workload, reason = hold.word(), "{hold}");
+                }
+            }
+        }
+        self.last_holds.clone_from(&plan.holds);
+    }
+}
+
+pub(super) fn event(
+    unix: i64,
+    kind: EventKind,
+    reason: &str,
+    workload: Option<&WorkloadId>,
+    message: String,
+) -> JournalEvent {
+    JournalEvent {
+        unix_millis: unix.saturating_mul(1000),
+        kind,
+        reason: reason.to_owned(),
+        workload: workload.map(ToString::to_string),
+        pod: None,
+        container: None,
+        message,
+    }
+}
