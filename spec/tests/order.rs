@@ -76,6 +76,7 @@ fn pod(workload: &Workload, number: u32, since: i64) -> PodFacts {
             name: format!("{}-{number}", workload.id.name),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            run: None,
             depends_on: workload.depends_on.iter().map(|dependency| dependency.workload.clone()).collect(),
             source: SourceRef::default(),
             spec: Arc::clone(&workload.template.spec),
