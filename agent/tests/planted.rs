@@ -203,7 +203,7 @@ impl Scene {
             boot_id: self.sim.boot_id().into(),
             uids: Arc::new(move || uids.next_uid()),
             starts: Arc::new(tokio::sync::Semaphore::new(4)),
-            memories: agent::memory::Memories::new(dir),
+            memories: agent::memory::Memories::new(self.dir.path()),
         };
         let (snapshot, _) = tokio::sync::watch::channel(Arc::default());
         let (referee, planner) = (Arc::clone(&self.referee), Arc::clone(&self.planner));
