@@ -204,6 +204,7 @@ impl Executor {
             name,
             labels: template.labels.clone(),
             annotations: template.annotations.clone(),
+            depends_on: goal.workload.depends_on.iter().map(|dependency| dependency.workload.clone()).collect(),
             source: goal.workload.source.clone(),
             spec,
             images,
@@ -384,14 +385,17 @@ impl Executor {
     pub async fn down(&self) -> Result<(), String> {
         let report = |error: ActionError| error.report();
         let pods = self.runtime.list().await.map_err(|error| report(error.into()))?;
-        let stops = pods.iter().map(|pod| self.stop_pod(pod, pod.record.spec.termination_grace().as_duration()));
-        let failed: Vec<String> = futures_util::future::join_all(stops)
-            .await
-            .into_iter()
-            .filter_map(|result| result.err().map(report))
-            .collect();
-        if !failed.is_empty() {
-            return Err(failed.join("; "));
+        // Dependents before what they depend on.
+        for group in spec::plan::stop_order(&pods) {
+            let stops = group.iter().map(|pod| self.stop_pod(pod, pod.record.spec.termination_grace().as_duration()));
+            let failed: Vec<String> = futures_util::future::join_all(stops)
+                .await
+                .into_iter()
+                .filter_map(|result| result.err().map(report))
+                .collect();
+            if !failed.is_empty() {
+                return Err(failed.join("; "));
+            }
         }
         self.memories.clear().map_err(|error| report(error.into()))?;
         self.runtime.teardown().await.map_err(|error| report(error.into()))

@@ -9,7 +9,7 @@ mod ending;
 mod gate;
 mod notes;
 mod people;
-mod trials;
+mod rounds;
 
 use self::notes::event;
 
@@ -703,18 +703,6 @@ impl Reconciler {
             }
         }
         false
-    }
-
-    /// Forgets that versions of a workload failed, and what its images stood for: a tag may stand for another one now.
-    fn give_another_chance(&mut self, id: &WorkloadId) {
-        self.observed.prepared.retain(|(of, _), _| of != id);
-        let Some(known) = self.observed.versions.get(id).filter(|memory| !memory.bad.is_empty()) else { return };
-        let memory = Arc::new(Memory { bad: BTreeMap::new(), ..Memory::clone(known) });
-        self.versions.write(id, &memory);
-        self.observed.versions.insert(id.clone(), memory);
-        let held = std::mem::take(&mut self.goals.held);
-        self.goals = Goals::with_versions(&self.desired, &self.observed.versions);
-        self.goals.held = held;
     }
 
     /// One pass: plan, publish what is known, start what is to be done. Returns when to look again.

@@ -409,6 +409,7 @@ pub fn sentence(step: &Step) -> String {
         Reason::Exited { oom: true, .. } => "it was killed for want of memory".to_owned(),
         Reason::Evicted { message } => message.clone(),
         Reason::Exited { code, .. } => format!("it ended with code {code}"),
+        Reason::DependencyRestarted { on } => format!("{on} was restarted"),
         Reason::Scheduled { at } => format!("scheduled for {}", moment(*at)),
         Reason::RunStarted { at } => format!("the run of {} was started", moment(*at)),
         Reason::RunMissed { at } => {

@@ -280,7 +280,7 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
 }
 
 fn seeds() -> u64 {
-    std::env::var("MAINSTAY_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
+    std::env::var("MAINSTAY_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
 }
 
 #[test]

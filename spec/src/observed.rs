@@ -40,6 +40,9 @@ pub struct PodRecord {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Workloads that must end after it.
+    #[serde(default)]
+    pub depends_on: Vec<WorkloadId>,
     /// Where its manifest was.
     pub source: SourceRef,
     /// What it is.

@@ -107,8 +107,7 @@ impl Host {
     fn settle(&mut self) {
         for _ in 0..100 {
             let steps = self.plan().steps;
-            let before = self.observed.names.len();
-            let mut idle = before == self.observed.names.len();
+            let mut idle = true;
             for step in steps {
                 idle &= matches!(step.action, Action::SetNames { .. });
                 self.act(step.action);
@@ -136,6 +135,7 @@ impl Host {
                     name,
                     labels: goal.workload.template.labels.clone(),
                     annotations: goal.workload.template.annotations.clone(),
+                    depends_on: Vec::new(),
                     source: SourceRef::default(),
                     spec,
                     images,
@@ -172,7 +172,7 @@ impl Host {
                     None => self.observed.memories.remove(&workload),
                 };
             }
-            Action::SetNames { names } => self.observed.names = names,
+            Action::SetNames { names } => self.observed.names = Some(*names),
             other => panic!("unexpected {other:?}"),
         }
     }

@@ -76,6 +76,7 @@ impl Case {
                 name: format!("{version}-{ordinal}"),
                 labels: BTreeMap::new(),
                 annotations: BTreeMap::new(),
+                depends_on: Vec::new(),
                 source: SourceRef::default(),
                 spec: if same { Arc::clone(&workload.template.spec) } else { Arc::new(spec) },
                 images: BTreeMap::new(),

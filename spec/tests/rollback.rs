@@ -162,6 +162,7 @@ impl World {
                     name,
                     labels: BTreeMap::new(),
                     annotations: BTreeMap::new(),
+                    depends_on: Vec::new(),
                     source: SourceRef::default(),
                     spec,
                     images,

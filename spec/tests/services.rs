@@ -64,11 +64,13 @@ impl World {
             name: format!("web-{index}"),
             labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             annotations: BTreeMap::new(),
+            depends_on: Vec::new(),
             source: SourceRef::default(),
             images: BTreeMap::new(),
             created_unix: 0,
             created: Timestamp(0),
             boot_id: "boot".into(),
+            run: None,
             spec: Arc::new(spec),
         };
         let v4 = (!record.spec.host_network).then(|| Ipv4Addr::new(10, 88, 0, 10 + index));

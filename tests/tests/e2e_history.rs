@@ -125,7 +125,7 @@ fn a_pause_holds_changes_and_healing_goes_on() {
     agent.wait_for("the change waits", SOON, |agent| {
         agent.cli(&["plan"]).stdout.contains("a change waits").then_some(())
     });
-    assert_untouched(&agent, &["a"], &[healed.clone()], Duration::from_millis(300));
+    assert_untouched(&agent, &["a"], std::slice::from_ref(&healed), Duration::from_millis(300));
     assert_eq!(tests::http::get(("127.0.0.1", 8081), "/").expect("it serves").text(), "one\n");
     // Its file gone: that waits too.
     sandbox.remove("a.yaml");

@@ -35,7 +35,7 @@ pub(super) fn forward(
     let container = running(settings, name, io)?;
     // Without a namespace of its own the pod is on the host's network.
     let netns = layout(settings).namespaces(&container.uid).join("net");
-    let netns = netns.exists().then_some(netns).unwrap_or_else(|| PathBuf::from("/proc/self/ns/net"));
+    let netns = if netns.exists() { netns } else { PathBuf::from("/proc/self/ns/net") };
     let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let mut listeners = Vec::new();
     for text in ports {

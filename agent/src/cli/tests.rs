@@ -208,6 +208,7 @@ fn record(fixture: &Fixture, files: &[(&str, &str)]) {
             name: format!("{}-0", id.name),
             labels: workload.template.labels.clone(),
             annotations: workload.template.annotations.clone(),
+            depends_on: Vec::new(),
             source: workload.source.clone(),
             spec: std::sync::Arc::clone(&workload.template.spec),
             images: Default::default(),

@@ -45,6 +45,7 @@ fn pod(volumes: &[(&str, VolumeSource)], change: impl FnOnce(&mut PodSpec)) -> P
         name: "p".to_owned(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
+        depends_on: Vec::new(),
         source: SourceRef { file: "f".to_owned(), line: 1 },
         spec: Arc::new(spec),
         images: BTreeMap::new(),

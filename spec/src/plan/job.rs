@@ -8,8 +8,9 @@ mod tally;
 
 use std::sync::Arc;
 
+use super::order::{dependencies_up, tend};
 use super::pod::{self, PodPhase};
-use super::replicated::{dependencies_up, prepare};
+use super::replicated::prepare;
 use super::{Goal, Hold, Plan, Reason, View, instance};
 use crate::diff;
 use crate::observed::{Finished, JobMemory, PodFacts};
@@ -80,7 +81,7 @@ pub(super) fn settle(
         } else if is_active(view, pod) {
             pod::stop(view, pod, Reason::JobEnded { failure: failure.cloned() }, plan);
         } else {
-            pod::keep(view, pod, Some(goal.files.as_str()), plan);
+            tend(view, goal, pod, Some(goal.files.as_str()), plan);
         }
     }
 }

@@ -8,10 +8,12 @@
 mod cron;
 mod disk;
 mod drain;
+mod empty;
 mod instance;
 mod job;
 mod judge;
 mod names;
+mod order;
 mod ordered;
 mod pod;
 mod ports;
@@ -36,7 +38,9 @@ use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, Wo
 
 pub use cron::next_run;
 pub use disk::{has_disk_limits, over_disk_limit};
+pub use drain::{DRAIN, drain_time};
 pub use names::names;
+pub use order::stop_order;
 pub use pod::{PodPhase, pod_phase, pod_ready_since};
 pub use ports::port_map;
 pub use reason::{Hold, Reason};
@@ -173,6 +177,8 @@ pub struct Observed {
     pub zone: String,
     /// What is remembered of the versions of each workload.
     pub versions: BTreeMap<WorkloadId, Arc<Memory>>,
+    /// Pods that are being drained, and since when.
+    pub draining: BTreeMap<PodUid, Timestamp>,
 }
 
 /// A failure that is not mended yet.
@@ -385,11 +391,13 @@ pub struct Plan {
     /// What is waited for, by workload.
     pub holds: Vec<(WorkloadId, Hold)>,
     /// Pods that are to be stopped as soon as no Service leads to them any more.
-    pub draining: BTreeSet<PodUid>,
+    pub leaving: BTreeSet<PodUid>,
     /// What Services should open.
     pub services: Services,
     /// What is to be remembered of versions from now on; goals derived before it are out of date.
     pub versions: Vec<(WorkloadId, Arc<Memory>)>,
+    /// Pods to be drained. Those that were not before make ports and names move: it is planned again at once.
+    pub draining: BTreeSet<PodUid>,
 }
 
 impl Plan {
@@ -403,7 +411,7 @@ impl Plan {
 
     /// Whether this plan ends a pod.
     fn stops(&self, uid: &PodUid) -> bool {
-        self.draining.contains(uid)
+        self.leaving.contains(uid)
             || self
                 .steps
                 .iter()
@@ -482,16 +490,22 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
         plan.hold(id, Hold::Paused { pause: pause.clone() });
     }
     if goals.drained {
-        drain::plan(&view, &mut plan);
+        empty::plan(&view, &mut plan);
     }
+    let removed = |id: &WorkloadId| !goals.workloads.contains_key(id) && !goals.held.contains(id);
+    let ending: Vec<&PodFacts> =
+        observed.pods.values().map(Arc::as_ref).filter(|pod| removed(&pod.record.workload)).collect();
+    let first = order::first_to_end(&ending);
     for (id, pods) in view.pods.iter().filter(|_| !goals.drained) {
         let held = goals.held.contains(*id);
         if !goals.workloads.contains_key(*id) {
             for pod in pods {
                 if held {
                     pod::keep(&view, pod, None, &mut plan);
-                } else {
+                } else if first.contains(*id) || observed.stopping.contains_key(&pod.record.uid) {
                     pod::stop(&view, pod, Reason::Removed, &mut plan);
+                } else {
+                    pod::keep(&view, pod, None, &mut plan);
                 }
             }
         }
@@ -530,7 +544,7 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
 
 /// What Services open and what names mean, which follows from it.
 fn plan_services(view: &View<'_>, plan: &mut Plan) {
-    let mut leaving = plan.draining.clone();
+    let mut leaving: BTreeSet<PodUid> = plan.leaving.union(&plan.draining).cloned().collect();
     leaving.extend(plan.steps.iter().filter_map(|step| match &step.action {
         Action::StopPod { pod, .. } => Some(pod.record.uid.clone()),
         _ => None,

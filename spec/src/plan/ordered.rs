@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::replicated::{dependencies_up, prepare};
+use super::order::{dependencies_up, tend};
+use super::replicated::prepare;
 use super::{Goal, Hold, Plan, Reason, View, instance, pod};
 use crate::diff;
 use crate::observed::PodFacts;
@@ -101,7 +102,7 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, rules: &Rules, plan: &mut Plan)
     for pod in &pods {
         if !plan.stops(&pod.record.uid) {
             let current = *pod.record.spec == *instance::spec(goal, pod.record.ordinal);
-            pod::keep(view, pod, current.then_some(goal.files.as_str()), plan);
+            tend(view, goal, pod, current.then_some(goal.files.as_str()), plan);
         }
     }
 }

@@ -135,7 +135,7 @@ pub(super) fn stop(view: &View<'_>, pod: &Arc<PodFacts>, reason: Reason, plan: &
     // New clients must go elsewhere before it is told to end. That this cannot be done keeps no pod alive.
     let uid = &pod.record.uid;
     if view.observed.services.leads_to(uid) && view.blocked_until(&ActionKey::Services).is_none() {
-        plan.draining.insert(uid.clone());
+        plan.leaving.insert(uid.clone());
         return;
     }
     let grace = pod.record.spec.termination_grace();

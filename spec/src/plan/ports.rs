@@ -52,6 +52,6 @@ fn rank(goals: &Goals, observed: &Observed, pod: &Arc<PodFacts>, published: Opti
             || *super::instance::spec(goal, record.ordinal) == *record.spec
     });
     let has = published.is_some_and(|target| target.pod == record.uid);
-    let ending = observed.stopping.contains_key(&record.uid);
+    let ending = observed.stopping.contains_key(&record.uid) || observed.draining.contains_key(&record.uid);
     (ready, !ending, current, has, Reverse(record.ordinal), Reverse(record.uid.0.clone()))
 }

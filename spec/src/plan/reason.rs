@@ -95,6 +95,11 @@ pub enum Reason {
     Down,
     /// The node is drained for maintenance.
     Drained,
+    /// Something it depends on was replaced or restarted, and it is to follow.
+    DependencyRestarted {
+        /// What.
+        on: WorkloadId,
+    },
     /// The new version failed: the last good one comes back.
     RolledBack {
         /// What was wrong with it.
@@ -143,6 +148,7 @@ impl Reason {
             Self::JobEnded { .. } => "job_ended",
             Self::Down => "down",
             Self::Drained => "drained",
+            Self::DependencyRestarted { .. } => "dependency_restarted",
             Self::RolledBack { .. } => "rolled_back",
         }
     }

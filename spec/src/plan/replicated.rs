@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use super::pod::{self, PodPhase};
+use super::order::{dependencies_up, follows, tend};
 use super::{Action, ActionKey, Goal, Hold, Plan, Reason, View};
+use super::{drain, pod};
 use crate::diff;
 use crate::observed::PodFacts;
-use crate::time::Timestamp;
-use crate::workload::{DependencyCondition, UpdateStrategy, WorkloadKind};
+use crate::time::{Millis, Timestamp};
+use crate::workload::{UpdateStrategy, WorkloadId, WorkloadKind};
 
 /// A pod of the workload and what this pass makes of it.
 struct Member<'a> {
@@ -21,6 +22,10 @@ struct Member<'a> {
     ending: bool,
     /// Ready for long enough.
     available: bool,
+    /// Something it depends on was replaced, and it is to follow.
+    follows: Option<WorkloadId>,
+    /// Since when it can serve.
+    serving_since: Option<Timestamp>,
 }
 
 pub(super) fn plan(view: &View<'_>, goal: &Goal, replicas: u32, strategy: &UpdateStrategy, plan: &mut Plan) {
@@ -45,16 +50,21 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, replicas: u32, strategy: &Updat
     };
     let up = prepared && dependencies_up(view, goal, plan);
     // Nothing old is touched while the new version cannot start.
-    let changed = |pod: &PodFacts| goal.replaced(|| diff::changes(&pod.record.spec, &goal.workload.template.spec));
+    let changed = |member: &Member<'_>| match &member.follows {
+        Some(on) => Reason::DependencyRestarted { on: on.clone() },
+        None => goal.replaced(|| diff::changes(&member.pod.record.spec, &goal.workload.template.spec)),
+    };
     if wished == 0 {
         for member in &old {
             pod::stop(view, member.pod, Reason::ScaledDown, plan);
         }
     } else if up {
-        retire(view, &members, wished, strategy, changed, plan);
+        retire(view, goal, &members, wished, strategy, changed, plan);
     }
     for member in surplus(&current, wished) {
-        pod::stop(view, member.pod, Reason::ScaledDown, plan);
+        if !member.available || wished == 0 || drain::drained(view, &goal.workload, member.pod, plan) {
+            pod::stop(view, member.pod, Reason::ScaledDown, plan);
+        }
     }
     if needed > 0 && up {
         let room = room(&members, making, wished, strategy);
@@ -67,7 +77,7 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, replicas: u32, strategy: &Updat
     for member in &members {
         let files = member.current.then_some(goal.files.as_str());
         if !plan.stops(&member.pod.record.uid) {
-            pod::keep(view, member.pod, files, plan);
+            tend(view, goal, member.pod, files, plan);
         }
     }
 }
@@ -88,9 +98,12 @@ fn member<'a>(
         }
         due <= view.now
     });
+    let follows = follows(view, goal, pod);
     Member {
         pod,
-        current: is_current(goal, pod),
+        current: follows.is_none() && is_current(goal, pod),
+        follows,
+        serving_since: ready,
         ending: pod::clear_failed(view, pod, plan) || view.busy_stopping(uid),
         available,
     }
@@ -126,44 +139,30 @@ pub(super) fn prepare(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
     false
 }
 
-/// Whether everything the workload depends on is up.
-pub(super) fn dependencies_up(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
-    for dependency in &goal.workload.depends_on {
-        if !view.goals.workloads.contains_key(&dependency.workload) && !dependency.required {
-            continue;
-        }
-        let pods = view.pods_of(&dependency.workload);
-        let met = !pods.is_empty()
-            && pods.iter().all(|pod| match dependency.condition {
-                DependencyCondition::Started => {
-                    matches!(pod::pod_phase(pod, view.observed), PodPhase::Running | PodPhase::Succeeded)
-                }
-                DependencyCondition::Healthy => pod::pod_ready_since(pod, view.observed).is_some(),
-                DependencyCondition::CompletedSuccessfully => pod::pod_phase(pod, view.observed) == PodPhase::Succeeded,
-            });
-        if !met {
-            plan.hold(&goal.workload.id, Hold::Dependency { on: dependency.workload.clone() });
-            return false;
-        }
-    }
-    true
-}
-
 /// Ends old pods as far as the strategy lets it.
 fn retire(
     view: &View<'_>,
+    goal: &Goal,
     members: &[Member<'_>],
     wished: usize,
     strategy: &UpdateStrategy,
-    changed: impl Fn(&PodFacts) -> Reason,
+    changed: impl Fn(&Member<'_>) -> Reason,
     plan: &mut Plan,
 ) {
     let mut old: Vec<&Member<'_>> = members.iter().filter(|m| !m.current && !m.ending).collect();
     if strategy.recreate {
         for member in old {
-            pod::stop(view, member.pod, changed(member.pod), plan);
+            pod::stop(view, member.pod, changed(member), plan);
         }
         return;
+    }
+    // The next batch waits after the last one has begun to serve (Compose `update_config.delay`).
+    if strategy.delay > Millis(0)
+        && let Some(last) = members.iter().filter(|m| m.current).filter_map(|m| m.serving_since).max()
+        && last.plus(strategy.delay) > view.now
+    {
+        plan.wake_at(last.plus(strategy.delay));
+        old.retain(|m| !m.available);
     }
     // Pods that do not serve cost nothing to lose: they go first.
     old.sort_by_key(|m| (m.available, std::cmp::Reverse(m.pod.record.ordinal)));
@@ -189,9 +188,14 @@ fn retire(
                 continue;
             }
             spare -= 1;
+            // Where another one serves in its place, it goes on accepting for a while.
+            if strategy.max_surge > 0 && !drain::drained(view, &goal.workload, member.pod, plan) {
+                over -= 1;
+                continue;
+            }
         }
         over -= 1;
-        pod::stop(view, member.pod, changed(member.pod), plan);
+        pod::stop(view, member.pod, changed(member), plan);
     }
 }
 
@@ -235,7 +239,7 @@ impl View<'_> {
     }
 
     /// Whether a published port leads to this pod now and is to lead to another one.
-    fn still_published(&self, uid: &crate::observed::PodUid) -> bool {
+    pub(super) fn still_published(&self, uid: &crate::observed::PodUid) -> bool {
         self.observed
             .published
             .iter()

@@ -31,14 +31,14 @@ pub struct Services {
     pub faults: BTreeMap<(String, String), Vec<String>>,
 }
 
-/// The set of Services that should be. Pods in `draining` are about to be stopped and get no more clients; ports in
+/// The set of Services that should be. Pods in `leaving` are about to be stopped and get no more clients; ports in
 /// `taken` lead to pods already.
 #[must_use]
 pub fn services(
     goals: &Goals,
     observed: &Observed,
     taken: &BTreeMap<PortKey, PortTarget>,
-    draining: &BTreeSet<PodUid>,
+    leaving: &BTreeSet<PodUid>,
 ) -> Services {
     let mut out = Services::default();
     out.set.ready = ready_by_probe(observed);
@@ -46,7 +46,7 @@ pub fn services(
     out.set.leases.node_ports = node_ports(goals, &observed.services.leases, taken);
     for ((namespace, name), service) in goals.services.iter().filter(|(_, service)| has_address(service)) {
         let pods: Vec<&Arc<PodFacts>> = selected(goals, observed, namespace, service)
-            .filter(|pod| !draining.contains(&pod.record.uid))
+            .filter(|pod| !leaving.contains(&pod.record.uid))
             .filter(|pod| service.publish_not_ready || serves(pod, observed))
             .collect();
         for port in &service.ports {

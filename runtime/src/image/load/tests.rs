@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use spec::digest::Digest;
 
 use super::*;
 use crate::image::store::StoreOptions;

@@ -1,12 +1,14 @@
-//! Plans again where a version has failed: what is remembered of versions makes other goals.
+//! The rounds of one pass: what a plan says of versions and of draining is taken in, and planned with again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use spec::plan::{Bad, Goals, Memory, Plan, on_failure};
 use spec::workload::{OnFailure, WorkloadId};
 
+use super::Reconciler;
 use super::notes::event;
-use super::{EventKind, Reconciler};
+use crate::events::EventKind;
 
 impl Reconciler {
     /// Plans, and plans again where what is remembered of versions has changed: a version that failed makes other goals.
@@ -14,19 +16,27 @@ impl Reconciler {
         let mut plan = (self.planner)(&self.goals, &self.observed, self.clock.now());
         // Each further round is for a version that failed in the one before; there are not many of one workload.
         for _ in 0..8 {
-            if !self.remember(&plan) {
+            let drains = self.drain(&plan);
+            if !self.remember(&plan) && !drains {
                 break;
             }
-            let before = std::mem::take(&mut self.goals);
-            self.goals = Goals {
-                held: before.held,
-                paused: before.paused,
-                drained: before.drained,
-                ..Goals::with_versions(&self.desired, &self.observed.versions)
-            };
+            self.renew_goals();
             plan = (self.planner)(&self.goals, &self.observed, self.clock.now());
         }
         plan
+    }
+
+    /// Takes in which pods are drained; whether there is a new one.
+    fn drain(&mut self, plan: &Plan) -> bool {
+        let now = self.clock.now();
+        let draining = &mut self.observed.draining;
+        let before = draining.len();
+        draining.retain(|uid, _| plan.draining.contains(uid));
+        let kept = draining.len();
+        for uid in &plan.draining {
+            draining.entry(uid.clone()).or_insert(now);
+        }
+        draining.len() > kept || before > kept
     }
 
     /// Takes in what a plan says of versions; whether one failed.
@@ -55,5 +65,26 @@ impl Reconciler {
         tracing::warn!(workload = %id, reason, cause = bad.cause.word(), "{message}");
         self.metrics.version_failed(bad.cause.word(), back);
         self.journal.record(event(self.clock.unix(), EventKind::Warning, reason, Some(id), message));
+    }
+
+    /// Forgets that versions of a workload failed, and what its images stood for: a tag may stand for another one now.
+    pub(super) fn give_another_chance(&mut self, id: &WorkloadId) {
+        self.observed.prepared.retain(|(of, _), _| of != id);
+        let Some(known) = self.observed.versions.get(id).filter(|memory| !memory.bad.is_empty()) else { return };
+        let memory = Arc::new(Memory { bad: BTreeMap::new(), ..Memory::clone(known) });
+        self.versions.write(id, &memory);
+        self.observed.versions.insert(id.clone(), memory);
+        self.renew_goals();
+    }
+
+    /// Goals by what is remembered of versions now; what holds them back stays.
+    fn renew_goals(&mut self) {
+        let before = std::mem::take(&mut self.goals);
+        self.goals = Goals {
+            held: before.held,
+            paused: before.paused,
+            drained: before.drained,
+            ..Goals::with_versions(&self.desired, &self.observed.versions)
+        };
     }
 }
