@@ -229,10 +229,15 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
             match rng.below(10) {
                 0..=3 => {
                     let index = usize::try_from(rng.below(8)).expect("small");
+                    let before = wishes.get(&index).map(|wish| workload(index, wish).id.clone());
                     if rng.below(4) == 0 {
                         wishes.remove(&index);
                     } else {
                         wishes.insert(index, random_wish(&mut rng));
+                    }
+                    let after = wishes.get(&index).map(|wish| workload(index, wish).id.clone());
+                    for id in [before, after].into_iter().flatten().collect::<BTreeSet<_>>() {
+                        sim.inputs_changed(&id);
                     }
                     revision += 1;
                     let _ = life.events.send(Event::Sources(reading(&wishes, revision)));

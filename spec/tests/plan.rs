@@ -120,8 +120,10 @@ impl Case {
 
     fn steps(&self) -> Vec<String> {
         let plan = plan(&Goals::new(&self.desired), &self.observed, NOW);
+        // Names follow whatever happens; they are not what is asked here.
         plan.steps
             .iter()
+            .filter(|step| !matches!(step.action, Action::SetNames { .. }))
             .map(|step| match &step.action {
                 Action::CreatePod { ordinal, .. } => format!("create {ordinal}"),
                 Action::StopPod { pod, .. } => format!("stop {}", pod.record.name),

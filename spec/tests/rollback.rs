@@ -208,6 +208,8 @@ impl World {
                 self.made.push("files".to_owned());
                 self.observed.files.insert(pod.record.uid.clone(), label);
             }
+            Action::SetNames { names } => self.observed.names = Some(*names),
+            Action::PublishServices { services } => self.observed.services = *services,
             other => panic!("{}", other.word()),
         }
     }

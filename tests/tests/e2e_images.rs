@@ -290,8 +290,12 @@ fn unused_images_go_by_themselves_when_the_disk_is_short() {
         }}}}}
     });
     sandbox.write("cron.json", &job.to_string());
-    let arguments = ["--image-gc-high-percent", "10", "--image-gc-low-percent", "1", "--image-gc-period", "1s"];
-    let mut agent = Agent::start_with(&sandbox, &arguments, &[]);
+    let settings = [
+        ("MAINSTAY_IMAGE_GC_HIGH_PERCENT", "10"),
+        ("MAINSTAY_IMAGE_GC_LOW_PERCENT", "1"),
+        ("MAINSTAY_IMAGE_GC_PERIOD", "1s"),
+    ];
+    let mut agent = Agent::start_with(&sandbox, &[], &settings);
     agent.wait_ready("a", 1);
     let listed = |agent: &mut Agent<'_>| agent.json(&["images"]).to_string();
     agent.wait_for("the unused image is gone", tests::agent::SOON, |agent| {

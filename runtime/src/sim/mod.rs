@@ -30,6 +30,7 @@ use spec::observed::{
 use spec::pod::PullPolicy;
 use spec::services::{ServiceRange, ServiceSet, ServiceState};
 use spec::time::Timestamp;
+use spec::workload::WorkloadId;
 use tokio::sync::mpsc;
 
 use crate::api::{
@@ -78,6 +79,8 @@ struct World {
     next_pid: u32,
     trace: Vec<String>,
     violations: Vec<String>,
+    /// Starts before the end of a backoff that each pod may still have: its inputs changed.
+    pardons: BTreeMap<PodUid, u32>,
 }
 
 /// The world. Clones share it.
@@ -106,6 +109,7 @@ impl Sim {
             next_pid: 100,
             trace: Vec::new(),
             violations: Vec::new(),
+            pardons: BTreeMap::new(),
         };
         Self { world: Arc::new(Mutex::new(world)), start: tokio::time::Instant::now() }
     }
@@ -143,6 +147,21 @@ impl Sim {
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         self.world().violations.clone()
+    }
+
+    /// Says that the inputs of a workload have changed: each container of its pods may be tried again once without
+    /// waiting.
+    pub fn inputs_changed(&self, workload: &WorkloadId) {
+        let mut world = self.world();
+        let pods: Vec<(PodUid, usize)> = world
+            .pods
+            .values()
+            .filter(|pod| pod.record.workload == *workload)
+            .map(|pod| (pod.record.uid.clone(), pod.containers.len()))
+            .collect();
+        for (uid, containers) in pods {
+            *world.pardons.entry(uid).or_default() += u32::try_from(containers).unwrap_or(u32::MAX);
+        }
     }
 
     /// The pods as they are: name, whether all containers run, record.
@@ -535,7 +554,14 @@ impl World {
                     Some(facts) if start.attempt <= facts.attempt => {
                         broken.push(format!("attempt {} of {name} again", start.attempt));
                     }
-                    Some(facts) => broken.extend(too_early(facts, &self.boot_id, now, start)),
+                    Some(facts) => {
+                        let early = too_early(facts, &self.boot_id, now, start);
+                        let pardons = self.pardons.get_mut(&start.pod.uid).filter(|left| early.is_some() && **left > 0);
+                        match pardons {
+                            Some(left) => *left -= 1,
+                            None => broken.extend(early),
+                        }
+                    }
                     None => {}
                 }
             }

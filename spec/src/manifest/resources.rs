@@ -92,7 +92,7 @@ fn resource_name(report: &mut Report<'_>, node: &Node, name: &str) -> bool {
     if name.contains('/') && format::label_key(name).is_none() {
         let message = format!("the extended resource `{name}` is not supported: it needs a device plugin of a cluster");
         report.error_at(codes::REJECTED_RESOURCE, node, name, message).hint =
-            Some("name CDI devices with the annotation `mainstay/devices`".to_owned());
+            Some("name CDI devices in a Compose file (`devices: [vendor.com/class=name]`)".to_owned());
         return false;
     }
     let known = ["cpu", "memory", "ephemeral-storage", "pids"];

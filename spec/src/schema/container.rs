@@ -175,7 +175,7 @@ static RESOURCE_REQUIREMENTS: Type = Type {
         rejected(
             "claims",
             "dynamic resource allocation needs a cluster",
-            "name CDI devices with the annotation `mainstay/devices`",
+            "name CDI devices in a Compose file (`devices: [vendor.com/class=name]`)",
             "Claimed devices.",
         ),
     ],

@@ -88,7 +88,7 @@ pub(super) static POD_SPEC: Type = Type {
         rejected(
             "resourceClaims",
             "dynamic resource allocation needs a cluster",
-            "name CDI devices with the annotation `mainstay/devices`",
+            "name CDI devices in a Compose file (`devices: [vendor.com/class=name]`)",
             "Claimed devices.",
         ),
         rejected("workloadRef", "gang scheduling needs a cluster", "remove it", "Group of pods scheduled together."),
