@@ -362,6 +362,22 @@ impl<'a> Agent<'a> {
         })
     }
 
+    /// Watches for a while that the processes of these workloads stay the same: long enough for everything that waits
+    /// before it acts.
+    ///
+    /// # Panics
+    /// When one changes.
+    #[track_caller]
+    pub fn assert_untouched(&self, names: &[&str], pids: &[Vec<i32>], length: Duration) {
+        let end = Instant::now() + length;
+        while Instant::now() < end {
+            let status = self.status();
+            let now: Vec<Vec<i32>> = names.iter().map(|name| status.pids(name)).collect();
+            assert_eq!(now, pids, "something was touched\n{}", self.tail());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Waits until a page on this host's loopback answers 200 with a body that fits, and returns it.
     ///
     /// # Panics

@@ -1,7 +1,7 @@
 //! What the node was, why it is as it is, and what people hold: generations, pauses, drains, approvals, and an agent
 //! that finds its own state damaged.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,18 +16,6 @@ fn world(name: &str) -> (Sandbox, Registry, String) {
     let registry = Registry::start();
     let image = registry.push("app:1", &fixture_image());
     (sandbox, registry, image)
-}
-
-/// The processes of these workloads stay the same for a while.
-#[track_caller]
-fn assert_untouched(agent: &Agent<'_>, names: &[&str], pids: &[Vec<i32>], length: Duration) {
-    let end = Instant::now() + length;
-    while Instant::now() < end {
-        let status = agent.status();
-        let now: Vec<Vec<i32>> = names.iter().map(|name| status.pids(name)).collect();
-        assert_eq!(now, pids, "something was touched\n{}", agent.tail());
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// Whether a change of a workload is held back.
@@ -83,7 +71,7 @@ fn a_rollback_works_without_a_registry_and_holds_the_source() {
     agent.restart();
     agent
         .wait_for("the sources were read", SOON, |agent| (agent.json(&["status"])["passes"] != json!(0)).then_some(()));
-    assert_untouched(&agent, &["web"], &pids, Duration::from_millis(500));
+    agent.assert_untouched(&["web"], &pids, Duration::from_millis(500));
     // The source changes: it counts again.
     sandbox.write("web.yaml", &web("web", &two, "three", 8080));
     agent.wait_page(8080, "/", |body| body == "three\n");
@@ -125,14 +113,14 @@ fn a_pause_holds_changes_and_healing_goes_on() {
     agent.wait_for("the change waits", SOON, |agent| {
         agent.cli(&["plan"]).stdout.contains("a change waits").then_some(())
     });
-    assert_untouched(&agent, &["a"], std::slice::from_ref(&healed), Duration::from_millis(300));
+    agent.assert_untouched(&["a"], std::slice::from_ref(&healed), Duration::from_millis(300));
     assert_eq!(tests::http::get(("127.0.0.1", 8081), "/").expect("it serves").text(), "one\n");
     // Its file gone: that waits too.
     sandbox.remove("a.yaml");
     agent.wait_for("the removal is seen", SOON, |agent| {
         (agent.json(&["status"])["sources"][0]["files"] == json!(1)).then_some(())
     });
-    assert_untouched(&agent, &["a"], &[healed], Duration::from_millis(600));
+    agent.assert_untouched(&["a"], &[healed], Duration::from_millis(600));
     sandbox.write("a.yaml", &web("a", &image, "three", 8081));
     agent.cli(&["resume", "a"]).ok();
     agent.wait_page(8081, "/", |body| body == "three\n");
@@ -168,7 +156,7 @@ fn windows_and_lock_files_hold_changes_back() {
     let (from, to) = ((hour + 12) % 24, (hour + 13) % 24);
     write("2", &format!("{from:02}:00-{to:02}:00"));
     agent.wait_for("both wait", SOON, |agent| (waits(agent, "a") && waits(agent, "b")).then_some(()));
-    assert_untouched(&agent, &["a", "b"], &pids, Duration::from_millis(500));
+    agent.assert_untouched(&["a", "b"], &pids, Duration::from_millis(500));
     std::fs::remove_file(volume.join("backup.lock")).expect("it is there");
     agent.wait_status("the one without its lock goes on", |status| {
         let now = status.pids("b");
@@ -251,7 +239,7 @@ fn a_drained_node_stays_empty_until_it_is_uncordoned() {
     agent.restart();
     agent
         .wait_for("the sources were read", SOON, |agent| (agent.json(&["status"])["passes"] != json!(0)).then_some(()));
-    assert_untouched(&agent, &["a"], &[vec![]], Duration::from_millis(500));
+    agent.assert_untouched(&["a"], &[vec![]], Duration::from_millis(500));
     agent.cli(&["uncordon"]).ok();
     agent.wait_ready("a", 2);
     assert_eq!(over(&mut agent), uid, "what was over did not run again");

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tests::image::fixture_image;
@@ -20,18 +20,6 @@ fn world(name: &str) -> (Sandbox, Registry, String) {
 
 fn mount_tmpfs(at: &Path) {
     mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("root mounts a tmpfs");
-}
-
-/// The processes of these workloads stay the same for a while: long enough for everything that waits before it acts.
-#[track_caller]
-fn assert_untouched(agent: &Agent<'_>, names: &[&str], pids: &[Vec<i32>], length: Duration) {
-    let end = Instant::now() + length;
-    while Instant::now() < end {
-        let status = agent.status();
-        let now: Vec<Vec<i32>> = names.iter().map(|name| status.pids(name)).collect();
-        assert_eq!(now, pids, "something was touched\n{}", agent.tail());
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn source(agent: &Agent<'_>) -> (String, String, Option<String>) {
@@ -68,16 +56,16 @@ fn an_unmounted_source_is_an_error_and_no_wish() {
         })
     };
     failed(&mut agent);
-    assert_untouched(&agent, &["a", "b"], &pids, Duration::from_millis(500));
+    agent.assert_untouched(&["a", "b"], &pids, Duration::from_millis(500));
     // An agent that starts now has never seen the file system.
     agent.restart();
     failed(&mut agent);
-    assert_untouched(&agent, &["a", "b"], &pids, Duration::from_millis(500));
+    agent.assert_untouched(&["a", "b"], &pids, Duration::from_millis(500));
     // Back: all well, nothing restarted.
     mount_tmpfs(&manifests);
     fill();
     agent.wait_for("the source is well", Duration::from_secs(30), |agent| (source(agent).0 == "ok").then_some(()));
-    assert_untouched(&agent, &["a", "b"], &pids, Duration::from_millis(300));
+    agent.assert_untouched(&["a", "b"], &pids, Duration::from_millis(300));
     // Gone for good: a person says so.
     umount2(&manifests, MntFlags::MNT_DETACH).expect("it is mounted");
     let id = failed(&mut agent);
@@ -105,7 +93,7 @@ fn a_directory_made_anew_and_empty_is_doubted() {
         let (state, errors, _) = source(agent);
         (state == "failed" && errors.contains("another directory")).then_some(())
     });
-    assert_untouched(&agent, &["a"], &pids, Duration::from_millis(300));
+    agent.assert_untouched(&["a"], &pids, Duration::from_millis(300));
     // The same directory, emptied by hand, is a wish.
     std::fs::remove_dir(sandbox.manifests()).expect("it is empty");
     std::fs::rename(sandbox.dir().join("away"), sandbox.manifests()).expect("it can be renamed");
@@ -134,17 +122,17 @@ fn files_that_are_being_written_are_not_acted_on() {
     file.write_all(one.as_bytes()).expect("written");
     file.flush().expect("written");
     sandbox.remove("other.json");
-    assert_untouched(&agent, &["one", "two"], &pids, Duration::from_millis(1200));
+    agent.assert_untouched(&["one", "two"], &pids, Duration::from_millis(1200));
     file.write_all(format!("\n---\n{two}\n").as_bytes()).expect("written");
     drop(file);
     agent.wait_status("the other change is seen", |status| status.workload("other").is_none().then_some(()));
-    assert_untouched(&agent, &["one", "two"], &pids, Duration::from_millis(200));
+    agent.assert_untouched(&["one", "two"], &pids, Duration::from_millis(200));
 
     // Cut to nothing, as a full disk leaves it.
     drop(std::fs::File::create(&path).expect("the directory is ours"));
     agent.wait_status("it is held", |status| (status.is_held("one") && status.is_held("two")).then_some(()));
     assert!(source(&agent).1.contains("the file is empty"), "{:?}", source(&agent));
-    assert_untouched(&agent, &["one", "two"], &pids, Duration::from_millis(200));
+    agent.assert_untouched(&["one", "two"], &pids, Duration::from_millis(200));
     sandbox.write("both.yaml", &both);
     agent.wait_status("it is well", |status| (!status.is_held("one") && !status.is_held("two")).then_some(()));
 
@@ -153,9 +141,9 @@ fn files_that_are_being_written_are_not_acted_on() {
         std::fs::rename(&path, sandbox.manifests().join("both.yaml~")).expect("it is there");
         std::thread::sleep(Duration::from_millis(100));
         std::fs::write(&path, &both).expect("the directory is ours");
-        assert_untouched(&agent, &["one", "two"], &pids, Duration::from_millis(100));
+        agent.assert_untouched(&["one", "two"], &pids, Duration::from_millis(100));
     }
-    assert_untouched(&agent, &["one", "two"], &pids, Duration::from_millis(500));
+    agent.assert_untouched(&["one", "two"], &pids, Duration::from_millis(500));
 }
 
 fn git(dir: &Path, arguments: &[&str]) {
@@ -210,10 +198,10 @@ fn a_checkout_in_place_is_one_change() {
     for name in ["a.json", "b.json", "maps/c001.json"] {
         sandbox.remove(name);
     }
-    assert_untouched(&agent, &names, &pids, Duration::from_millis(2500));
+    agent.assert_untouched(&names, &pids, Duration::from_millis(2500));
     std::fs::remove_file(manifests.join(".git/index.lock")).expect("it is there");
     git(&manifests, &["checkout", "-q", "-f", "one"]);
-    assert_untouched(&agent, &names, &pids, Duration::from_millis(500));
+    agent.assert_untouched(&names, &pids, Duration::from_millis(500));
 
     // Real ones: each is one replacement of each pod, never a pod between two states.
     for branch in ["two", "one", "two"] {
@@ -231,7 +219,7 @@ fn a_checkout_in_place_is_one_change() {
             let new = now.iter().zip(&old).all(|(now, old)| now.len() == 1 && now != old);
             new.then_some(now)
         });
-        assert_untouched(&agent, &names, &pids, Duration::from_millis(400));
+        agent.assert_untouched(&names, &pids, Duration::from_millis(400));
         assert_eq!(created(&agent) - before, 3, "each was replaced once");
     }
 }
