@@ -231,6 +231,10 @@ impl Sandbox {
     /// Everything that this test's product left: one line each, empty when nothing is left. The product is to be stopped.
     pub fn leaks(&self) -> Vec<String> {
         let mut found = self.leaks_of_workloads(&[]);
+        let namespaces = self.run().join("namespaces");
+        if self.baseline.new_mounts().iter().any(|mount| mount.point == namespaces) {
+            found.push(format!("mount: {}", namespaces.display()));
+        }
         found.extend(
             self.baseline.new_interfaces().iter().filter(|i| **i == self.bridge).map(|i| format!("interface: {i}")),
         );
@@ -242,11 +246,12 @@ impl Sandbox {
         found
     }
 
-    /// What workloads left while an agent still runs: as [`Sandbox::leaks`] without the bridge, the tables, the cgroups
-    /// that workloads share, and the processes named (the agent).
+    /// What workloads left while an agent still runs: as [`Sandbox::leaks`] without the bridge, the tables, the mount and
+    /// the cgroups that workloads share, and the processes named (the agent).
     pub fn leaks_of_workloads(&self, agents: &[u32]) -> Vec<String> {
         let mut found = Vec::new();
-        for mount in self.baseline.new_mounts() {
+        let namespaces = self.run().join("namespaces");
+        for mount in self.baseline.new_mounts().into_iter().filter(|mount| mount.point != namespaces) {
             let what = if mount.kind == "nsfs" { "pinned namespace" } else { "mount" };
             found.push(format!("{what}: {} at {}", mount.kind, mount.point.display()));
         }
