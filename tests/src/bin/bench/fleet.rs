@@ -14,6 +14,9 @@ use crate::floor::Floor;
 use crate::table::{MAINSTAY, Sample, Table};
 use crate::world::{Net, World};
 
+/// After this nothing of a start is left to be done.
+const PROVEN: Duration = Duration::from_secs(20);
+
 /// What a round found: work, unit, who, sample.
 type Found = Vec<(String, &'static str, String, Sample)>;
 
@@ -77,6 +80,8 @@ fn agent(size: u32, net: Net, idle: u64) -> Found {
         add("scrape of the metrics", "ms", lap.done());
     }
     if idle > 0 {
+        // Versions are proven some seconds after their start, and noted once.
+        std::thread::sleep(PROVEN);
         let lap = world.meter.start();
         std::thread::sleep(Duration::from_secs(idle));
         let sample = lap.done();
