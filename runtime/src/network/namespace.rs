@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -46,6 +47,10 @@ pub struct NamespaceRequest {
 /// # Errors
 /// When it cannot be made or mounted.
 pub fn mount_all(dir: &Path) -> Result<()> {
+    // Held while it is looked and mounted: a second mount over the first would hide what is pinned there. Pods are made
+    // at the same time, but by one process only, which holds the lock of the run directory.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     if is_mount(dir) {
         return Ok(());
     }
