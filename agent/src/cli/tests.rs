@@ -184,6 +184,8 @@ async fn validate_shows_every_problem_with_its_place() {
             "validate DIR/m/web.yaml DIR/m/./web.yaml",
             "validate -o json DIR/m/bad",
             "validate --strict DIR/m/values.yaml",
+            "validate DIR/m/values.yaml",
+            "validate DIR/m/empty.yaml",
             "validate DIR/nope",
             "validate",
         ]
