@@ -99,6 +99,13 @@ fn variables_of_unknown_neighbours_may_have_any_value() {
         let errors: Vec<_> = found.iter().filter(|d| d.is_error()).map(|d| &d.message).collect();
         assert!(errors.is_empty(), "{case}: {errors:?}");
     }
+    // A variable becomes text, never a mapping or a list.
+    for line in ["healthcheck: '${A}'", "volumes: '${A}'", "labels: '${A}'", "deploy: {resources: '${A}'}"] {
+        let mut project = Project::one(&service(line));
+        project.input.neighbours_unknown = true;
+        let (_, found) = project.load();
+        assert_eq!(found.iter().filter(|d| d.is_error()).count(), 1, "{line}: {found:?}");
+    }
     for image in ["${IMAGE}", "${IMAGE:?}", "app:${TAG}", "${REGISTRY}/app", "${REGISTRY}app@${DIGEST}"] {
         let mut project = Project::one(&format!("services:\n  a:\n    image: {image}\n"));
         project.input.neighbours_unknown = true;
