@@ -224,7 +224,8 @@ fn service_ports<'a>(files: &'a [FileObjects], ports: &mut Vec<Published<'a>>, o
 
 /// Controllers with one selector: here each keeps its own pods, in a cluster they would fight for them.
 fn same_selectors(workloads: &[(&str, &Object, &RawWorkload)], out: &mut Assembly) {
-    let mut seen: BTreeMap<(&str, &BTreeMap<String, String>), (&str, &Object)> = BTreeMap::new();
+    type Selector<'s> = (&'s str, &'s BTreeMap<String, String>);
+    let mut seen: BTreeMap<Selector<'_>, (&str, &Object)> = BTreeMap::new();
     for (file, object, raw) in workloads.iter().filter(|(_, _, raw)| !raw.refs.selector.is_empty()) {
         let key = (object.id.namespace.as_str(), &raw.refs.selector);
         let Some((first_file, first)) = seen.get(&key).filter(|(_, first)| first.id != object.id) else {
