@@ -29,7 +29,8 @@ pub(super) fn shutdown(settings: &Settings, limit: Duration, io: &mut Io<'_>) ->
             crate::orders::Orders::open(&settings.data_dir),
         );
         let views = settings.git.iter().map(|source| crate::git::GitView::of(source, &settings.data_dir));
-        let sources = sources.map(|sources| sources.with_repositories(views));
+        let identity = settings.age_identity.clone();
+        let sources = sources.map(|sources| sources.with_age_identity(identity).with_repositories(views));
         let desired = sources.ok().and_then(|mut sources| sources.read()).map(|reading| reading.desired);
         executor
             .shutdown(&desired.unwrap_or_default(), limit)

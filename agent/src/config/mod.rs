@@ -77,6 +77,8 @@ pub struct Settings {
     pub sources: Vec<PathBuf>,
     /// Git repositories with manifests.
     pub git: Vec<GitSource>,
+    /// File with the identities of age that open encrypted manifests, or `credential:NAME`.
+    pub age_identity: Option<PathBuf>,
     /// Where metrics and health are served; `None` serves them on the socket only. Port 0 takes a free one, which
     /// is then written to `<run_dir>/metrics.addr`.
     pub metrics_listen: Option<SocketAddr>,
@@ -129,6 +131,7 @@ impl Default for Settings {
             run_dir: PathBuf::from("/run/mainstay"),
             sources: vec![PathBuf::from("/etc/mainstay/manifests")],
             git: Vec::new(),
+            age_identity: None,
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9641))),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
