@@ -21,7 +21,7 @@ pub(super) fn shutdown(settings: &Settings, limit: Duration, io: &mut Io<'_>) ->
         // Manifests say who depends on whom. Without them all are stopped at the same time.
         let metrics = crate::telemetry::Metrics::new();
         let sources = crate::source::Sources::open(
-            settings.sources.clone(),
+            crate::record::read(&settings.sources_file()).unwrap_or_else(|| settings.sources.clone()),
             settings.data_dir.clone(),
             settings.node_labels.clone(),
             clock,

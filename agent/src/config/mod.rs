@@ -16,8 +16,8 @@ use std::time::Duration;
 
 pub use git::{GitSource, Transport};
 pub use keys::{KEYS, Key};
-pub(crate) use layers::nearest;
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
+pub(crate) use layers::{drop_ins, is_drop_in, nearest};
 
 /// Where the configuration file is looked for.
 pub const DEFAULT_CONFIG: &str = "/etc/mainstay/config.toml";
@@ -168,6 +168,12 @@ impl Settings {
     #[must_use]
     pub fn metrics_address_file(&self) -> PathBuf {
         self.run_dir.join("metrics.addr")
+    }
+
+    /// The record of the directories that the agent of this boot reads: those of its command line are in no file.
+    #[must_use]
+    pub fn sources_file(&self) -> PathBuf {
+        self.run_dir.join("sources.json")
     }
 
     /// The directory of the event journal.

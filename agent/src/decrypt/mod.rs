@@ -79,7 +79,9 @@ impl DecryptError {
                 ),
                 None => "put an identity into the file that `age_identity` names".to_owned(),
             },
-            Self::Damaged(_) | Self::NoMetadata => "restore the file from the repository and encrypt it anew".to_owned(),
+            Self::Damaged(_) | Self::NoMetadata => {
+                "restore the file from the repository and encrypt it anew".to_owned()
+            }
             Self::Value(_) | Self::Mac => {
                 "change encrypted files with `sops FILE` only; find the change with `git log -p`".to_owned()
             }
@@ -104,10 +106,8 @@ impl Keys {
     #[must_use]
     pub fn load(setting: Option<&Path>) -> Self {
         let read = |path: &Path| {
-            let bytes = credential::read(path).map_err(|error| DecryptError::Unusable {
-                why: spec::causes::chain(&error),
-                hint: error.hint(),
-            })?;
+            let bytes = credential::read(path)
+                .map_err(|error| DecryptError::Unusable { why: spec::causes::chain(&error), hint: error.hint() })?;
             let text = String::from_utf8_lossy(&bytes);
             let lines = text.lines().map(str::trim).enumerate();
             let keys = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
@@ -222,7 +222,8 @@ fn shown_all_the_same(name: &str, file: &FileObjects, sops: Option<&Sops<'_>>) -
 
 /// A file that stays closed: what was applied of it before stays.
 fn locked(name: &str, bytes: &[u8], sops: Option<&Sops<'_>>, error: &DecryptError, keyless: Keyless) -> ParsedFile {
-    let lenient = keyless == Keyless::Outline && matches!(error, DecryptError::NoIdentity | DecryptError::Unusable { .. });
+    let lenient =
+        keyless == Keyless::Outline && matches!(error, DecryptError::NoIdentity | DecryptError::Unusable { .. });
     let visible = sops.filter(|sops| !sops.hides_objects());
     // Without a key there still is a form to be checked.
     let outline = match sops {
@@ -234,7 +235,8 @@ fn locked(name: &str, bytes: &[u8], sops: Option<&Sops<'_>>, error: &DecryptErro
     };
     match (lenient, outline) {
         (true, Ok(outline)) => {
-            let mut objects = parse_file(name, outline.as_bytes(), &ParseOptions { secret: true, ..ParseOptions::default() });
+            let mut objects =
+                parse_file(name, outline.as_bytes(), &ParseOptions { secret: true, ..ParseOptions::default() });
             objects.not_a_manifest = false;
             let what = if visible.is_some() { "its encrypted values were" } else { "what is in it was" };
             let message = format!("the file is encrypted, and {error}: {what} not checked");
@@ -248,7 +250,8 @@ fn locked(name: &str, bytes: &[u8], sops: Option<&Sops<'_>>, error: &DecryptErro
                 (Err(worse), DecryptError::NoIdentity) => worse,
                 _ => error,
             };
-            let found = Diagnostic::error(codes::ENCRYPTED, name, None, format!("cannot decrypt the manifest: {error}"));
+            let found =
+                Diagnostic::error(codes::ENCRYPTED, name, None, format!("cannot decrypt the manifest: {error}"));
             let seen = outline.as_ref().ok();
             let seen = seen.map(|text| parse_file(name, text.as_bytes(), &ParseOptions::default()));
             let broken = seen.into_iter().flat_map(|file| {

@@ -108,7 +108,12 @@ fn what_does_not_open_says_why() {
     let values = String::from_utf8(fixture("values.yaml")).expect("text");
     check("secret.yaml.age", &fixture("secret.yaml.age"), &Keys::default(), &["no age identity", "`age_identity`"]);
     check("values.yaml", values.as_bytes(), &Keys::default(), &["no age identity"]);
-    check("foreign.yaml.age", &fixture("foreign.yaml.age"), &ours, &["encrypted for somebody else", "this host is age1"]);
+    check(
+        "foreign.yaml.age",
+        &fixture("foreign.yaml.age"),
+        &ours,
+        &["encrypted for somebody else", "this host is age1"],
+    );
     check("values.yaml", values.as_bytes(), &theirs, &["encrypted for age1", "sops updatekeys"]);
     check("cut.yaml.age", &fixture("secret.yaml.age")[..120], &ours, &["damaged"]);
     check("armored.yaml", &fixture("armored.yaml")[..300], &ours, &["damaged: its armor is not whole"]);
@@ -186,7 +191,10 @@ fn findings_show_nothing_of_what_was_encrypted() {
     let file = parse("values.yaml", text.as_bytes(), &keys, Keyless::Refuse);
     let opened = String::from_utf8(file.opened.expect("it opens")).expect("text");
     assert_eq!(opened.lines().count(), text.lines().count());
-    assert_eq!(opened.lines().position(|line| line.contains("password")), text.lines().position(|l| l.contains("password")));
+    assert_eq!(
+        opened.lines().position(|line| line.contains("password")),
+        text.lines().position(|l| l.contains("password"))
+    );
 }
 
 #[test]
