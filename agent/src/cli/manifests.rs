@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use spec::codes;
 use spec::diagnostic::{Diagnostic, Severity};
-use spec::manifest::{AssembleOptions, Missing, ParseOptions, assemble, parse_file};
+use spec::manifest::{AssembleOptions, Missing, assemble};
 use spec::secret::MacKey;
 use spec::workload::Desired;
 
 use super::output::CliError;
+use crate::decrypt::{Keyless, Keys, parse};
 use crate::discover::{self, FoundFile, Neighbours, Project, SourceError};
 
 /// What stdin is called in findings.
@@ -34,7 +35,13 @@ pub(super) struct Manifests {
 
 impl Manifests {
     /// Reads all paths. What cannot be listed is an error of the command; what is wrong in a file is a finding.
-    pub(super) fn read(paths: &[PathBuf], missing: Missing, mac_key: &MacKey) -> Result<Self, CliError> {
+    /// Encrypted files are opened with the keys where that is possible.
+    pub(super) fn read(
+        paths: &[PathBuf],
+        mut missing: Missing,
+        mac_key: &MacKey,
+        keys: &Keys,
+    ) -> Result<Self, CliError> {
         let mut found = Vec::new();
         let mut seen = BTreeSet::new();
         for path in paths {
@@ -64,8 +71,15 @@ impl Manifests {
             }
             match result {
                 Ok(bytes) => {
-                    let objects = parse_file(&name, &bytes, &ParseOptions::default());
-                    all.texts.insert(name.clone(), String::from_utf8_lossy(&bytes).into_owned());
+                    let file = parse(&name, &bytes, keys, Keyless::Outline);
+                    if file.hides {
+                        // What others refer to may be in there.
+                        missing = Missing::Warning;
+                    }
+                    let objects = file.objects;
+                    if file.lines_fit {
+                        all.texts.insert(name.clone(), String::from_utf8_lossy(&bytes).into_owned());
+                    }
                     let by_hand = paths.contains(&path) || path == Path::new(STDIN);
                     if objects.compose && by_hand {
                         // Named by hand, so its name does not matter.
@@ -81,7 +95,7 @@ impl Manifests {
                     }
                     all.files += usize::from(!objects.not_a_manifest);
                     all.objects += objects.objects.len();
-                    let none = objects.not_a_manifest && by_hand && !objects.compose;
+                    let none = objects.not_a_manifest && by_hand && !objects.compose && !file.hides;
                     if none && objects.diagnostics.is_empty() {
                         let message = "the file holds no manifest";
                         let found = Diagnostic::error(codes::NOT_A_MANIFEST, &name, None, message);
