@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod discover;
 pub mod disk;
+pub mod drain;
 pub mod events;
 pub mod executor;
 pub mod gc;
