@@ -241,7 +241,7 @@ fn what_others_made_is_left_alone() {
     let mut agent = Agent::start(&sandbox);
     agent.wait_ready("web", 1);
     sandbox.remove("web.json");
-    agent.assert_no_workloads();
+    agent.wait_status("it is gone", |status| status.workloads.is_empty().then_some(()));
     agent.cli(&["prune", "--yes"]);
     sandbox.write("web.json", &manifest.to_string());
     agent.wait_ready("web", 1);
