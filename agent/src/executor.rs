@@ -143,9 +143,10 @@ impl Executor {
             Action::StartContainer { pod, container, attempt, series } => {
                 self.start(&pod, &container, attempt, series, &desired).await.map(Outcome::Started)
             }
-            Action::StopContainer { pod, container, grace } => {
-                self.stop(&pod, &container, grace.as_duration()).await.map(|()| Outcome::ContainerStopped)
-            }
+            Action::StopContainer { pod, container, grace, unhealthy } => self
+                .stop_one(&pod, &container, grace.as_duration(), unhealthy)
+                .await
+                .map(|()| Outcome::ContainerStopped),
             Action::FailPod { pod, failure, grace } => self.fail_pod(&pod, failure, grace.as_duration()).await,
             Action::StopPod { pod, grace } => self.stop_pod(&pod, grace.as_duration()).await,
             Action::Publish { ports } => self.runtime.publish(&ports).await.map_err(ActionError::from).map(|faults| {
@@ -300,6 +301,20 @@ impl Executor {
             }
         }
         Ok(facts)
+    }
+
+    async fn stop_one(
+        &self,
+        pod: &PodFacts,
+        name: &str,
+        grace: Duration,
+        unhealthy: Option<u32>,
+    ) -> Result<(), ActionError> {
+        if let Some(attempt) = unhealthy {
+            // First: an agent that dies in between must know why it ended, whatever its exit code says.
+            self.runtime.mark_unhealthy(&pod.record.uid, name, attempt).await?;
+        }
+        self.stop(pod, name, grace).await
     }
 
     async fn stop(&self, pod: &PodFacts, name: &str, grace: Duration) -> Result<(), ActionError> {

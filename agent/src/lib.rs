@@ -4,6 +4,8 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod credential;
+pub mod decrypt;
 pub mod discover;
 pub mod disk;
 pub mod drain;

@@ -243,6 +243,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// after `grace`; answers when it is gone. One that has ended already is a success.
     async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration) -> Result<()>;
 
+    /// Writes down that an attempt of a container is to be ended for being unhealthy.
+    async fn mark_unhealthy(&self, pod: &PodUid, container: &str, attempt: u32) -> Result<()>;
+
     /// Runs a command in a running container and collects what it says (64 KiB at most).
     async fn exec(&self, pod: &PodUid, container: &str, command: &[String], timeout: Duration) -> Result<ExecResult>;
 

@@ -50,13 +50,27 @@ pub fn after_exit(
     let reset_after = settings.reset_after.unwrap_or(RESET_AFTER);
     let ran = exit.started.map_or(Millis(0), |started| exit.finished.since(started));
     let series = if ran >= reset_after { 0 } else { series };
-    if settings.max_attempts.is_some_and(|max| series >= max) {
+    if !may_restart(Some(&settings), series) {
         return Restart::GiveUp;
     }
     if exit.boot_id != boot_id {
         return Restart::At { due: Timestamp(0), series: 0 };
     }
     Restart::At { due: exit.finished.plus(wait(&settings, series)), series: series.saturating_add(1) }
+}
+
+/// What follows from the end of a service that was ended for being unhealthy, whatever its exit code. Kubernetes' waits
+/// count, not Docker's: checks take their time, so each run is long enough to start Docker's series afresh.
+#[must_use]
+pub fn after_unhealthy(backoff: Option<&RestartBackoff>, exit: &Exit, series: u32, boot_id: &str) -> Restart {
+    let limits = RestartBackoff { max_attempts: backoff.and_then(|b| b.max_attempts), ..RestartBackoff::default() };
+    after_exit(RestartPolicy::Always, Some(&limits), exit, series, boot_id)
+}
+
+/// Whether a series of restarts may go on.
+#[must_use]
+pub fn may_restart(backoff: Option<&RestartBackoff>, series: u32) -> bool {
+    backoff.and_then(|backoff| backoff.max_attempts).is_none_or(|max| series < max)
 }
 
 /// The wait before a restart that would be step `series + 1`.

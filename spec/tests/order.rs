@@ -66,7 +66,7 @@ fn pod(workload: &Workload, number: u32, since: i64) -> PodFacts {
             message: None,
         })
     };
-    let facts = ContainerFacts { attempt: 0, series: 0, state };
+    let facts = ContainerFacts::new(0, 0, state);
     PodFacts {
         record: Arc::new(PodRecord {
             uid: PodUid(format!("{number:016x}")),

@@ -100,8 +100,7 @@ impl Case {
                     message: None,
                 })),
             };
-            let containers =
-                state.map(|state| ("main".to_owned(), ContainerFacts { attempt: 0, series: 0, state })).into_iter();
+            let containers = state.map(|state| ("main".to_owned(), ContainerFacts::new(0, 0, state))).into_iter();
             let facts = PodFacts {
                 record: Arc::new(record),
                 sandbox: true,

@@ -75,6 +75,9 @@ impl Runtime for Readable {
     async fn stop_container(&self, _: &PodUid, _: &str, _: Duration) -> Result<()> {
         refuse("stop a container")
     }
+    async fn mark_unhealthy(&self, _: &PodUid, _: &str, _: u32) -> Result<()> {
+        refuse("mark a container")
+    }
     async fn exec(&self, _: &PodUid, _: &str, _: &[String], _: Duration) -> Result<ExecResult> {
         refuse("run a command")
     }

@@ -126,6 +126,16 @@ impl Runtime for Embedded {
         self.blocking(move |inner| inner.stop(&pod, &container, grace)).await
     }
 
+    async fn mark_unhealthy(&self, pod: &PodUid, container: &str, attempt: u32) -> Result<()> {
+        let attempt = self.layout().attempt(pod, container, attempt);
+        self.blocking(move |_| {
+            let file = attempt.unhealthy_file();
+            crate::container::record::write_durable(&file, b"")
+                .map_err(|error| transient(&format!("write {}", file.display()))(error.into()))
+        })
+        .await
+    }
+
     async fn exec(&self, pod: &PodUid, container: &str, command: &[String], timeout: Duration) -> Result<ExecResult> {
         let (pod, container, command) = (pod.clone(), container.to_owned(), command.to_vec());
         self.blocking(move |inner| {

@@ -408,7 +408,7 @@ impl Runtime for Sim {
                     ContainerState::Running { pid, started: now }
                 }
             };
-            let facts = ContainerFacts { attempt: start.attempt, series: start.series, state };
+            let facts = ContainerFacts::new(start.attempt, start.series, state);
             world.trace.push(format!("{} start {name} of {} #{}", now.0, start.pod.name, start.attempt));
             if let Some(pod) = world.pods.get_mut(&uid) {
                 pod.containers.insert(name.clone(), facts.clone());
@@ -443,6 +443,13 @@ impl Runtime for Sim {
             self.end(pod, container, attempt, if stubborn { 137 } else { 0 });
         }
         self.leave("stop container", ())
+    }
+
+    async fn mark_unhealthy(&self, pod: &PodUid, container: &str, attempt: u32) -> Result<()> {
+        if let Some(facts) = self.world().pods.get_mut(pod).and_then(|pod| pod.containers.get_mut(container)) {
+            facts.unhealthy |= facts.attempt == attempt;
+        }
+        Ok(())
     }
 
     async fn exec(&self, _: &PodUid, _: &str, _: &[String], _: Duration) -> Result<ExecResult> {

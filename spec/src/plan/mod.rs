@@ -282,6 +282,8 @@ pub enum Action {
         container: String,
         /// Time before the kill.
         grace: Millis,
+        /// The attempt that is ended for being unhealthy: that is written down first.
+        unhealthy: Option<u32>,
     },
     /// Stop all containers of a pod, then remove it.
     StopPod {
