@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use spec::codes;
 use spec::diagnostic::Diagnostic;
-use spec::manifest::{AssembleOptions, Missing, ParseOptions, assemble, parse_file};
+use spec::manifest::{AssembleOptions, Missing, assemble};
 use spec::secret::MacKey;
 use spec::workload::Desired;
 
 use super::output::CliError;
+use crate::decrypt::{Keyless, Keys, parse};
 use crate::discover::{self, FoundFile, Neighbours, Project, SourceError};
 
 /// Everything that some paths hold.
@@ -31,7 +32,13 @@ pub(super) struct Manifests {
 
 impl Manifests {
     /// Reads all paths. What cannot be listed is an error of the command; what is wrong in a file is a finding.
-    pub(super) fn read(paths: &[PathBuf], missing: Missing, mac_key: &MacKey) -> Result<Self, CliError> {
+    /// Encrypted files are opened with the keys where that is possible.
+    pub(super) fn read(
+        paths: &[PathBuf],
+        mut missing: Missing,
+        mac_key: &MacKey,
+        keys: &Keys,
+    ) -> Result<Self, CliError> {
         let mut found = Vec::new();
         let mut seen = BTreeSet::new();
         for path in paths {
@@ -61,8 +68,15 @@ impl Manifests {
             }
             match result {
                 Ok(bytes) => {
-                    let objects = parse_file(&name, &bytes, &ParseOptions::default());
-                    all.texts.insert(name.clone(), String::from_utf8_lossy(&bytes).into_owned());
+                    let file = parse(&name, &bytes, keys, Keyless::Outline);
+                    if file.hides {
+                        // What others refer to may be in there.
+                        missing = Missing::Warning;
+                    }
+                    let objects = file.objects;
+                    if file.lines_fit {
+                        all.texts.insert(name.clone(), String::from_utf8_lossy(&bytes).into_owned());
+                    }
                     if objects.compose && paths.contains(&path) {
                         // Named by hand, so its name does not matter.
                         let dir = path.parent().unwrap_or(Path::new("")).to_owned();

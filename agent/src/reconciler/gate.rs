@@ -237,7 +237,9 @@ impl Reconciler {
         let pods = &self.observed.pods;
         // An input changed: what failed under the old inputs is worth another try at once.
         self.observed.failures.retain(|key, _| match key {
-            ActionKey::Prepare(id, revision) => goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision),
+            ActionKey::Prepare(id, revision) => {
+                !changed.contains(id) && goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision)
+            }
             ActionKey::Container(uid, _) | ActionKey::Pod(uid) => !of(pods, uid),
             ActionKey::Create(id, ..) => !changed.contains(id),
             ActionKey::Files(_)

@@ -4,6 +4,7 @@
 //! work on blocking threads; the kernel and the records are the only state, so a new agent finds everything again.
 
 mod calls;
+mod check;
 mod config;
 mod etc;
 mod layout;

@@ -40,6 +40,8 @@ pub use storage::{Claim, Place, Storage};
 pub struct ParseOptions {
     /// Bounds on each file.
     pub limits: Limits,
+    /// The file was encrypted: none of its lines and values is to be shown.
+    pub secret: bool,
 }
 
 /// What a file contains.
@@ -157,7 +159,11 @@ pub struct ObjectRef {
 /// Parses one file.
 #[must_use]
 pub fn parse_file(name: &str, bytes: &[u8], options: &ParseOptions) -> FileObjects {
-    let loaded = load(name, bytes, &options.limits);
+    let mut loaded = load(name, bytes, &options.limits);
+    if options.secret {
+        loaded.diagnostics.iter_mut().for_each(|found| found.secret = true);
+        loaded.documents.iter_mut().for_each(|document| document.secret = true);
+    }
     let text = std::str::from_utf8(bytes).unwrap_or_default();
     let mut out = FileObjects { name: name.to_owned(), diagnostics: loaded.diagnostics, ..FileObjects::default() };
     out.unnamed_broken = loaded.documents.is_empty() && out.diagnostics.iter().any(Diagnostic::is_error);
