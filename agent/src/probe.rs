@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Runtime;
+use spec::health::{self, Checks};
 use spec::observed::{ContainerState, PodFacts, PodUid};
 use spec::plan::Health;
-use spec::pod::{ContainerSpec, Handler, PortRef, Probe};
+use spec::pod::{Handler, PortRef, Probe};
 use spec::services::ReadyContainers;
 use spec::time::{Millis, Timestamp};
 use tokio::sync::mpsc;
@@ -66,8 +67,7 @@ impl Prober {
         let mut wanted = std::collections::BTreeSet::new();
         for pod in pods {
             for container in pod.record.spec.all_containers() {
-                let has_probe =
-                    container.liveness.is_some() || container.readiness.is_some() || container.startup.is_some();
+                let has_probe = container.liveness.is_some() || health::is_checked(pod, container);
                 let Some(facts) = pod.containers.get(&container.name).filter(|facts| has_probe && facts.is_running())
                 else {
                     continue;
@@ -84,7 +84,8 @@ impl Prober {
                         metrics: self.metrics.clone(),
                         reports: self.reports.clone(),
                         pod: Arc::clone(pod),
-                        container: container.clone(),
+                        container: container.name.clone(),
+                        checks: health::checks(pod, container),
                         attempt: facts.attempt,
                         started,
                         known_ready,
@@ -117,7 +118,8 @@ struct Task {
     metrics: Metrics,
     reports: mpsc::UnboundedSender<HealthReport>,
     pod: Arc<PodFacts>,
-    container: ContainerSpec,
+    container: String,
+    checks: Checks,
     attempt: u32,
     started: Timestamp,
     known_ready: bool,
@@ -135,12 +137,12 @@ impl Task {
     async fn run(self) {
         let mut health = Health {
             attempt: self.attempt,
-            started: self.container.startup.is_none() || self.known_ready,
-            ready: self.container.readiness.is_none() || self.known_ready,
+            started: self.checks.startup.is_none() || self.known_ready,
+            ready: self.checks.readiness.is_none() || self.known_ready,
             since: self.clock.now(),
             failed: false,
         };
-        if let Some(startup) = &self.container.startup
+        if let Some(startup) = &self.checks.startup
             && !health.started
         {
             if !self.until_decided(startup).await {
@@ -152,9 +154,15 @@ impl Task {
             health.since = self.clock.now();
         }
         self.report(health, None);
+        if let (Some(readiness), Some(liveness), true) =
+            (&self.checks.readiness, &self.checks.liveness, self.checks.is_one())
+        {
+            self.both(readiness, liveness.initial_delay.unwrap_or(Millis(0)), health).await;
+            return;
+        }
         let health = tokio::sync::Mutex::new(health);
         let live = async {
-            if let Some(probe) = &self.container.liveness
+            if let Some(probe) = &self.checks.liveness
                 && let Err(message) = self.while_alive(probe).await
             {
                 let mut health = health.lock().await;
@@ -163,7 +171,7 @@ impl Task {
             }
         };
         let ready = async {
-            if let Some(probe) = &self.container.readiness {
+            if let Some(probe) = &self.checks.readiness {
                 self.readiness(probe, &health).await;
             }
         };
@@ -172,7 +180,7 @@ impl Task {
 
     fn report(&self, health: Health, message: Option<String>) {
         let report =
-            HealthReport { pod: self.pod.record.uid.clone(), container: self.container.name.clone(), health, message };
+            HealthReport { pod: self.pod.record.uid.clone(), container: self.container.clone(), health, message };
         // The loop has ended when nobody listens: then there is nothing to report to.
         let _ = self.reports.send(report);
     }
@@ -198,8 +206,10 @@ impl Task {
 
     async fn once(&self, kind: &'static str, probe: &Probe, streak: &mut Streak) -> Result<(), String> {
         let limit = probe.timeout.unwrap_or(Millis::from_secs(1)).as_duration();
-        let check = check(&probe.handler, &self.pod, &self.container.name, limit, self.runtime.as_ref());
+        let check = check(&probe.handler, &self.pod, &self.container, limit, self.runtime.as_ref());
         let started = tokio::time::Instant::now();
+        // When it began decides, as with Docker: a slow check of the start period does not count.
+        let excused = self.in_start_period(probe, streak);
         let result = match tokio::time::timeout(limit, check).await {
             Ok(result) => result,
             Err(_) => Err(format!("no answer within {}", humantime::format_duration(limit))),
@@ -213,7 +223,7 @@ impl Task {
             }
             Err(_) => {
                 streak.passed = 0;
-                if !self.in_start_period(probe, streak) {
+                if !excused {
                     streak.failed = streak.failed.saturating_add(1);
                 }
             }
@@ -268,6 +278,30 @@ impl Task {
                 self.report(*health, message);
             }
             drop(health);
+            self.pause(probe, &streak).await;
+        }
+    }
+
+    /// One check that tells both whether the container can serve and whether it lives (a healthcheck of Compose).
+    /// Failures before `first` after the start do not count: it is asked earlier only to be ready earlier.
+    async fn both(&self, probe: &Probe, first: Millis, mut health: Health) {
+        let counts_from = self.started.plus(first);
+        let mut streak = Streak::default();
+        loop {
+            let early = self.clock.now() < counts_from;
+            let message = self.once("readiness", probe, &mut streak).await.err();
+            if early {
+                streak.failed = 0;
+            }
+            let failed = streak.failed >= probe.failure_threshold.unwrap_or(3);
+            let ready = streak.passed > 0 || (health.ready && !failed);
+            if health.ready != ready || health.failed != failed {
+                if health.ready != ready {
+                    health.since = self.clock.now();
+                }
+                (health.ready, health.failed) = (ready, failed);
+                self.report(health, message);
+            }
             self.pause(probe, &streak).await;
         }
     }

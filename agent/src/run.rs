@@ -219,7 +219,11 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         orders,
     )?;
     let views: Vec<GitView> = settings.git.iter().map(|source| GitView::of(source, &settings.data_dir)).collect();
-    let sources = sources.with_repositories(views.iter().cloned());
+    let sources = sources.with_age_identity(settings.age_identity.clone()).with_repositories(views.iter().cloned());
+    // What was named on the command line is in no file: `mainstay shutdown` asks here whom to stop in which order.
+    if let Err(error) = crate::record::write(&settings.sources_file(), &settings.sources) {
+        tracing::warn!(%error, "cannot note which sources these are");
+    }
     let deliver = events.clone();
     let (named, ready) = tokio::sync::watch::channel(false);
     let data_dir = settings.data_dir.clone();

@@ -306,7 +306,7 @@ fn container_status(facts: &Facts<'_>, pod: &PodFacts, container: &ContainerSpec
             status.running_seconds = Some(facts.now.since(*started).0 / 1000);
             status.ready = match facts.observed.health.get(&(pod.record.uid.clone(), container.name.clone())) {
                 Some(health) => health.started && health.ready,
-                None => container.readiness.is_none() && container.startup.is_none(),
+                None => !spec::health::is_checked(pod, container),
             };
         }
         Some(ContainerState::Exited(exit)) => {

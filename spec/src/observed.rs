@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::ImageCheck;
 use crate::pod::{PodSpec, Protocol, ResolvedImages};
 use crate::time::Timestamp;
 use crate::workload::{SourceRef, WorkloadId};
@@ -177,6 +178,12 @@ pub struct ContainerFacts {
     pub series: u32,
     /// How it is.
     pub state: ContainerState,
+    /// The HEALTHCHECK of its image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_check: Option<ImageCheck>,
+    /// It was ended for being unhealthy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unhealthy: bool,
 }
 
 /// State of an attempt.
@@ -217,6 +224,12 @@ pub struct Exit {
 }
 
 impl ContainerFacts {
+    /// An attempt in a state, of an image without HEALTHCHECK.
+    #[must_use]
+    pub fn new(attempt: u32, series: u32, state: ContainerState) -> Self {
+        Self { attempt, series, state, image_check: None, unhealthy: false }
+    }
+
     /// Whether its process runs.
     #[must_use]
     pub fn is_running(&self) -> bool {

@@ -144,6 +144,10 @@ record! {
         pub readiness: Option<Probe>,
         /// Holds the other two back until it has passed.
         pub startup: Option<Probe>,
+        /// Compose: the HEALTHCHECK of the image does not count (`disable: true`, `test: NONE`).
+        pub no_image_check: bool,
+        /// Compose: numbers for the HEALTHCHECK of the image, of a `healthcheck` without a `test`.
+        pub image_check: Option<crate::health::Numbers>,
         /// Runs right after the start.
         pub post_start: Vec<Handler>,
         /// Runs before the stop signal, inside the grace period.

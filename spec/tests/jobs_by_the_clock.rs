@@ -157,7 +157,7 @@ impl Host {
             Action::StartContainer { pod, container, attempt, series } => {
                 let state = ContainerState::Running { pid: 1, started: self.now };
                 self.change(&pod.record.uid, |facts| {
-                    facts.containers.insert(container, ContainerFacts { attempt, series, state });
+                    facts.containers.insert(container, ContainerFacts::new(attempt, series, state));
                 });
             }
             Action::StopPod { pod, .. } => drop(self.observed.pods.remove(&pod.record.uid)),

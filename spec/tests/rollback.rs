@@ -194,7 +194,7 @@ impl World {
             Action::StartContainer { pod, container, attempt, series } => {
                 let mut pod = PodFacts::clone(&pod);
                 let state = ContainerState::Running { pid: 1, started: self.now };
-                pod.containers.insert(container.clone(), ContainerFacts { attempt, series, state });
+                pod.containers.insert(container.clone(), ContainerFacts::new(attempt, series, state));
                 let ready = !Self::version(&pod).starts_with("hang");
                 let health = Health { attempt, started: true, ready, since: self.now, failed: false };
                 self.observed.health.insert((pod.record.uid.clone(), container), health);

@@ -80,7 +80,7 @@ impl World {
             sandbox: true,
             failed: None,
             addresses: Addresses { v4, v6: None },
-            containers: BTreeMap::from([("main".to_owned(), ContainerFacts { attempt: 0, series: 0, state })]),
+            containers: BTreeMap::from([("main".to_owned(), ContainerFacts::new(0, 0, state))]),
         };
         self.observed.pods.insert(facts.record.uid.clone(), Arc::new(facts));
     }

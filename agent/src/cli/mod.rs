@@ -42,6 +42,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::clock::Clock as _;
 use crate::config::{Layers, Loaded, Settings};
+use crate::decrypt::Keys;
 use args::{Cli, Command, Common, Format};
 use client::Client;
 use output::{CliError, Failed, Io, Outcome};
@@ -112,7 +113,10 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
             events::events(&settings(common, io)?, &wanted, io)
         }
         Command::Validate { paths, partial, strict, sarif } => {
-            validate::validate(&paths, validate::Wanted { partial, strict, sarif }, io)
+            // A configuration that is broken is another command's business; it only has no key then.
+            let loaded = layers(common, &[])?.load().ok();
+            let keys = Keys::load(loaded.and_then(|loaded| loaded.settings.age_identity).as_deref());
+            validate::validate(&paths, validate::Wanted { partial, strict, sarif }, &keys, io)
         }
         Command::Plan { paths } if paths.is_empty() => control::plan(&client(common, io)?, io),
         Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),

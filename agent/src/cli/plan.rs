@@ -16,6 +16,7 @@ use super::control::count;
 use super::manifests::Manifests;
 use super::output::{CliError, Io, Outcome, clean};
 use crate::config::Settings;
+use crate::decrypt::Keys;
 
 /// What becomes of one workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,7 +48,7 @@ struct Answer {
 pub(super) fn plan(paths: &[PathBuf], settings: &Settings, io: &mut Io<'_>) -> Outcome {
     let records = super::disk::records(&settings.data_dir)?;
     let key = mac_key(settings, !records.is_empty())?;
-    let manifests = Manifests::read(paths, Missing::Error, &key)?;
+    let manifests = Manifests::read(paths, Missing::Error, &key, &Keys::load(settings.age_identity.as_deref()))?;
     if !manifests.diagnostics.is_empty() {
         io.err.write_all(manifests.rendered(false).as_bytes())?;
     }

@@ -34,7 +34,16 @@ pub(super) fn run(common: &Common, args: &RunArgs, io: &mut Io<'_>) -> Outcome {
     if args.allow_metadata {
         flags.push(("allow_metadata", "true".to_owned()));
     }
-    let mut loaded = super::loaded(common, &flags)?;
+    let mut loaded = match super::layers(common, &flags)?.load() {
+        Ok(loaded) => loaded,
+        Err(error) if args.check => return Err(super::config::refused(&error).into()),
+        Err(error) => {
+            super::config::refused(&error).write(io.err, io.color)?;
+            let mended = || super::layers(common, &flags).is_ok_and(|layers| layers.load().is_ok());
+            crate::systemd::pause_before_retry(&error.to_string(), mended);
+            return Ok(crate::systemd::EXIT_CONFIG);
+        }
+    };
     if !args.sources.is_empty() {
         let sources = args.sources.iter().map(|path| absolute(path).map(Into::into)).collect::<Result<_, _>>()?;
         loaded.settings.sources = sources;

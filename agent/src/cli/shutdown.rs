@@ -21,7 +21,7 @@ pub(super) fn shutdown(settings: &Settings, limit: Duration, io: &mut Io<'_>) ->
         // Manifests say who depends on whom. Without them all are stopped at the same time.
         let metrics = crate::telemetry::Metrics::new();
         let sources = crate::source::Sources::open(
-            settings.sources.clone(),
+            crate::record::read(&settings.sources_file()).unwrap_or_else(|| settings.sources.clone()),
             settings.data_dir.clone(),
             settings.node_labels.clone(),
             clock,
@@ -29,7 +29,8 @@ pub(super) fn shutdown(settings: &Settings, limit: Duration, io: &mut Io<'_>) ->
             crate::orders::Orders::open(&settings.data_dir),
         );
         let views = settings.git.iter().map(|source| crate::git::GitView::of(source, &settings.data_dir));
-        let sources = sources.map(|sources| sources.with_repositories(views));
+        let identity = settings.age_identity.clone();
+        let sources = sources.map(|sources| sources.with_age_identity(identity).with_repositories(views));
         let desired = sources.ok().and_then(|mut sources| sources.read()).map(|reading| reading.desired);
         executor
             .shutdown(&desired.unwrap_or_default(), limit)

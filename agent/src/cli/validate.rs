@@ -9,6 +9,7 @@ use spec::secret::MacKey;
 use super::control::count;
 use super::manifests::Manifests;
 use super::output::{Io, Outcome};
+use crate::decrypt::Keys;
 
 /// How findings are shown and what counts.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,12 +22,12 @@ pub(super) struct Wanted {
     pub(super) sarif: bool,
 }
 
-pub(super) fn validate(paths: &[PathBuf], wanted: Wanted, io: &mut Io<'_>) -> Outcome {
+pub(super) fn validate(paths: &[PathBuf], wanted: Wanted, keys: &Keys, io: &mut Io<'_>) -> Outcome {
     // A file alone may refer to what is in others; a directory is all there is.
     let alone = !paths.is_empty() && paths.iter().all(|path| !path.is_dir());
     let missing = if wanted.partial || alone { Missing::Warning } else { Missing::Error };
     // Hashes of secrets stay in this process and are compared with nothing.
-    let manifests = Manifests::read(paths, missing, &MacKey::new([0; 32]))?;
+    let manifests = Manifests::read(paths, missing, &MacKey::new([0; 32]), keys)?;
     let errors = manifests.errors();
     let valid = errors == 0 && (!wanted.strict || manifests.diagnostics.is_empty());
     if wanted.sarif {

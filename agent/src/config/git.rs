@@ -30,13 +30,13 @@ pub struct GitSource {
     /// User of https; tokens of most hosts work with any.
     #[serde(default = "username")]
     pub username: String,
-    /// File with the password or token for https; sent to the host of `url` only.
+    /// File with the password or token for https, or `credential:NAME`; sent to the host of `url` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
     /// File with more certificates for https.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// The private key for ssh.
+    /// The private key for ssh: a file, or `credential:NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_key_file: Option<PathBuf>,
     /// The hosts' keys for ssh; a host that is not in it is refused.
@@ -198,7 +198,9 @@ impl GitSource {
             if !fits {
                 return Err(about(format!("`{key}` has no effect with {}", transport.word())));
             }
-            if !file.is_absolute() {
+            let secret = matches!(key, "token_file" | "ssh_key_file");
+            let good = if secret { crate::credential::is_valid(file) } else { file.is_absolute() };
+            if !good {
                 return Err(about(format!("expected an absolute path in `{key}`, found `{}`", file.display())));
             }
         }
@@ -281,6 +283,9 @@ mod tests {
         check("name='a', url='/x', path='/y'", Err("below the top"));
         check("name='a', url='/x', token_file='/t'", Err("no effect with file"));
         check("name='a', url='https://h/x', token_file='t'", Err("absolute path"));
+        check("name='a', url='https://h/x', token_file='credential:git'", Ok(Transport::Https));
+        check("name='a', url='https://h/x', token_file='credential:../git'", Err("absolute path"));
+        check("name='a', url='https://h/x', ca_file='credential:ca'", Err("absolute path"));
         check("name='a', url='/x', pol='5m'", Err("unknown field `pol`"));
         check("name='a', url='/x', poll='5'", Err("length of time"));
         check("name='a', url='/x' }, { name='a', url='/y'", Err("twice"));

@@ -76,6 +76,12 @@ pub const KEYS: &[Key] = &[
     )
     .unwrap_or(Value::Null)),
     key!(
+        "age_identity",
+        "file with the keys that open encrypted manifests, `credential:NAME` for one of systemd, `none` for no key",
+        |s, i| s.age_identity = values::optional(i, values::credential)?,
+        |s| s.age_identity.as_ref().map_or(json!("none"), |path| json!(path))
+    ),
+    key!(
         "metrics_listen",
         "address of metrics and health, `none` for the socket only",
         |s, i| s.metrics_listen = values::optional(i, values::address)?,

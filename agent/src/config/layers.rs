@@ -184,7 +184,7 @@ impl Layers {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => {}
             Err(error) => build.unreadable(&path, &error),
         }
-        let drop_ins = path.parent().unwrap_or(Path::new("/")).join("conf.d");
+        let drop_ins = drop_ins(&path);
         let names = match std::fs::read_dir(&drop_ins) {
             Ok(entries) => entries.collect::<Result<Vec<_>, _>>(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
@@ -194,10 +194,7 @@ impl Layers {
             Ok(entries) => entries.into_iter().map(|entry| entry.path()).collect(),
             Err(error) => return build.unreadable(&drop_ins, &error),
         };
-        paths.retain(|path| {
-            let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-            !hidden && path.extension().is_some_and(|extension| extension == "toml")
-        });
+        paths.retain(|path| is_drop_in(path));
         paths.sort();
         for path in paths {
             match std::fs::read_to_string(&path) {
@@ -223,6 +220,17 @@ impl Layers {
             }
         }
     }
+}
+
+/// The directory of drop-ins beside a configuration file.
+pub(crate) fn drop_ins(file: &Path) -> PathBuf {
+    file.parent().unwrap_or(Path::new("/")).join("conf.d")
+}
+
+/// Whether a file in that directory counts.
+pub(crate) fn is_drop_in(path: &Path) -> bool {
+    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && path.extension().is_some_and(|extension| extension == "toml")
 }
 
 struct Build {

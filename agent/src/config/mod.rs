@@ -16,8 +16,8 @@ use std::time::Duration;
 
 pub use git::{GitSource, Transport};
 pub use keys::{KEYS, Key};
-pub(crate) use layers::nearest;
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
+pub(crate) use layers::{drop_ins, is_drop_in, nearest};
 
 /// Where the configuration file is looked for.
 pub const DEFAULT_CONFIG: &str = "/etc/mainstay/config.toml";
@@ -77,6 +77,8 @@ pub struct Settings {
     pub sources: Vec<PathBuf>,
     /// Git repositories with manifests.
     pub git: Vec<GitSource>,
+    /// File with the identities of age that open encrypted manifests, or `credential:NAME`.
+    pub age_identity: Option<PathBuf>,
     /// Where metrics and health are served; `None` serves them on the socket only. Port 0 takes a free one, which
     /// is then written to `<run_dir>/metrics.addr`.
     pub metrics_listen: Option<SocketAddr>,
@@ -129,6 +131,7 @@ impl Default for Settings {
             run_dir: PathBuf::from("/run/mainstay"),
             sources: vec![PathBuf::from("/etc/mainstay/manifests")],
             git: Vec::new(),
+            age_identity: None,
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9641))),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
@@ -165,6 +168,12 @@ impl Settings {
     #[must_use]
     pub fn metrics_address_file(&self) -> PathBuf {
         self.run_dir.join("metrics.addr")
+    }
+
+    /// The record of the directories that the agent of this boot reads: those of its command line are in no file.
+    #[must_use]
+    pub fn sources_file(&self) -> PathBuf {
+        self.run_dir.join("sources.json")
     }
 
     /// The directory of the event journal.

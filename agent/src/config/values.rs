@@ -41,6 +41,12 @@ pub(super) fn path(input: Input<'_>) -> Result<std::path::PathBuf, String> {
     if path.is_absolute() { Ok(path) } else { wanted("an absolute path", input) }
 }
 
+/// A file with a credential: an absolute path, or `credential:NAME` for one that systemd hands over.
+pub(super) fn credential(input: Input<'_>) -> Result<std::path::PathBuf, String> {
+    let path = std::path::PathBuf::from(text(input)?);
+    if crate::credential::is_valid(&path) { Ok(path) } else { wanted("an absolute path or credential:NAME", input) }
+}
+
 /// Paths; in text they are separated by `:`.
 pub(super) fn paths(input: Input<'_>) -> Result<Vec<std::path::PathBuf>, String> {
     match input {

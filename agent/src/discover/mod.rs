@@ -2,7 +2,7 @@
 //! a laptop and a server see the same files.
 //!
 //! Rules: recursive; names that begin with a dot, editors' leftovers and what `.mainstayignore` names are passed
-//! over; `.yaml`, `.yml`, `.json` and `.toml` count. Symlinks are followed, each file and directory once. A source
+//! over; `.yaml`, `.yml`, `.json` and `.toml` count, the first three also with `.age` behind. Symlinks are followed, each file and directory once. A source
 //! that cannot be listed as a whole is an error, never an empty list; one unreadable file is an error of that file.
 
 mod compose;
@@ -367,8 +367,14 @@ pub fn counts(name: &OsStr) -> bool {
 /// Whether a file of this name is read.
 #[must_use]
 pub fn is_manifest(name: &OsStr) -> bool {
-    let extension = Path::new(name).extension().unwrap_or_default();
-    [b"yaml".as_slice(), b"yml", b"json", b"toml"].contains(&extension.as_encoded_bytes())
+    let path = Path::new(name);
+    let extension = path.extension().unwrap_or_default().as_encoded_bytes();
+    if extension == b"age" {
+        // Encrypted as a whole; other files of age are none of ours.
+        let inner = path.file_stem().map(Path::new).and_then(Path::extension).unwrap_or_default();
+        return [b"yaml".as_slice(), b"yml", b"json"].contains(&inner.as_encoded_bytes());
+    }
+    [b"yaml".as_slice(), b"yml", b"json", b"toml"].contains(&extension)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::process::Command;
 
 use crate::config::{GitSource, Transport};
+use crate::credential;
 
 /// A call of git that takes longer is given up. git itself gives up a transfer that stands still after 30 s.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -43,6 +44,9 @@ pub enum GitError {
         #[source]
         source: std::io::Error,
     },
+    /// systemd has handed over no credentials.
+    #[error(transparent)]
+    NoCredentials(#[from] credential::CredentialError),
     /// The remote has nothing of that name.
     #[error("the remote has no branch or tag `{0}`")]
     NoReference(String),
@@ -110,6 +114,7 @@ impl<'a> Git<'a> {
             settings.push(("gpg.ssh.allowedSignersFile".to_owned(), file.display().to_string()));
         }
         if let Some(path) = &self.source.token_file {
+            let path = &credential::resolve(path)?;
             let token =
                 std::fs::read_to_string(path).map_err(|source| GitError::Credential { path: path.clone(), source })?;
             let login = STANDARD.encode(format!("{}:{}", self.source.username, token.trim()));
@@ -138,7 +143,7 @@ impl<'a> Git<'a> {
             command.env(format!("GIT_CONFIG_KEY_{index}"), key).env(format!("GIT_CONFIG_VALUE_{index}"), value);
         }
         if self.source.transport() == Transport::Ssh {
-            command.env("GIT_SSH_COMMAND", self.ssh());
+            command.env("GIT_SSH_COMMAND", self.ssh()?);
         }
         let command = command.stdin(Stdio::null()).kill_on_drop(true);
         let output = match tokio::time::timeout(LIMIT, command.output()).await {
@@ -151,7 +156,7 @@ impl<'a> Git<'a> {
         Err(GitError::Failed { what: what.to_owned(), told: last_words(&output.stderr, &output.stdout) })
     }
 
-    fn ssh(&self) -> String {
+    fn ssh(&self) -> Result<String, GitError> {
         let mut command =
             "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=30".to_owned();
         let mut option = |name: &str, path: &Path| {
@@ -163,10 +168,10 @@ impl<'a> Git<'a> {
             option("GlobalKnownHostsFile", Path::new("/dev/null"));
         }
         if let Some(file) = &self.source.ssh_key_file {
-            option("IdentityFile", file);
+            option("IdentityFile", &credential::resolve(file)?);
             command.push_str(" -o IdentitiesOnly=yes");
         }
-        command
+        Ok(command)
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher as _};
 
+use crate::config::{drop_ins, is_drop_in};
+
 /// Several files are often written at once, and a file in several steps.
 const SILENCE: Duration = Duration::from_millis(300);
 
@@ -17,10 +19,8 @@ pub struct Watching {
 
 /// Whether a path is one that settings are read from.
 fn counts(path: &Path, file: &Path) -> bool {
-    let drop_ins = file.parent().unwrap_or(Path::new("/")).join("conf.d");
-    path == file
-        || path == drop_ins
-        || (path.parent() == Some(&drop_ins) && path.extension().is_some_and(|e| e == "toml"))
+    let drop_ins = drop_ins(file);
+    path == file || path == drop_ins || (path.parent() == Some(&drop_ins) && is_drop_in(path))
 }
 
 /// Calls `changed` after each change of this file or of a drop-in beside it. Nothing where neither can be watched:
@@ -43,7 +43,7 @@ pub fn watch(file: &Path, changed: impl Fn() + Send + 'static) -> Option<Watchin
     let dir: PathBuf = file.parent()?.to_owned();
     // Directories that are not there have nothing in them that could change; most hosts have no configuration.
     watcher.watch(&dir, RecursiveMode::NonRecursive).ok()?;
-    drop(watcher.watch(&dir.join("conf.d"), RecursiveMode::NonRecursive));
+    drop(watcher.watch(&drop_ins(file), RecursiveMode::NonRecursive));
     let thread = std::thread::Builder::new().name("configuration".to_owned()).spawn(move || {
         while nudges.recv().is_ok() {
             loop {

@@ -22,6 +22,7 @@ use spec::secret::MacKey;
 use spec::workload::{Desired, ObjectId, WorkloadId};
 
 use crate::clock::SharedClock;
+use crate::decrypt::{Keyless, Keys, ParsedFile, parse};
 use crate::discover::{GitState, Listing, Mounts, Project, discover, projects as find_projects};
 use crate::git::GitView;
 use crate::orders::Orders;
@@ -43,8 +44,11 @@ pub struct Sources {
     node_labels: BTreeMap<String, String>,
     clock: SharedClock,
     metrics: Metrics,
-    /// Parsed files by path, as long as their bytes are the same.
-    parsed: HashMap<String, (Digest, FileObjects)>,
+    /// Parsed files by path, as long as their bytes are the same and the keys that open them.
+    parsed: HashMap<String, (Digest, ParsedFile)>,
+    /// The file with the keys that open encrypted manifests.
+    age_identity: Option<PathBuf>,
+    keys: Keys,
     good: LastGood,
     /// The last desired state: what a workload falls back to whose references broke.
     desired: Desired,
@@ -95,6 +99,8 @@ impl Sources {
             clock,
             metrics,
             parsed: HashMap::new(),
+            age_identity: None,
+            keys: Keys::default(),
             good,
             desired: Desired::default(),
             last_success: BTreeMap::new(),
@@ -111,6 +117,13 @@ impl Sources {
         let files: Vec<FileObjects> = sources.good.objects.values().map(as_file).collect();
         sources.desired = sources.assemble(&files).desired;
         Ok(sources)
+    }
+
+    /// Opens encrypted manifests with the keys in this file.
+    #[must_use]
+    pub fn with_age_identity(mut self, setting: Option<PathBuf>) -> Self {
+        self.age_identity = setting;
+        self
     }
 
     /// Adds repositories: their directories become roots like the others.
@@ -224,8 +237,14 @@ impl Sources {
             }
         }
         let revision = Digest::of(text.as_bytes()).short();
-        let stamp =
-            self.repositories.values().fold(revision.clone(), |stamp, view| format!("{stamp}{:?}", view.status()));
+        let keys = Keys::load(self.age_identity.as_deref());
+        if keys.stamp() != self.keys.stamp() {
+            // What did not open may open now.
+            self.parsed.clear();
+        }
+        let stamp = format!("{revision} {}", keys.stamp());
+        self.keys = keys;
+        let stamp = self.repositories.values().fold(stamp, |stamp, view| format!("{stamp}{:?}", view.status()));
         if self.stamp.as_ref() == Some(&stamp) {
             return None;
         }
@@ -339,6 +358,8 @@ impl Sources {
             projects.values().flatten().flat_map(|project| project.loaded.files.keys().cloned()).collect();
         let mut files: Vec<FileObjects> = Vec::new();
         let mut contents: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
+        // What was encrypted, as it is open; never shown.
+        let mut opened: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
         let mut unreadable: BTreeMap<String, String> = BTreeMap::new();
         let mut lost: Vec<(String, String)> = Vec::new();
         let mut statuses: Vec<(PathBuf, SourceStatus)> = Vec::new();
@@ -367,7 +388,15 @@ impl Sources {
                             }
                             Ok(bytes) => {
                                 if !of_projects.contains(&name) {
-                                    files.push(self.parse(&name, &bytes));
+                                    let file = self.parse(&name, &bytes);
+                                    if let Some(text) = file.opened {
+                                        opened.insert(name.clone(), text.into());
+                                    }
+                                    files.push(file.objects);
+                                    if !file.lines_fit {
+                                        contents.insert(name, Arc::default());
+                                        continue;
+                                    }
                                 }
                                 contents.insert(name, bytes.into());
                             }
@@ -417,7 +446,8 @@ impl Sources {
         }
         let found = self.add_projects(projects, &lost, &mut assembly.desired, &mut held);
         assembly.diagnostics.extend(found);
-        self.remember(&files, own, &assembly.broken, &contents, &retained);
+        let plain: BTreeMap<&String, &Arc<[u8]>> = contents.iter().chain(&opened).collect();
+        self.remember(&files, own, &assembly.broken, &plain, &retained);
         self.report(&files, own, &assembly.diagnostics, &contents, &mut statuses);
         self.desired = assembly.desired.clone();
         Reading {
@@ -428,14 +458,14 @@ impl Sources {
         }
     }
 
-    fn parse(&mut self, name: &str, bytes: &[u8]) -> FileObjects {
+    fn parse(&mut self, name: &str, bytes: &[u8]) -> ParsedFile {
         let digest = Digest::of(bytes);
         if let Some((known, file)) = self.parsed.get(name)
             && *known == digest
         {
             return file.clone();
         }
-        let file = parse_file(name, bytes, &ParseOptions::default());
+        let file = parse(name, bytes, &self.keys, Keyless::Refuse);
         self.parsed.insert(name.to_owned(), (digest, file.clone()));
         file
     }
@@ -446,7 +476,7 @@ impl Sources {
         files: &[FileObjects],
         own: usize,
         broken: &[ObjectId],
-        contents: &BTreeMap<String, Arc<[u8]>>,
+        contents: &BTreeMap<&String, &Arc<[u8]>>,
         retained: &[(Good, &'static str, String)],
     ) {
         let mut next: BTreeMap<ObjectId, Good> =

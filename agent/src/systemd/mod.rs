@@ -25,6 +25,30 @@ pub use notify::{Notifier, NotifyError};
 /// that ends with 0 for any other reason (a stray TERM) has to come back.
 pub const EXIT_AFTER_DOWN: u8 = 3;
 
+/// Exit code of an agent whose configuration cannot be used (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// Waits until what is wrong may have been mended, while the service manager is told why.
+///
+/// systemd starts a unit that failed anew within its `RestartSec=`, which is short so that a crash of the agent is
+/// hardly noticed. A broken file does not get better in 100 ms: the pause is made here, and ends early when `mended`.
+pub fn pause_before_retry(why: &str, mended: impl Fn() -> bool) {
+    let Ok(notifier) = Notifier::of_process() else { return };
+    if !notifier.is_heard() {
+        return;
+    }
+    notifier.status(&format!("not started: {why}"));
+    for _ in 0..PAUSE.as_secs() {
+        std::thread::sleep(Duration::from_secs(1));
+        if mended() {
+            return;
+        }
+    }
+}
+
+/// So long nothing is tried again.
+const PAUSE: Duration = Duration::from_secs(10);
+
 /// How long a message of the watchdog may be missing before systemd ends the agent (`WATCHDOG_USEC`, sd_watchdog_enabled(3)).
 /// Nothing when the manager watches nobody or another process.
 #[must_use]
@@ -54,6 +78,9 @@ pub fn status_line(snapshot: &Snapshot) -> String {
         if count > 0 {
             line.push_str(&format!(", {count} {word}"));
         }
+    }
+    if let Some(generation) = snapshot.generation {
+        line.push_str(&format!(", generation {generation}"));
     }
     line
 }

@@ -179,6 +179,13 @@ fn one_line_about_everything() {
     check(0, vec![], &[], "waiting for the first reading of the sources");
     check(1, vec![], &["ok"], "0 running");
     check(1, vec![workload("Running", false, false), workload("Running", true, false)], &[], "2 running, 1 held");
+    let told = Snapshot {
+        passes: 9,
+        workloads: vec![workload("Running", false, false), workload("Completed", true, false)],
+        generation: Some(17),
+        ..Snapshot::default()
+    };
+    assert_eq!(status_line(&told), "1 running, 1 held, generation 17");
     check(
         1,
         vec![workload("Failed", false, true)],

@@ -92,6 +92,10 @@ impl Runtime for Embedded {
         Ok(ImageInfo { fetched: received.values().sum(), ..info })
     }
 
+    async fn check_pod(&self, record: Arc<PodRecord>) -> Result<()> {
+        self.blocking(move |inner| inner.check_pod(&record)).await
+    }
+
     async fn create_pod(&self, record: Arc<PodRecord>, files: BTreeMap<String, FileSet>) -> Result<Addresses> {
         self.blocking(move |inner| inner.create_pod(&record, &files)).await
     }
@@ -120,6 +124,16 @@ impl Runtime for Embedded {
     async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration) -> Result<()> {
         let (pod, container) = (pod.clone(), container.to_owned());
         self.blocking(move |inner| inner.stop(&pod, &container, grace)).await
+    }
+
+    async fn mark_unhealthy(&self, pod: &PodUid, container: &str, attempt: u32) -> Result<()> {
+        let attempt = self.layout().attempt(pod, container, attempt);
+        self.blocking(move |_| {
+            let file = attempt.unhealthy_file();
+            crate::container::record::write_durable(&file, b"")
+                .map_err(|error| transient(&format!("write {}", file.display()))(error.into()))
+        })
+        .await
     }
 
     async fn exec(&self, pod: &PodUid, container: &str, command: &[String], timeout: Duration) -> Result<ExecResult> {
@@ -156,6 +170,14 @@ impl Runtime for Embedded {
     async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
         let ports = ports.clone();
         self.blocking(move |inner| inner.publish(&ports)).await
+    }
+
+    async fn connections(&self, pod: &PodUid) -> Result<usize> {
+        let pod = pod.clone();
+        self.blocking(move |inner| {
+            inner.network.connections(&pod).map_err(|error| transient("count connections to a pod")(error.into()))
+        })
+        .await
     }
 
     async fn service_state(&self) -> Result<ServiceState> {

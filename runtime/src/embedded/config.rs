@@ -5,8 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
+use spec::health::{ImageCheck, Numbers};
 use spec::observed::PodRecord;
-use spec::pod::{ContainerSpec, PodSpec};
+use spec::pod::{ContainerSpec, PodSpec, Seccomp, Security};
+use spec::time::Millis;
 
 use crate::api::ContainerStart;
 use crate::container::{ContainerConfig, Env, Mount, MountKind, Namespace, Namespaces, Rootfs, User};
@@ -39,6 +41,9 @@ pub(super) enum ConfigError {
         /// Why.
         source: crate::container::cdi::CdiError,
     },
+    /// The full name is too long for the kernel.
+    #[error("the full name `{0}` is longer than the 64 characters of a host name (setHostnameAsFQDN)")]
+    LongName(String),
     /// The pod has no name.
     #[error("stop signal `{0}` does not exist")]
     Signal(String),
@@ -74,7 +79,8 @@ fn user(pod: &PodSpec, container: &ContainerSpec, image: &Image) -> Result<User,
         (None, Some(user)) => user.clone(),
         (None, None) => image_user,
     };
-    let mut user = crate::container::users::resolve(&image.layers, &text, &security.group_add)
+    let memberships = !pod.supplemental_groups_strict;
+    let mut user = crate::container::users::resolve(&image.layers, &text, &security.group_add, memberships)
         .map_err(|source| ConfigError::User { container: container.name.clone(), source })?;
     if let (None, Some(gid)) = (security.run_as_user, security.run_as_group) {
         user.gid = gid;
@@ -111,6 +117,31 @@ fn env(start: &ContainerStart, image: &Image, hostname: &str) -> Env {
     Env(all)
 }
 
+/// The HEALTHCHECK of an image (Docker image specification 1.2, container config, `Healthcheck`: lengths are in
+/// nanoseconds, and zero means that it is inherited, here from the defaults).
+pub(super) fn image_check(image: &Image) -> Option<ImageCheck> {
+    let config = image.config_json.get("config")?;
+    let words = |value: Option<&serde_json::Value>| -> Vec<String> {
+        let list = value.and_then(serde_json::Value::as_array).into_iter().flatten();
+        list.filter_map(|word| word.as_str().map(str::to_owned)).collect()
+    };
+    let check = config.get("Healthcheck")?;
+    let length = |key: &str| {
+        let nanos = check.get(key).and_then(serde_json::Value::as_u64).filter(|nanos| *nanos > 0)?;
+        Some(Millis((nanos / 1_000_000).max(1)))
+    };
+    let retries = check.get("Retries").and_then(serde_json::Value::as_u64).filter(|retries| *retries > 0);
+    let numbers = Numbers {
+        interval: length("Interval"),
+        timeout: length("Timeout"),
+        start_period: length("StartPeriod"),
+        start_interval: length("StartInterval"),
+        retries: retries.and_then(|retries| u32::try_from(retries).ok()),
+    };
+    let test = words(check.get("Test"));
+    (!test.is_empty()).then(|| ImageCheck { test, shell: words(config.get("Shell")), numbers })
+}
+
 /// The signal that asks a container to stop: the manifest's, else the image's, else SIGTERM.
 pub(super) fn stop_signal(container: &ContainerSpec, image: Option<&Image>) -> Result<i32, ConfigError> {
     let from_image =
@@ -144,6 +175,35 @@ pub(super) fn hostname(record: &PodRecord) -> String {
     name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
 
+/// The full name of a pod with a subdomain (Kubernetes, "DNS for Services and Pods").
+#[must_use]
+pub(super) fn full_name(record: &PodRecord) -> Option<String> {
+    let subdomain = record.spec.subdomain.as_ref()?;
+    Some(format!("{}.{subdomain}.{}.svc.cluster.local", hostname(record), record.workload.namespace))
+}
+
+/// What the kernel is told that the pod is called: its full name where `setHostnameAsFQDN` wants it.
+///
+/// # Errors
+/// The full name is longer than the 64 bytes that the kernel takes (kubelet: such a pod does not start).
+pub(super) fn kernel_hostname(record: &PodRecord) -> Result<String, ConfigError> {
+    match full_name(record).filter(|_| record.spec.hostname_as_fqdn) {
+        Some(name) if name.len() > 64 => Err(ConfigError::LongName(name)),
+        Some(name) => Ok(name),
+        None => Ok(hostname(record)),
+    }
+}
+
+/// The security settings, with the place of a seccomp profile of the host: relative ones (Kubernetes knows no others)
+/// are below `<data>/seccomp`, as they are below the kubelet's directory of that name.
+fn security(container: &ContainerSpec, layout: &Layout) -> Security {
+    let mut security = container.security.clone();
+    if let Some(Seccomp::Localhost(path)) = &mut security.seccomp {
+        *path = layout.data.join("seccomp").join(&path).to_string_lossy().into_owned();
+    }
+    security
+}
+
 /// What a container is started with.
 pub(super) struct Inputs<'a> {
     pub start: &'a ContainerStart,
@@ -160,7 +220,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
     let Inputs { start, image, layout, attempt, volumes, log_max_size, log_max_files } = inputs;
     let (container, record) = (&start.container, &start.pod);
     let spec = &record.spec;
-    let hostname = hostname(record);
+    let hostname = kernel_hostname(record)?;
     let pod_run = layout.pod_run(&record.uid);
     let pinned = layout.namespaces(&record.uid);
     let image_dir = image.config.config().as_ref().and_then(|config| config.working_dir().clone());
@@ -225,7 +285,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         shim_cgroup: layout.shim_cgroup(),
         mounts,
         resources: container.resources.clone(),
-        security: container.security.clone(),
+        security: security(container, layout),
         devices,
         hooks: cdi.hooks,
         ulimits: container.ulimits.clone(),

@@ -21,10 +21,11 @@ impl Inner {
     /// /etc/hosts, /etc/resolv.conf and /etc/hostname of a pod.
     pub(super) fn write_etc(&self, record: &PodRecord, hostname: &str, addresses: Addresses) -> std::io::Result<()> {
         let dir = self.layout().pod_run(&record.uid);
+        let short = config::hostname(record);
         {
             // Kept while the file is written: names that come meanwhile are written behind it.
             let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-            let text = self.hosts(record, hostname, addresses, &self.known_names(record, &names));
+            let text = self.hosts(record, &short, addresses, &self.known_names(record, &names));
             std::fs::write(dir.join("hosts"), text)?;
         }
         let host = network::hosts::host_resolver(record.spec.host_network)?;
@@ -143,10 +144,7 @@ impl Inner {
         neighbours: &[(std::net::IpAddr, Vec<String>)],
     ) -> String {
         let spec = &record.spec;
-        let fqdn = spec
-            .subdomain
-            .as_ref()
-            .map(|subdomain| format!("{hostname}.{subdomain}.{}.svc.cluster.local", record.workload.namespace));
+        let fqdn = config::full_name(record);
         let gateway = self.network.gateway(spec.networks.first().map(|n| n.network.as_str())).unwrap_or_default();
         let hosts = network::hosts::HostsFile {
             addresses,

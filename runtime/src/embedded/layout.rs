@@ -128,6 +128,12 @@ impl Attempt {
         self.dir.join("exit.json")
     }
 
+    /// Mark of an attempt that was ended for being unhealthy.
+    #[must_use]
+    pub fn unhealthy_file(&self) -> PathBuf {
+        self.dir.join("unhealthy")
+    }
+
     /// Its log.
     #[must_use]
     pub fn log(&self) -> PathBuf {

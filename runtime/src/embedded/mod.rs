@@ -4,6 +4,7 @@
 //! work on blocking threads; the kernel and the records are the only state, so a new agent finds everything again.
 
 mod calls;
+mod check;
 mod config;
 mod etc;
 mod layout;
@@ -338,7 +339,8 @@ impl Inner {
         let spec = &record.spec;
         let pod_run = layout.pod_run(uid);
         make_dir(&pod_run, 0o711).map_err(|error| transient(&operation)(error.into()))?;
-        let hostname = config::hostname(record);
+        let hostname =
+            config::kernel_hostname(record).map_err(|error| failure(&operation, FailureClass::Permanent, error))?;
         let network_failed = |error: network::NetworkError| transient(&operation)(error.into());
         network::mount_namespaces(&layout.all_namespaces()).map_err(network_failed)?;
         let namespaces = layout.namespaces(uid);
@@ -423,6 +425,7 @@ impl Inner {
             image: start.image,
             stop_signal: config::stop_signal(&start.container, Some(&image)).map_err(permanent)?,
             started: container::now(),
+            image_check: config::image_check(&image),
         };
         for dir in ["upper", "work"] {
             make_dir(&attempt.dir.join(dir), 0o755).map_err(|error| transient(&operation)(error.into()))?;
@@ -444,7 +447,8 @@ impl Inner {
                 return Err(transient(&operation)(error.into()));
             }
         };
-        Ok(ContainerFacts { attempt: start.attempt, series: start.series, state })
+        let image_check = record.image_check;
+        Ok(ContainerFacts { image_check, ..ContainerFacts::new(start.attempt, start.series, state) })
     }
 
     /// An attempt that never ran is one that ended (Kubernetes: StartError, exit code 128; a missing program 127).

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use spec::health::ImageCheck;
 use spec::observed::{ContainerFacts, ContainerState, Exit, PodRecord, PodUid};
 use spec::time::Timestamp;
 
@@ -33,6 +34,9 @@ pub(super) struct StartRecord {
     pub stop_signal: i32,
     /// When it was started, on the boot-time clock.
     pub started: Timestamp,
+    /// The HEALTHCHECK of its image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_check: Option<ImageCheck>,
 }
 
 /// A record that cannot be read or written.
@@ -102,7 +106,10 @@ pub(super) fn newest(
         let attempt = layout.attempt(uid, name, number);
         let Ok(Some(start)) = read::<StartRecord>(&attempt.start_file()) else { continue };
         let state = state(&attempt, &start, boot_id)?;
-        return Ok(Some((attempt, ContainerFacts { attempt: number, series: start.series, state })));
+        let unhealthy = matches!(state, ContainerState::Exited(_)) && attempt.unhealthy_file().exists();
+        let image_check = start.image_check;
+        let facts = ContainerFacts { attempt: number, series: start.series, state, image_check, unhealthy };
+        return Ok(Some((attempt, facts)));
     }
     Ok(None)
 }

@@ -127,7 +127,7 @@ fn launch(config: &ContainerConfig, request: &ExecRequest, pid: u32) -> Result<L
     if let Some(user) = &request.user {
         let extra: Vec<String> = config.user.additional_gids.iter().map(u32::to_string).collect();
         let root = PathBuf::from(format!("/proc/{pid}/root"));
-        config.user = users::resolve(&[root], user, &extra)
+        config.user = users::resolve(&[root], user, &extra, true)
             .map_err(|error| Failure { permanent: true, ..failure(chain(&error)) })?;
     }
     config.security.privileged |= request.privileged;

@@ -56,6 +56,8 @@ impl CredentialFiles {
         let mut paths = Vec::new();
         paths.extend(variable("DOCKER_CONFIG").map(|directory| directory.join("config.json")));
         paths.extend(variable("REGISTRY_AUTH_FILE"));
+        // systemd.exec(5), "Credentials": `LoadCredential=registry-auth:FILE` in the unit is enough.
+        paths.extend(variable("CREDENTIALS_DIRECTORY").map(|directory| directory.join("registry-auth")));
         paths.push("/etc/mainstay/auth.json".into());
         paths.push("/root/.docker/config.json".into());
         paths.push("/run/containers/0/auth.json".into());

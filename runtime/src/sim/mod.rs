@@ -357,6 +357,11 @@ impl Runtime for Sim {
         self.leave(&operation, ImageInfo { reference: reference.clone(), digest, size: 1, fetched: 0 })
     }
 
+    async fn check_pod(&self, _: Arc<PodRecord>) -> Result<()> {
+        self.enter("check pod").await?;
+        self.leave("check pod", ())
+    }
+
     async fn create_pod(&self, record: Arc<PodRecord>, _: BTreeMap<String, FileSet>) -> Result<Addresses> {
         self.enter("create pod").await?;
         let addresses = {
@@ -403,7 +408,7 @@ impl Runtime for Sim {
                     ContainerState::Running { pid, started: now }
                 }
             };
-            let facts = ContainerFacts { attempt: start.attempt, series: start.series, state };
+            let facts = ContainerFacts::new(start.attempt, start.series, state);
             world.trace.push(format!("{} start {name} of {} #{}", now.0, start.pod.name, start.attempt));
             if let Some(pod) = world.pods.get_mut(&uid) {
                 pod.containers.insert(name.clone(), facts.clone());
@@ -438,6 +443,13 @@ impl Runtime for Sim {
             self.end(pod, container, attempt, if stubborn { 137 } else { 0 });
         }
         self.leave("stop container", ())
+    }
+
+    async fn mark_unhealthy(&self, pod: &PodUid, container: &str, attempt: u32) -> Result<()> {
+        if let Some(facts) = self.world().pods.get_mut(pod).and_then(|pod| pod.containers.get_mut(container)) {
+            facts.unhealthy |= facts.attempt == attempt;
+        }
+        Ok(())
     }
 
     async fn exec(&self, _: &PodUid, _: &str, _: &[String], _: Duration) -> Result<ExecResult> {
@@ -481,6 +493,11 @@ impl Runtime for Sim {
         self.enter("publish ports").await?;
         self.world().ports.clone_from(ports);
         self.leave("publish ports", Vec::new())
+    }
+
+    async fn connections(&self, _: &PodUid) -> Result<usize> {
+        self.enter("count connections").await?;
+        Ok(usize::try_from(self.world().rng.below(3)).unwrap_or(0))
     }
 
     async fn service_state(&self) -> Result<ServiceState> {

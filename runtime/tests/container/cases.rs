@@ -202,7 +202,7 @@ fn working_directory(f: &Fixture) {
 }
 
 fn users(f: &Fixture) {
-    let user = container::users::resolve(&[f.layer()], "app", &[]).expect("a user");
+    let user = container::users::resolve(&[f.layer()], "app", &[], true).expect("a user");
     assert_eq!(user, app());
     let output = f.probe("id -u; id -g; id -G; echo $HOME; cat /proc/self/status", |c| c.user = user);
     assert!(output.starts_with("1000\n1001\n1001 2000\n/home/app\n"), "{output}");

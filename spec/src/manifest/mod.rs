@@ -19,6 +19,7 @@ mod resources;
 mod security;
 mod selector;
 mod service;
+pub(crate) mod steering;
 mod storage;
 mod volume;
 mod workloads;
@@ -33,6 +34,7 @@ use crate::workload::{ConfigData, ObjectId, SecretData, Service, Workload};
 
 pub use assemble::{AssembleOptions, Assembly, Missing, assemble};
 pub use env::RawEnv;
+pub use steering::{DEPENDS_ON, DependsRef, HOLD_WHILE_FILE};
 pub use storage::{Claim, Place, Storage};
 
 /// How files are parsed.
@@ -40,6 +42,8 @@ pub use storage::{Claim, Place, Storage};
 pub struct ParseOptions {
     /// Bounds on each file.
     pub limits: Limits,
+    /// The file was encrypted: none of its lines and values is to be shown.
+    pub secret: bool,
 }
 
 /// What a file contains.
@@ -115,6 +119,10 @@ pub struct PodRefs {
     pub host_ports: Vec<(usize, usize, At)>,
     /// Labels that the node must have.
     pub node_selector: Option<At>,
+    /// Labels of its selector, when it has nothing but labels.
+    pub selector: std::collections::BTreeMap<String, String>,
+    /// Workloads that must be up before.
+    pub depends: Vec<DependsRef>,
 }
 
 /// A place that a later finding can point at.
@@ -157,7 +165,11 @@ pub struct ObjectRef {
 /// Parses one file.
 #[must_use]
 pub fn parse_file(name: &str, bytes: &[u8], options: &ParseOptions) -> FileObjects {
-    let loaded = load(name, bytes, &options.limits);
+    let mut loaded = load(name, bytes, &options.limits);
+    if options.secret {
+        loaded.diagnostics.iter_mut().for_each(|found| found.secret = true);
+        loaded.documents.iter_mut().for_each(|document| document.secret = true);
+    }
     let text = std::str::from_utf8(bytes).unwrap_or_default();
     let mut out = FileObjects { name: name.to_owned(), diagnostics: loaded.diagnostics, ..FileObjects::default() };
     out.unnamed_broken = loaded.documents.is_empty() && out.diagnostics.iter().any(Diagnostic::is_error);

@@ -221,7 +221,7 @@ fn crash<'a>(
     }
     let init = pod.record.spec.init_containers.iter().any(|c| c.name == container.name) && !container.is_sidecar();
     let policy = container.restart_policy.unwrap_or_else(|| pod.record.spec.restart_policy());
-    (exit.code != 0 || (!init && policy == RestartPolicy::Always)).then_some(exit)
+    (facts.unhealthy || exit.code != 0 || (!init && policy == RestartPolicy::Always)).then_some(exit)
 }
 
 /// Whether something that is no fault of the version keeps its pods from getting ready.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Action, ActionKey, Hold, Observed, Plan, Reason, View};
+use crate::health;
 use crate::observed::{ContainerFacts, ContainerState, Exit, PodFacts, PodFailure, PodFailureReason};
 use crate::pod::{ContainerSpec, PodSpec, RestartPolicy};
 use crate::restart::{self, Restart};
@@ -32,11 +33,20 @@ fn policy_of(spec: &PodSpec, container: &ContainerSpec) -> RestartPolicy {
 
 fn stays(spec: &PodSpec, container: &ContainerSpec, facts: &ContainerFacts, boot_id: &str) -> Option<Exit> {
     let exit = facts.exit()?;
-    let policy = policy_of(spec, container);
-    match restart::after_exit(policy, spec.restart_backoff.as_ref(), exit, facts.series, boot_id) {
+    match after_end(spec, policy_of(spec, container), facts, exit, boot_id) {
         Restart::Stay | Restart::GiveUp => Some(exit.clone()),
         Restart::At { .. } => None,
     }
+}
+
+/// What follows from the end of an attempt. That one was ended for being unhealthy is known of services only: with
+/// Kubernetes, its exit code decides.
+fn after_end(spec: &PodSpec, policy: RestartPolicy, facts: &ContainerFacts, exit: &Exit, boot_id: &str) -> Restart {
+    let backoff = spec.restart_backoff.as_ref();
+    if facts.unhealthy {
+        return restart::after_unhealthy(backoff, exit, facts.series, boot_id);
+    }
+    restart::after_exit(policy, backoff, exit, facts.series, boot_id)
 }
 
 /// Whether an init container has done its work: it ended with 0 in this boot, or a later container has run since.
@@ -101,7 +111,7 @@ fn failed_init(pod: &PodFacts, observed: &Observed) -> Option<Exit> {
 fn container_ready_since(pod: &PodFacts, container: &ContainerSpec, observed: &Observed) -> Option<Timestamp> {
     let facts = pod.containers.get(&container.name)?;
     let ContainerState::Running { started, .. } = facts.state else { return None };
-    if container.readiness.is_none() && container.startup.is_none() {
+    if !health::is_checked(pod, container) {
         return Some(started);
     }
     let health = observed.health.get(&(pod.record.uid.clone(), container.name.clone()))?;
@@ -309,12 +319,23 @@ fn keep_container(
         ContainerState::Running { .. } => {
             let health = view.observed.health.get(&(record.uid.clone(), container.name.clone()));
             if health.is_some_and(|health| health.attempt == facts.attempt && health.failed) {
+                let service = record.workload.kind == WorkloadKind::Service;
+                if service && !restart::may_restart(record.spec.restart_backoff.as_ref(), facts.series) {
+                    // It would not be started again: one that runs is better than none.
+                    plan.hold(&record.workload, Hold::GaveUp { container: container.name.clone() });
+                    return;
+                }
                 let grace = [&container.liveness, &container.startup]
                     .into_iter()
                     .flatten()
                     .find_map(|probe| probe.termination_grace)
                     .unwrap_or_else(|| record.spec.termination_grace());
-                let action = Action::StopContainer { pod: Arc::clone(pod), container: container.name.clone(), grace };
+                let action = Action::StopContainer {
+                    pod: Arc::clone(pod),
+                    container: container.name.clone(),
+                    grace,
+                    unhealthy: service.then_some(facts.attempt),
+                };
                 plan.push(&record.workload, action, Reason::Unhealthy);
             }
             return;
@@ -324,8 +345,7 @@ fn keep_container(
     // An init container that ended with 0 before a reboot runs again, like the rest of the pod.
     let rerun = exit.code == 0 && exit.boot_id != view.observed.boot_id && policy == RestartPolicy::OnFailure;
     let rerun = rerun && record.spec.init_containers.iter().any(|c| c.name == container.name);
-    match restart::after_exit(policy, record.spec.restart_backoff.as_ref(), exit, facts.series, &view.observed.boot_id)
-    {
+    match after_end(&record.spec, policy, facts, exit, &view.observed.boot_id) {
         Restart::Stay if rerun => {
             plan.push(&record.workload, start(facts.attempt.saturating_add(1), 0), Reason::NotStarted);
         }
@@ -336,7 +356,8 @@ fn keep_container(
             plan.wake_at(due);
         }
         Restart::At { series, .. } => {
-            let reason = Reason::Exited { code: exit.code, oom: exit.oom };
+            let reason =
+                if facts.unhealthy { Reason::Unhealthy } else { Reason::Exited { code: exit.code, oom: exit.oom } };
             plan.push(&record.workload, start(facts.attempt.saturating_add(1), series), reason);
         }
     }
@@ -352,6 +373,7 @@ fn finish(view: &View<'_>, pod: &Arc<PodFacts>, plan: &mut Plan) {
                 pod: Arc::clone(pod),
                 container: container.name.clone(),
                 grace: record.spec.termination_grace(),
+                unhealthy: None,
             };
             plan.push(&record.workload, action, Reason::Replaced);
         }

@@ -281,7 +281,7 @@ fn ready_by_probe(observed: &Observed) -> ReadyContainers {
     let mut ready = ReadyContainers::new();
     for pod in observed.pods.values() {
         for container in pod.record.spec.all_containers() {
-            if container.readiness.is_none() && container.startup.is_none() {
+            if !crate::health::is_checked(pod, container) {
                 continue;
             }
             let uid = &pod.record.uid;

@@ -315,7 +315,7 @@ pub(super) static SECCOMP_PROFILE: Type = Type {
     doc: "System call filter.",
     fields: &[
         required("type", Enum(&["RuntimeDefault", "Unconfined", "Localhost"]), "Which."),
-        field("localhostProfile", TEXT, "File of the host, for `Localhost`."),
+        field("localhostProfile", TEXT, "File below `seccomp` of the data directory, for `Localhost`."),
     ],
 };
 

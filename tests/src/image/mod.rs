@@ -208,6 +208,11 @@ impl ImageBuilder {
         self.set("StopSignal", json!(signal))
     }
 
+    /// `Healthcheck`, with this time between two checks and this many failures in a row that count.
+    pub fn healthcheck(self, test: &[&str], interval_ms: u64, retries: u32) -> Self {
+        self.set("Healthcheck", json!({"Test": test, "Interval": interval_ms * 1_000_000, "Retries": retries}))
+    }
+
     /// `Volumes`.
     pub fn volumes(self, paths: &[&str]) -> Self {
         let volumes: Map<String, Value> = paths.iter().map(|p| ((*p).to_owned(), json!({}))).collect();

@@ -173,7 +173,7 @@ pub static SERVICE: Object = object(&[
     f(
         "healthcheck",
         Shape::Object(&HEALTHCHECK),
-        "Tells whether the container works; a sick one is restarted, unless `restart` is `no`.",
+        "Tells whether the container works; a sick one is restarted, unless `restart` is `no` or the label `mainstay.heal` is `false`. Without it the image's HEALTHCHECK counts.",
     ),
     f("restart", Str, "`no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`."),
     f("deploy", OneOf(&[Null, Shape::Object(&DEPLOY)]), "Replicas, limits, updates."),
@@ -360,13 +360,13 @@ static DEPENDS_ON: Object = object(&[
 ]);
 
 static HEALTHCHECK: Object = object(&[
-    f("test", OneOf(&[Str, List(&Str)]), "The command; a string runs in a shell."),
+    f("test", OneOf(&[Str, List(&Str)]), "The command; a string runs in a shell. Without it that of the image runs."),
     f("interval", Duration, "Time between two; default 30s."),
     f("timeout", Duration, "Longest time of one; default 30s."),
     f("retries", Int, "Failures in a row that count; default 3."),
     f("start_period", Duration, "Failures in this time after the start do not count."),
     f("start_interval", Duration, "Time between two in the start period; default 5s."),
-    f("disable", Bool, "No health check."),
+    f("disable", Bool, "No health check, also none of the image."),
 ]);
 
 static DEPLOY: Object = object(&[

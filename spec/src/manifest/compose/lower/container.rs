@@ -291,6 +291,8 @@ impl Lower<'_, '_> {
                 liveness: None,
                 readiness: None,
                 startup: None,
+                no_image_check: false,
+                image_check: None,
                 ports: Vec::new(),
                 post_start: Vec::new(),
                 pre_stop: Vec::new(),

@@ -1,33 +1,40 @@
 //! `healthcheck` as probes: readiness for dependants, and liveness since an unhealthy service is restarted.
 
+use std::collections::BTreeMap;
+
 use super::Lower;
 use crate::codes;
+use crate::health::{HEAL_LABEL, Numbers, heals, liveness};
 use crate::manifest::compose::sink::Hint;
 use crate::manifest::compose::tree::{Tree, Val, join_key};
-use crate::manifest::compose::units;
-use crate::pod::{ContainerSpec, Handler, Probe};
-use crate::time::Millis;
+use crate::pod::{ContainerSpec, Handler};
 
-/// A label with `false` keeps an unhealthy service from being restarted.
-const HEAL_LABEL: &str = "mainstay.heal";
-
-/// Defaults of the Docker engine (moby, daemon/health.go).
-const INTERVAL: Millis = Millis::from_secs(30);
-const TIMEOUT: Millis = Millis::from_secs(30);
-const START_INTERVAL: Millis = Millis::from_secs(5);
-const RETRIES: u32 = 3;
+/// What `test` says.
+enum Test {
+    /// This is to be run.
+    Run(Handler),
+    /// There is to be no check.
+    None,
+    /// Nothing: that of the image counts.
+    OfImage,
+}
 
 impl Lower<'_, '_> {
-    pub(super) fn health(&mut self, tree: &Tree, path: &str, container: &mut ContainerSpec) {
+    pub(super) fn health(
+        &mut self,
+        tree: &Tree,
+        path: &str,
+        labels: &BTreeMap<String, String>,
+        container: &mut ContainerSpec,
+    ) {
         let Some(check) = tree.get("healthcheck").filter(|check| check.map().is_some()) else { return };
         let path = join_key(path, "healthcheck");
         if check.bool_of("disable") == Some(true) {
+            container.no_image_check = true;
             return;
         }
-        let Some(handler) = self.test(check, &path) else { return };
+        let test = self.test(check, &path);
         let positive = |key: &str| check.duration_of(key).filter(|length| length.0 > 0);
-        let interval = positive("interval").unwrap_or(INTERVAL);
-        let start_period = positive("start_period");
         let retries = check.int_of("retries").filter(|retries| *retries != 0);
         if retries.is_some_and(|retries| retries < 0)
             && let Some(at) = check.get("retries")
@@ -39,64 +46,57 @@ impl Lower<'_, '_> {
                 "the number of retries is negative",
             );
         }
-        let probe = Probe {
-            handler,
-            period: Some(interval),
-            timeout: Some(positive("timeout").unwrap_or(TIMEOUT)),
-            failure_threshold: Some(retries.and_then(|r| u32::try_from(r).ok()).unwrap_or(RETRIES)),
-            start_period,
-            start_interval: start_period.map(|_| positive("start_interval").unwrap_or(START_INTERVAL)),
-            ..Probe::default()
+        let numbers = Numbers {
+            interval: positive("interval"),
+            timeout: positive("timeout"),
+            start_period: positive("start_period"),
+            start_interval: positive("start_interval"),
+            retries: retries.and_then(|retries| u32::try_from(retries).ok()),
         };
-        let heals = tree
-            .pairs_of("labels")
-            .into_iter()
-            .find(|(name, _, _)| name == HEAL_LABEL)
-            .and_then(|(_, value, _)| units::boolean(&value?))
-            .unwrap_or(true);
-        if heals {
-            // Docker's first check comes one interval after the start; so late does the first failure count.
-            let first = if start_period.is_some() { probe.start_interval.unwrap_or(START_INTERVAL) } else { interval };
-            container.liveness = Some(Probe { initial_delay: Some(first), ..probe.clone() });
+        match test {
+            Test::None => container.no_image_check = true,
+            Test::OfImage => container.image_check = (numbers != Numbers::default()).then_some(numbers),
+            Test::Run(handler) => {
+                let readiness = numbers.readiness(handler);
+                if labels.get(HEAL_LABEL).is_none_or(|label| heals(label)) {
+                    container.liveness = Some(liveness(&readiness));
+                }
+                container.readiness = Some(readiness);
+            }
         }
-        container.readiness = Some(probe);
     }
 
-    fn test(&mut self, check: &Tree, path: &str) -> Option<Handler> {
-        let shell = |command: &str| Handler::Exec(["/bin/sh", "-c", command].map(str::to_owned).to_vec());
-        let Some(test) = check.get("test") else {
-            let message = "without `test` there is no health check: that of the image is not used";
-            self.sink().warn(codes::NO_EFFECT, check, path, message).help("add `test:`");
-            return None;
-        };
+    fn test(&mut self, check: &Tree, path: &str) -> Test {
+        let shell = |command: &str| Test::Run(Handler::Exec(["/bin/sh", "-c", command].map(str::to_owned).to_vec()));
+        let Some(test) = check.get("test") else { return Test::OfImage };
         let path = join_key(path, "test");
         match &test.val {
-            Val::Str(text) if text.is_empty() => None,
-            Val::Str(text) => Some(shell(text)),
+            Val::Str(text) if text.is_empty() => Test::OfImage,
+            Val::Str(text) => shell(text),
             Val::Seq(items) => {
                 let words: Vec<String> = items.iter().filter_map(Tree::text).collect();
                 match words.split_first() {
-                    None => None,
+                    None => Test::OfImage,
                     Some((first, rest)) => match (first.as_str(), rest) {
-                        ("NONE", _) => None,
-                        ("CMD", rest) if !rest.is_empty() => Some(Handler::Exec(rest.to_vec())),
-                        ("CMD-SHELL", rest) if !rest.is_empty() => Some(shell(&rest.join(" "))),
+                        ("NONE", _) => Test::None,
+                        ("CMD", rest) if !rest.is_empty() => Test::Run(Handler::Exec(rest.to_vec())),
+                        ("CMD-SHELL", rest) if !rest.is_empty() => shell(&rest.join(" ")),
                         ("CMD" | "CMD-SHELL", _) => {
                             let message = format!("`{first}` needs a command after it");
                             self.sink().error(codes::BAD_VALUE, test, &path, message);
-                            None
+                            Test::None
                         }
                         _ => {
                             let message = "a `test` list starts with CMD, CMD-SHELL or NONE";
                             self.sink()
                                 .error(codes::BAD_VALUE, test, &path, message)
                                 .help("put CMD before the command, or write it as a string");
-                            None
+                            Test::None
                         }
                     },
                 }
             }
-            _ => None,
+            _ => Test::OfImage,
         }
     }
 }

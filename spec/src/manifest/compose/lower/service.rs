@@ -34,7 +34,8 @@ impl Lower<'_, '_> {
         self.security(tree, &path, &mut spec, &mut container);
         self.mounts(name, tree, &path, &mut spec, &mut container);
         self.file_mounts(tree, &path, &mut spec, &mut container);
-        self.health(tree, &path, &mut container);
+        let labels = self.labels(tree, &path);
+        self.health(tree, &path, &labels, &mut container);
         self.ports(tree, &path, &mut container);
         self.join_networks(name, tree, &path, &mut spec);
         self.restart(tree, &path, &mut spec);
@@ -42,7 +43,6 @@ impl Lower<'_, '_> {
             // Nothing would start it again: an unhealthy container that runs is better than none, as with Docker.
             container.liveness = None;
         }
-        let labels = self.labels(tree, &path);
         container.labels.clone_from(&labels);
         let annotations = plain(tree, "annotations");
         self.pre_start(tree, &path, &container, &mut spec);
