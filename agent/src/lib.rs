@@ -26,3 +26,4 @@ pub mod status;
 pub mod systemd;
 pub mod telemetry;
 pub mod versions;
+pub mod webhook;

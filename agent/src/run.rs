@@ -248,6 +248,14 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         }
         .run(),
     );
+    let webhooks: Vec<_> = settings
+        .webhooks
+        .iter()
+        .map(|webhook| {
+            let node = settings.node_name.clone();
+            tokio::spawn(crate::webhook::run(webhook.clone(), node, journal.subscribe(), metrics.clone()))
+        })
+        .collect();
     let (requests, mut requested) = tokio::sync::mpsc::unbounded_channel();
     let by_file = requests.clone();
     let config_watch = reload::watch(&config, move || {
@@ -318,6 +326,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         }
     };
     gc.abort();
+    webhooks.iter().for_each(tokio::task::JoinHandle::abort);
     reporting.abort();
     hangups.abort();
     drop(followers);

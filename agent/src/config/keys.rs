@@ -81,6 +81,11 @@ pub const KEYS: &[Key] = &[
         |s, i| s.age_identity = values::optional(i, values::credential)?,
         |s| s.age_identity.as_ref().map_or(json!("none"), |path| json!(path))
     ),
+    // It names files with credentials; a URL that is a secret belongs into one of them.
+    key!("webhook", "receivers of events", |s, i| s.webhooks = super::webhook::webhooks(i)?, |s| serde_json::to_value(
+        &s.webhooks
+    )
+    .unwrap_or(Value::Null)),
     key!(
         "metrics_listen",
         "address of metrics and health, `none` for the socket only",

@@ -8,6 +8,7 @@ mod git;
 mod keys;
 mod layers;
 mod values;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ pub use git::{GitSource, Transport};
 pub use keys::{KEYS, Key};
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
 pub(crate) use layers::{drop_ins, is_drop_in, nearest};
+pub use webhook::Webhook;
 
 /// Where the configuration file is looked for.
 pub const DEFAULT_CONFIG: &str = "/etc/mainstay/config.toml";
@@ -79,6 +81,8 @@ pub struct Settings {
     pub git: Vec<GitSource>,
     /// File with the identities of age that open encrypted manifests, or `credential:NAME`.
     pub age_identity: Option<PathBuf>,
+    /// Who is told of events.
+    pub webhooks: Vec<Webhook>,
     /// Where metrics and health are served; `None` serves them on the socket only. Port 0 takes a free one, which
     /// is then written to `<run_dir>/metrics.addr`.
     pub metrics_listen: Option<SocketAddr>,
@@ -132,6 +136,7 @@ impl Default for Settings {
             sources: vec![PathBuf::from("/etc/mainstay/manifests")],
             git: Vec::new(),
             age_identity: None,
+            webhooks: Vec::new(),
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9641))),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
