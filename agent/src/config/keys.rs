@@ -75,6 +75,13 @@ pub const KEYS: &[Key] = &[
         &s.git
     )
     .unwrap_or(Value::Null)),
+    // It names files with tokens but never holds one itself.
+    key!(
+        "archive",
+        "tar archives with manifests, by URL and digest",
+        |s, i| s.archives = super::archive::sources(i)?,
+        |s| serde_json::to_value(&s.archives).unwrap_or(Value::Null)
+    ),
     key!(
         "age_identity",
         "file with the keys that open encrypted manifests, `credential:NAME` for one of systemd, `none` for no key",

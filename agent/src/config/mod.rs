@@ -4,6 +4,7 @@
 //! order of name, `MAINSTAY_*` variables, flags. A key is one entry of [`keys::KEYS`]: file, environment, flags and
 //! `mainstay config` all read that table. This module reads files and decides nothing about workloads.
 
+mod archive;
 mod git;
 mod keys;
 mod layers;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use archive::ArchiveSource;
 pub use git::{GitSource, Transport};
 pub use keys::{KEYS, Key};
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
@@ -79,6 +81,8 @@ pub struct Settings {
     pub sources: Vec<PathBuf>,
     /// Git repositories with manifests.
     pub git: Vec<GitSource>,
+    /// Archives with manifests.
+    pub archives: Vec<ArchiveSource>,
     /// File with the identities of age that open encrypted manifests, or `credential:NAME`.
     pub age_identity: Option<PathBuf>,
     /// Who is told of events.
@@ -135,6 +139,7 @@ impl Default for Settings {
             run_dir: PathBuf::from("/run/mainstay"),
             sources: vec![PathBuf::from("/etc/mainstay/manifests")],
             git: Vec::new(),
+            archives: Vec::new(),
             age_identity: None,
             webhooks: Vec::new(),
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9641))),
