@@ -133,7 +133,7 @@ impl Executor {
                 self.prepare(&goal, &desired).await.map(|(images, fetched)| Outcome::Prepared(images, fetched))
             }
             Action::CreatePod { goal, ordinal, name, spec, images, run } => {
-                let record = PodRecord { run, ..self.record(&goal, ordinal, name, spec, images) };
+                let record = PodRecord { run, ..self.record(&goal, (self.uids)(), ordinal, name, spec, images) };
                 let record = Arc::new(record);
                 self.make_pod(record, &desired, goal.files, BTreeMap::new()).await
             }
@@ -192,13 +192,36 @@ impl Executor {
             let policy = pull_policy.unwrap_or_else(|| image.default_pull_policy());
             fetched = fetched.saturating_add(self.runtime.pull(image, policy, &credentials).await?.fetched);
         }
+        self.check(goal, images.clone(), desired).await?;
         Ok((images, fetched))
     }
 
-    fn record(&self, goal: &Goal, ordinal: u32, name: String, spec: Arc<PodSpec>, images: ResolvedImages) -> PodRecord {
+    /// Tries out whatever of a new pod can fail, as far as that leaves no trace: the values it refers to, then what the
+    /// runtime knows of volumes, users and ports.
+    async fn check(&self, goal: &Goal, images: ResolvedImages, desired: &Desired) -> Result<(), ActionError> {
+        let workload = &goal.workload;
+        let spec = Arc::clone(&workload.template.spec);
+        let uid = PodUid("0000000000000000".to_owned());
+        let record = Arc::new(self.record(goal, uid, 0, workload.id.name.clone(), spec, images));
+        self.files(&record, Addresses::default(), desired)?;
+        for container in record.spec.all_containers() {
+            self.env(&record, container, Addresses::default(), desired)?;
+        }
+        Ok(self.runtime.check_pod(record).await?)
+    }
+
+    fn record(
+        &self,
+        goal: &Goal,
+        uid: PodUid,
+        ordinal: u32,
+        name: String,
+        spec: Arc<PodSpec>,
+        images: ResolvedImages,
+    ) -> PodRecord {
         let template = &goal.workload.template;
         PodRecord {
-            uid: (self.uids)(),
+            uid,
             workload: goal.workload.id.clone(),
             ordinal,
             revision: goal.revision.clone(),
@@ -247,13 +270,7 @@ impl Executor {
         let record = &pod.record;
         let container = container_of(record, name).ok_or_else(|| ActionError::NoImage(name.to_owned()))?;
         let image = *record.images.get(name).ok_or_else(|| ActionError::NoImage(name.to_owned()))?;
-        let context = PodContext { record, addresses: pod.addresses, node: &self.node };
-        let namespace = &record.workload.namespace;
-        let secret = |name: &str, key: &str| {
-            let secret = desired.secrets.get(&(namespace.clone(), name.to_owned()))?;
-            Some(secret.data.get(key)?.expose().to_vec())
-        };
-        let env = spec::env::resolve(container, &context, &secret)?;
+        let env = self.env(record, container, pod.addresses, desired)?;
         let mut container = container.clone();
         if container.expand_args {
             let known: BTreeMap<&str, &str> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -420,6 +437,23 @@ impl Executor {
         let files = self.files(&pod.record, pod.addresses, desired)?;
         self.runtime.update_files(&pod.record.uid, files).await?;
         Ok(Outcome::FilesUpdated(label))
+    }
+
+    /// The variables of a container, with their values.
+    fn env(
+        &self,
+        record: &PodRecord,
+        container: &ContainerSpec,
+        addresses: Addresses,
+        desired: &Desired,
+    ) -> Result<Vec<(String, String)>, EnvError> {
+        let context = PodContext { record, addresses, node: &self.node };
+        let namespace = &record.workload.namespace;
+        let secret = |name: &str, key: &str| {
+            let secret = desired.secrets.get(&(namespace.clone(), name.to_owned()))?;
+            Some(secret.data.get(key)?.expose().to_vec())
+        };
+        spec::env::resolve(container, &context, &secret)
     }
 
     /// The content of a pod's generated volumes.

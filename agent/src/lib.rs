@@ -9,6 +9,7 @@ pub mod credential;
 pub mod decrypt;
 pub mod discover;
 pub mod disk;
+pub mod drain;
 pub mod events;
 pub mod executor;
 pub mod gc;

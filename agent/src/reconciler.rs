@@ -8,6 +8,7 @@ mod causes;
 mod ending;
 mod gate;
 mod notes;
+mod pace;
 mod people;
 mod rounds;
 
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::SharedClock;
 use crate::disk::{DiskReport, DiskWatch};
+use crate::drain::DrainWatch;
 use crate::events::{EventKind, Journal};
 use crate::executor::{Executor, Outcome, newer};
 use crate::history::History;
@@ -101,6 +103,8 @@ pub enum Event {
     Health(HealthReport),
     /// A pod takes more of the disk than it may.
     Disk(DiskReport),
+    /// Whether the kernel tracks no connection to a pod that is being drained since then.
+    Idle(PodUid, Timestamp, bool),
     /// Somebody asks.
     Command(Command),
     /// Somebody wants to know whether the loop still goes round: it answers, and that is all.
@@ -131,6 +135,7 @@ pub struct Reconciler {
     last_holds: Vec<(WorkloadId, Hold)>,
     prober: Prober,
     disks: DiskWatch,
+    drains: DrainWatch,
     metrics: Metrics,
     journal: Journal,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -185,6 +190,7 @@ impl Reconciler {
         let prober =
             Prober::new(Arc::clone(&parts.executor.runtime), Arc::clone(&parts.clock), parts.metrics.clone(), reports);
         let disks = DiskWatch::new(Arc::clone(&parts.executor.runtime), events.clone());
+        let drains = DrainWatch::new(Arc::clone(&parts.executor.runtime), events.clone());
         let forward = events.clone();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move {
@@ -221,6 +227,7 @@ impl Reconciler {
             last_holds: Vec::new(),
             prober,
             disks,
+            drains,
             metrics: parts.metrics,
             journal: parts.journal,
             snapshot: parts.snapshot,
@@ -252,6 +259,7 @@ impl Reconciler {
         });
         let mut next_resync = tokio::time::Instant::now() + self.resync;
         let mut wake = None;
+        let mut pace = pace::Pace::new();
         loop {
             let timer = wake.map_or(next_resync, |wake: tokio::time::Instant| wake.min(next_resync));
             tokio::select! {
@@ -262,6 +270,8 @@ impl Reconciler {
                         let _ = reply.send(());
                         continue;
                     }
+                    // What comes meanwhile is taken together with it.
+                    tokio::time::sleep_until(pace.next(tokio::time::Instant::now())).await;
                     if self.apply_all(event).await {
                         return Ok(());
                     }
@@ -272,6 +282,7 @@ impl Reconciler {
                 next_resync = tokio::time::Instant::now() + self.resync;
                 self.list();
             }
+            pace.passed(self.observed.pods.len());
             wake = self.pass().map(|at| {
                 let wait = at.since(self.clock.now()).as_duration();
                 tokio::time::Instant::now() + wait.max(Duration::from_millis(1))
@@ -326,6 +337,7 @@ impl Reconciler {
             Event::Disk(report) => {
                 self.observed.disk.insert(report.pod, report.usage);
             }
+            Event::Idle(pod, since, idle) => self.idle(pod, since, idle),
             Event::Command(command) => return self.command(command).await,
             Event::Ping(reply) => drop(reply.send(())),
         }
@@ -625,6 +637,7 @@ impl Reconciler {
                         tracing::info!(address = crate::snapshot::address(key), pod, "port published");
                     }
                 }
+                self.drain_anew(&ports);
                 self.observed.published = ports;
                 if !faults.is_empty() {
                     let message = faults.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("; ");
@@ -724,6 +737,7 @@ impl Reconciler {
         }
         self.prober.follow(self.observed.pods.values());
         self.disks.follow(self.observed.pods.values());
+        self.drains.follow(&self.observed.draining);
         let snapshot = Arc::new(crate::snapshot::build(&crate::snapshot::Facts {
             desired: &self.desired,
             goals: &self.goals,

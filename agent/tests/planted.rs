@@ -16,6 +16,8 @@
 //! | backoff is left out | a restart waits as long as Kubernetes lets it |
 //! | restarts are left out | the world becomes what is wished |
 
+mod world;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,6 +38,7 @@ use spec::workload::{
     Controller, Dependency, DependencyCondition, Desired, PodTemplate, SourceRef, UpdateStrategy, Workload, WorkloadId,
     WorkloadKind,
 };
+use world::SimClock;
 
 fn id(name: &str) -> WorkloadId {
     WorkloadId { kind: WorkloadKind::Deployment, namespace: "default".into(), name: name.into() }
@@ -297,17 +300,6 @@ impl Scene {
     fn made(&self, name: &str) -> u32 {
         let revision = spec::plan::revision(&workload(name, "sim/exit-1-700:1", "v3"));
         self.referee.lock().expect("no rule panics").made.get(&(id(name), revision)).copied().unwrap_or(0)
-    }
-}
-
-struct SimClock(Sim);
-
-impl agent::clock::Clock for SimClock {
-    fn now(&self) -> Timestamp {
-        self.0.now()
-    }
-    fn unix(&self) -> i64 {
-        0
     }
 }
 

@@ -2,6 +2,8 @@
 //! lost hints, killed containers, reboots, and a crash of the agent at any await. Rules are checked on every decision;
 //! when the faults stop, the world must become what is wished.
 
+mod world;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use spec::image_ref::ImageRef;
 use spec::observed::ContainerFacts;
 use spec::pod::{ContainerSpec, EnvSource, EnvVar, PodSpec, Port, RestartPolicy, Volume, VolumeMount, VolumeSource};
 use spec::workload::{Controller, Desired, PodTemplate, SourceRef, UpdateStrategy, Workload, WorkloadId, WorkloadKind};
+use world::SimClock;
 
 /// One workload of a simulated wish.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,18 +140,6 @@ fn start_agent(sim: &Sim, journal: &Journal, dir: &std::path::Path) -> Life {
         let _ = reconciler.run().await;
     });
     Life { task, events, snapshots }
-}
-
-/// The simulated world's own clock, which goes on when the agent does not.
-struct SimClock(Sim);
-
-impl agent::clock::Clock for SimClock {
-    fn now(&self) -> spec::time::Timestamp {
-        self.0.now()
-    }
-    fn unix(&self) -> i64 {
-        0
-    }
 }
 
 /// What is wrong with a world that should be as wished.

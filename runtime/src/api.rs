@@ -223,6 +223,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Makes an image available by its pull policy.
     async fn pull(&self, reference: &ImageRef, policy: PullPolicy, credentials: &PullCredentials) -> Result<ImageInfo>;
 
+    /// Whether a pod like this one could be made and started, its images being in the store: volumes, devices, users,
+    /// programs, ports of the host. Makes nothing. Asked before an old pod is touched for a new one, so what pods of the
+    /// same workload hold now is in nobody's way.
+    async fn check_pod(&self, record: Arc<PodRecord>) -> Result<()>;
+
     /// Writes the record and makes namespaces, addresses and volumes. Publishes no port.
     async fn create_pod(&self, record: Arc<PodRecord>, files: BTreeMap<String, FileSet>) -> Result<Addresses>;
 
@@ -256,6 +261,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Replaces the whole set of published ports in one atomic change; answers which could not be had. Those do not keep
     /// the others from being published.
     async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>>;
+
+    /// How many connections others have to a pod, or are making, as the kernel tracks them: those that came through a
+    /// port of the host or a Service.
+    async fn connections(&self, pod: &PodUid) -> Result<usize>;
 
     /// What Services can be given, and what they were given before. Asked for once, at the start.
     async fn service_state(&self) -> Result<ServiceState>;

@@ -31,7 +31,8 @@ pub enum Restart {
 }
 
 /// What follows from `exit` of an attempt with that series number. An exit of an earlier boot has no moment on this
-/// boot's clock: a restart is due at once.
+/// boot's clock, and the host's end is no failure of the container: a restart is due at once, as the first of a new
+/// series (as with the kubelet, whose waits do not outlive a reboot). Who had given up before stays so.
 #[must_use]
 pub fn after_exit(
     policy: RestartPolicy,
@@ -52,8 +53,10 @@ pub fn after_exit(
     if !may_restart(Some(&settings), series) {
         return Restart::GiveUp;
     }
-    let due = if exit.boot_id == boot_id { exit.finished.plus(wait(&settings, series)) } else { Timestamp(0) };
-    Restart::At { due, series: series.saturating_add(1) }
+    if exit.boot_id != boot_id {
+        return Restart::At { due: Timestamp(0), series: 0 };
+    }
+    Restart::At { due: exit.finished.plus(wait(&settings, series)), series: series.saturating_add(1) }
 }
 
 /// What follows from the end of a service that was ended for being unhealthy, whatever its exit code. Kubernetes' waits
@@ -144,9 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_of_an_earlier_boot_is_due_at_once() {
-        let next = after_exit(RestartPolicy::Always, None, &exit(1, 0, 1000), 5, "other");
-        assert_eq!(next, Restart::At { due: Timestamp(0), series: 6 });
+    fn an_exit_of_an_earlier_boot_is_due_at_once_and_begins_a_new_series() {
+        let next = after_exit(RestartPolicy::Always, None, &exit(137, 0, 1000), 5, "other");
+        assert_eq!(next, Restart::At { due: Timestamp(0), series: 0 });
+        let limited = RestartBackoff { max_attempts: Some(3), ..RestartBackoff::default() };
+        let next = after_exit(RestartPolicy::OnFailure, Some(&limited), &exit(1, 0, 1000), 3, "other");
+        assert_eq!(next, Restart::GiveUp);
     }
 
     #[test]

@@ -206,23 +206,34 @@ fn a_replaced_pod_is_drained_after_its_port_has_moved() {
     // The port moves first.
     world.observed.published.insert(key.clone(), target("0000000000000001"));
     assert_eq!(world.steps(), ["publish_ports"]);
-    // Then the old pod is drained, for 2 s.
+    // Then the old pod is drained: at least 2 s, then until nobody is connected to it any more, at most 10 s.
     world.observed.published.insert(key, target("0000000000000002"));
     let drain = plan(&goals, &world.observed, NOW);
     assert_eq!(world.steps(), Vec::<String>::new());
     assert_eq!(drain.draining.len(), 1);
     assert_eq!(drain.wake, Some(NOW.plus(Millis(2000))));
     world.observed.draining.extend(drain.draining.into_iter().map(|uid| (uid, NOW)));
-    assert_eq!(world.steps_at(NOW.plus(Millis(1999))), Vec::<String>::new());
-    assert_eq!(world.steps_at(NOW.plus(Millis(2000))), ["stop web-1 spec_changed"]);
-    // As long as the manifest says.
-    let mut longer = new.clone();
-    longer.annotations.insert("mainstay/drain".into(), "5s".into());
-    let mut desired = Desired::default();
-    desired.workloads.insert(longer.id.clone(), Arc::new(longer));
-    world.desired = Arc::new(desired);
-    assert_eq!(world.steps_at(NOW.plus(Millis(4999))), Vec::<String>::new());
-    assert_eq!(world.steps_at(NOW.plus(Millis(5000))), ["stop web-1 spec_changed"]);
+    for (annotation, idle, due) in [
+        (None, false, 10_000),
+        (None, true, 2000),
+        (Some("5s"), false, 5000),
+        (Some("5s"), true, 2000),
+        (Some("500ms"), false, 500),
+        (Some("500ms"), true, 500),
+        (Some("0s"), false, 0),
+        (Some("no length"), false, 10_000),
+    ] {
+        let mut workload = new.clone();
+        workload.annotations.extend(annotation.map(|text| ("mainstay/drain".to_owned(), text.to_owned())));
+        let mut desired = Desired::default();
+        desired.workloads.insert(workload.id.clone(), Arc::new(workload));
+        world.desired = Arc::new(desired);
+        world.observed.idle = idle.then(|| PodUid("0000000000000001".into())).into_iter().collect();
+        if due > 0 {
+            assert_eq!(world.steps_at(NOW.plus(Millis(due - 1))), Vec::<String>::new(), "{annotation:?} {idle}");
+        }
+        assert_eq!(world.steps_at(NOW.plus(Millis(due))), ["stop web-1 spec_changed"], "{annotation:?} {idle}");
+    }
 }
 
 #[test]

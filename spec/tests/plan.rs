@@ -8,7 +8,7 @@ use spec::observed::{
     Addresses, ContainerFacts, ContainerState, DiskUsage, Exit, PodFacts, PodFailure, PodFailureReason, PodRecord,
     PodUid,
 };
-use spec::plan::{Action, Goals, Observed, plan};
+use spec::plan::{Action, ActionKey, Failure, Goals, Hold, Observed, Reason, plan};
 use spec::pod::{ContainerSpec, EnvSource, EnvVar, PodSpec, RestartPolicy, Volume, VolumeMount, VolumeSource};
 use spec::time::{Millis, Timestamp};
 use spec::workload::{
@@ -236,6 +236,61 @@ fn a_version_whose_images_are_missing_touches_nothing_old() {
     assert_eq!(case.steps(), ["pull"]);
 }
 
+/// Whatever a version cannot be prepared for (a reference, a volume, a port, an image), no kind of workload gives up
+/// what it has for it.
+#[test]
+fn a_version_that_cannot_be_prepared_touches_nothing_old() {
+    let recreate = Controller::Replicated {
+        replicas: 2,
+        strategy: UpdateStrategy { recreate: true, ..UpdateStrategy::default() },
+    };
+    for controller in [Controller::Single, replicas(2, 1, 0), replicas(2, 0, 1), recreate, set(2, false)] {
+        let mut case = Case::new(workload(controller, "b"), &[(0, "a", Is::Runs)]);
+        case.observed.prepared.clear();
+        assert_eq!(case.steps(), ["pull"]);
+        let goals = Goals::new(&case.desired);
+        let step = plan(&goals, &case.observed, NOW).steps.into_iter().next().expect("one step");
+        let failure = |at| Failure { count: 3, at, message: "there is nothing".into(), permanent: false };
+        case.observed.failures.insert(step.action.key(), failure(NOW));
+        assert_eq!(case.steps(), Vec::<String>::new());
+        let held = plan(&goals, &case.observed, NOW).holds;
+        assert!(
+            held.iter().any(|(_, hold)| matches!(hold, Hold::Failed { message, .. } if message == "there is nothing"))
+        );
+        // It is tried again, however often it has failed.
+        case.observed.failures.insert(step.action.key(), failure(Timestamp(NOW.0 - 600_000)));
+        assert_eq!(case.steps(), ["pull"]);
+    }
+}
+
+/// Where the new pod needs what the old one has, an old one that cannot be removed keeps the new one from being made.
+#[test]
+fn nothing_is_added_when_the_removal_it_needs_has_failed() {
+    let recreate = Controller::Replicated {
+        replicas: 1,
+        strategy: UpdateStrategy { recreate: true, ..UpdateStrategy::default() },
+    };
+    for controller in [Controller::Single, replicas(1, 0, 1), recreate, set(1, false)] {
+        let mut case = Case::new(workload(controller.clone(), "b"), &[(0, "a", Is::Runs)]);
+        assert_eq!(case.steps(), ["stop a-0"], "{controller:?}");
+        let uid = case.observed.pods.keys().next().expect("one pod").clone();
+        let reason = Reason::ScaledDown;
+        case.observed.stopping.insert(uid.clone(), reason);
+        // While it ends, after its end has failed, and when it is tried again.
+        case.observed.in_flight.insert(ActionKey::Pod(uid.clone()));
+        assert_eq!(case.steps(), Vec::<String>::new(), "{controller:?}");
+        case.observed.in_flight.clear();
+        let failure = |at| Failure { count: 1, at, message: "it still runs after SIGKILL".into(), permanent: false };
+        case.observed.failures.insert(ActionKey::Pod(uid.clone()), failure(NOW));
+        assert_eq!(case.steps(), Vec::<String>::new(), "{controller:?}");
+        case.observed.failures.insert(ActionKey::Pod(uid.clone()), failure(Timestamp(NOW.0 - 5000)));
+        assert_eq!(case.steps(), ["stop a-0"], "{controller:?}");
+        // Only when it is gone.
+        case.observed.pods.clear();
+        assert_eq!(case.steps(), ["create 0"], "{controller:?}");
+    }
+}
+
 #[test]
 fn a_set_starts_and_ends_in_order() {
     check(workload(set(3, false), "a"), &[], &["create 0"]);
@@ -322,6 +377,23 @@ mod properties {
             prop_assert!(stopped.is_disjoint(&tended));
             case.observed.in_flight.extend(keys);
             prop_assert_eq!(case.steps(), Vec::<String>::new());
+        }
+
+        /// A boot in 1970 and steps of the wall clock change no decision: nothing restarts, no wait is cut short.
+        #[test]
+        fn the_wall_clock_decides_nothing(
+            workload in a_workload(),
+            pods in prop::collection::vec(a_pod(), 0..6),
+            unix in prop_oneof![Just(0i64), Just(1), Just(1_800_000_000), Just(4_102_444_800), any::<i64>()],
+        ) {
+            let mut case = Case::new(workload, &pods);
+            let all = |case: &Case| {
+                let plan = plan(&Goals::new(&case.desired), &case.observed, NOW);
+                (case.steps(), plan.wake, format!("{:?}", plan.holds))
+            };
+            let before = all(&case);
+            case.observed.unix = unix;
+            prop_assert_eq!(all(&case), before);
         }
 
         /// A workload whose removal is held loses nothing; one that is gone for good loses everything.

@@ -29,6 +29,8 @@ fn number(variable: &str, default: u64) -> u64 {
 /// A Deployment that serves its version, ready when it does.
 fn served(name: &str, image: &str, version: &str, host_port: u16) -> Value {
     let mut manifest = deployment(name, 1, image, &["serve"]);
+    // The kept connections of the load stay until the server closes them.
+    manifest["metadata"]["annotations"] = json!({"mainstay/drain": "3s"});
     let container = &mut manifest["spec"]["template"]["spec"]["containers"][0];
     container["env"] = json!([{"name": "MESSAGE", "value": version}]);
     container["ports"] = json!([{"containerPort": 8080, "hostPort": host_port}]);
@@ -61,8 +63,10 @@ impl Load {
                         })
                     };
                     if let Err(error) = result {
+                        // To be found in the agent's log.
+                        let at = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
                         let kind = if keep_alive { "on a kept connection" } else { "on a new connection" };
-                        lost.lock().expect("no client panics with it").push(format!("{kind}: {error}"));
+                        lost.lock().expect("no client panics with it").push(format!("{at:.3} {kind}: {error}"));
                     }
                     std::thread::sleep(Duration::from_millis(2));
                 }

@@ -60,6 +60,9 @@ impl Runtime for Readable {
     async fn pull(&self, _: &ImageRef, _: PullPolicy, _: &PullCredentials) -> Result<ImageInfo> {
         refuse("pull")
     }
+    async fn check_pod(&self, _: Arc<PodRecord>) -> Result<()> {
+        refuse("check a pod")
+    }
     async fn create_pod(&self, _: Arc<PodRecord>, _: BTreeMap<String, FileSet>) -> Result<Addresses> {
         refuse("create a pod")
     }
@@ -89,6 +92,9 @@ impl Runtime for Readable {
     }
     async fn publish(&self, _: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
         refuse("publish ports")
+    }
+    async fn connections(&self, _: &PodUid) -> Result<usize> {
+        refuse("count connections")
     }
     async fn service_state(&self) -> Result<spec::services::ServiceState> {
         refuse("look Services up")

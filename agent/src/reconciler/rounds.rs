@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use spec::observed::{PodUid, PortKey, PortTarget};
 use spec::plan::{Bad, Goals, Memory, Plan, on_failure};
+use spec::time::Timestamp;
 use spec::workload::{OnFailure, WorkloadId};
 
 use super::Reconciler;
@@ -36,7 +38,34 @@ impl Reconciler {
         for uid in &plan.draining {
             draining.entry(uid.clone()).or_insert(now);
         }
+        let draining = &self.observed.draining;
+        self.observed.idle.retain(|uid| draining.contains_key(uid));
         draining.len() > kept || before > kept
+    }
+
+    /// What is drained accepts for long enough after its last port has moved: from now on.
+    pub(super) fn drain_anew(&mut self, ports: &BTreeMap<PortKey, PortTarget>) {
+        let now = self.clock.now();
+        for (key, before) in &self.observed.published {
+            if ports.get(key).is_none_or(|target| target.pod != before.pod)
+                && let Some(since) = self.observed.draining.get_mut(&before.pod)
+            {
+                *since = now;
+                self.observed.idle.remove(&before.pod);
+            }
+        }
+    }
+
+    /// Takes in what was counted of a pod that is being drained since then.
+    pub(super) fn idle(&mut self, uid: PodUid, since: Timestamp, idle: bool) {
+        if self.observed.draining.get(&uid) != Some(&since) {
+            return;
+        }
+        if idle {
+            self.observed.idle.insert(uid);
+        } else {
+            self.observed.idle.remove(&uid);
+        }
     }
 
     /// Takes in what a plan says of versions; whether one failed.

@@ -289,7 +289,9 @@ fn end_shim(shim: rustix::fd::OwnedFd, by_itself: bool) {
 /// # Errors
 /// What is left of a lost one cannot be killed or recorded.
 pub fn inspect(dir: &Path, exit_file: &Path, cgroup_path: &str) -> Result<ContainerState, ContainerError> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    // A shim that lives has as long as a start may take: on a host that stalls it must not be taken for lost, and its
+    // container killed, because it is slow.
+    let deadline = Instant::now() + START_LIMIT;
     loop {
         if let Ok(state) = ShimClient::connect(dir).and_then(|mut client| client.state()) {
             return Ok(ContainerState::Running(state));

@@ -92,6 +92,10 @@ impl Runtime for Embedded {
         Ok(ImageInfo { fetched: received.values().sum(), ..info })
     }
 
+    async fn check_pod(&self, record: Arc<PodRecord>) -> Result<()> {
+        self.blocking(move |inner| inner.check_pod(&record)).await
+    }
+
     async fn create_pod(&self, record: Arc<PodRecord>, files: BTreeMap<String, FileSet>) -> Result<Addresses> {
         self.blocking(move |inner| inner.create_pod(&record, &files)).await
     }
@@ -166,6 +170,14 @@ impl Runtime for Embedded {
     async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
         let ports = ports.clone();
         self.blocking(move |inner| inner.publish(&ports)).await
+    }
+
+    async fn connections(&self, pod: &PodUid) -> Result<usize> {
+        let pod = pod.clone();
+        self.blocking(move |inner| {
+            inner.network.connections(&pod).map_err(|error| transient("count connections to a pod")(error.into()))
+        })
+        .await
     }
 
     async fn service_state(&self) -> Result<ServiceState> {

@@ -90,6 +90,11 @@ impl Holds {
         Ok(())
     }
 
+    /// Whether a port is held in this or another form (one address instead of all).
+    pub(super) fn has(&self, key: &PortKey) -> bool {
+        self.0.keys().any(|held| held.protocol == key.protocol && held.host_port == key.host_port)
+    }
+
     /// Lets every port go that is not in `wished`.
     pub(super) fn keep_only(&mut self, wished: impl Fn(&PortKey) -> bool) {
         self.0.retain(|key, _| wished(key));
@@ -233,6 +238,8 @@ mod tests {
         let mut holds = Holds::default();
         holds.hold(&key(Protocol::Tcp, None, port)).expect("free");
         holds.hold(&key(Protocol::Tcp, None, port)).expect("held already");
+        assert!(holds.has(&key(Protocol::Tcp, Some("127.0.0.1"), port)));
+        assert!(!holds.has(&key(Protocol::Udp, Some("127.0.0.1"), port)));
         for address in [format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"), format!("[::]:{port}")] {
             let error = TcpListener::bind(&address).expect_err("held");
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{address}");
@@ -241,6 +248,7 @@ mod tests {
         let refused = std::net::TcpStream::connect(("::1", port)).expect_err("nobody listens");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         holds.keep_only(|_| false);
+        assert!(!holds.has(&key(Protocol::Tcp, None, port)));
         TcpListener::bind(("0.0.0.0", port)).expect("given back");
     }
 

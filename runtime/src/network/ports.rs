@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use spec::observed::PodUid;
 use spec::pod::Protocol;
 
+use super::hold::Holds;
 use super::table::{BOUND4, BOUND6, Contents, Elements, Key, PORT_MAPS, PORTS4, PORTS6};
 use super::{Network, PortFault, Result, conntrack, lock};
 use crate::api::{PortKey, PortTarget};
@@ -52,6 +54,27 @@ impl Network {
         };
         conntrack::delete_udp_to(&changed_udp(&before, &wished))?;
         Ok(faults)
+    }
+}
+
+impl Network {
+    /// Which of these ports could not be published, since a program of the host has them or there is no such address.
+    /// Ports that are published already are good, whoever has them. Holds nothing.
+    #[must_use]
+    pub fn check_ports<'a>(&self, ports: impl Iterator<Item = &'a PortKey>) -> Vec<PortFault> {
+        // Two checks at once would be in each other's way, and in that of publishing.
+        let published = lock(&self.published);
+        let ours = |key: &PortKey| published.holds.has(key) || published.service_holds.has(key);
+        ports.filter(|key| !ours(key)).filter_map(|key| Holds::default().hold(key).err()).collect()
+    }
+
+    /// How many connections to this pod the kernel tracks that are established or being made.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn connections(&self, pod: &PodUid) -> Result<usize> {
+        let addresses = self.addresses(pod).into_values().flat_map(|a| [a.v4.map(IpAddr::V4), a.v6.map(IpAddr::V6)]);
+        addresses.flatten().map(conntrack::connections_to).sum()
     }
 }
 

@@ -357,6 +357,11 @@ impl Runtime for Sim {
         self.leave(&operation, ImageInfo { reference: reference.clone(), digest, size: 1, fetched: 0 })
     }
 
+    async fn check_pod(&self, _: Arc<PodRecord>) -> Result<()> {
+        self.enter("check pod").await?;
+        self.leave("check pod", ())
+    }
+
     async fn create_pod(&self, record: Arc<PodRecord>, _: BTreeMap<String, FileSet>) -> Result<Addresses> {
         self.enter("create pod").await?;
         let addresses = {
@@ -488,6 +493,11 @@ impl Runtime for Sim {
         self.enter("publish ports").await?;
         self.world().ports.clone_from(ports);
         self.leave("publish ports", Vec::new())
+    }
+
+    async fn connections(&self, _: &PodUid) -> Result<usize> {
+        self.enter("count connections").await?;
+        Ok(usize::try_from(self.world().rng.below(3)).unwrap_or(0))
     }
 
     async fn service_state(&self) -> Result<ServiceState> {

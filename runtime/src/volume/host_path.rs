@@ -11,6 +11,15 @@ use super::error::{Result, VolumeError, failed};
 
 /// Checks a hostPath by its type, and makes it for the `OrCreate` types (Kubernetes HostPathType).
 pub(super) fn prepare(volume: &str, path: &str, kind: HostPathKind) -> Result<PathBuf> {
+    typed(volume, path, kind, true)
+}
+
+/// Whether [`prepare`] can succeed. Makes nothing.
+pub(super) fn check(volume: &str, path: &str, kind: HostPathKind) -> Result<()> {
+    typed(volume, path, kind, false).map(drop)
+}
+
+fn typed(volume: &str, path: &str, kind: HostPathKind, make: bool) -> Result<PathBuf> {
     let path = absolute(path)?;
     let found = match fs::metadata(&path) {
         Ok(metadata) => Some(metadata.file_type()),
@@ -24,6 +33,9 @@ pub(super) fn prepare(volume: &str, path: &str, kind: HostPathKind) -> Result<Pa
         wanted,
     };
     match (kind, found) {
+        (HostPathKind::DirectoryOrCreate | HostPathKind::FileOrCreate | HostPathKind::Any, None) if !make => {
+            can_be_made(&path, kind != HostPathKind::FileOrCreate)?;
+        }
         (HostPathKind::DirectoryOrCreate, None) => make_directory(&path)?,
         (HostPathKind::FileOrCreate, None) => {
             // The directory it goes into is not made (Kubernetes: "the parent directory ... must exist").
@@ -67,6 +79,27 @@ pub(super) fn prepare_bind(volume: &str, path: &str, create: bool) -> Result<Pat
         }),
         Err(e) => Err(failed("look at", &path)(e)),
     }
+}
+
+/// Whether [`prepare_bind`] can succeed. Makes nothing.
+pub(super) fn check_bind(volume: &str, path: &str, create: bool) -> Result<()> {
+    match absolute(path)? {
+        missing if create && fs::symlink_metadata(&missing).is_err() => can_be_made(&missing, true),
+        _ => prepare_bind(volume, path, false).map(drop),
+    }
+}
+
+/// Whether what is above a path is a directory; with `deep` the nearest of it that is there.
+fn can_be_made(path: &Path, deep: bool) -> Result<()> {
+    for above in path.ancestors().skip(1) {
+        match fs::metadata(above) {
+            Ok(meta) if meta.is_dir() => return Ok(()),
+            Ok(_) => return Err(failed("create anything below", above)(io::Error::from(io::ErrorKind::NotADirectory))),
+            Err(e) if deep && e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed("create anything in", above)(e)),
+        }
+    }
+    Ok(())
 }
 
 fn absolute(path: &str) -> Result<PathBuf> {
@@ -130,9 +163,14 @@ mod tests {
             (at("socket"), Any, ""),
             (at("any"), Any, ""),
             (at("any"), Directory, ""),
+            (at("file/below"), Any, "Not a directory"),
             ("relative".to_owned(), Any, "it must be absolute"),
             ("/a/../etc".to_owned(), Any, "it must not have `..` in it"),
         ] {
+            // What is only checked fails where it would fail in earnest, and nothing is made.
+            let there = Path::new(&path).exists();
+            assert_eq!(check("v", &path, kind).is_err(), !expected.is_empty(), "{path} {kind:?}");
+            assert_eq!(Path::new(&path).exists(), there, "{path} {kind:?}");
             let got = prepare("v", &path, kind).map_or_else(|e| e.to_string(), |_| String::new());
             assert_eq!(got.is_empty(), expected.is_empty(), "{path} {kind:?}: {got}");
             assert!(got.contains(expected), "{path} {kind:?}: {got}");
@@ -148,7 +186,11 @@ mod tests {
             error,
             format!("cannot use host path {path} for volume `v`: there is nothing, and it must be made before")
         );
+        check_bind("v", &path, false).expect_err("nothing there");
+        check_bind("v", &path, true).expect("it can be made");
+        assert!(!Path::new(&path).exists());
         prepare_bind("v", &path, true).expect("made");
+        check_bind("v", &path, false).expect("there");
         prepare_bind("v", &path, false).expect("there");
     }
 }

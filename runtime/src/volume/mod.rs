@@ -92,6 +92,22 @@ pub fn prepare(
     Ok(prepared)
 }
 
+/// Whether the volumes of a pod can be made ready: host paths are what they must be, names are good. Makes nothing.
+///
+/// # Errors
+/// The first that cannot.
+pub fn check(pod: &PodRecord, dirs: &VolumeDirs) -> Result<()> {
+    for volume in &pod.spec.volumes {
+        match &volume.source {
+            VolumeSource::HostPath { path, kind } => host_path::check(&volume.name, path, *kind)?,
+            VolumeSource::Bind { path, create } => host_path::check_bind(&volume.name, path, *create)?,
+            VolumeSource::Named { name } => drop(named::path(&dirs.data, name)?),
+            VolumeSource::EmptyDir { .. } | VolumeSource::Files(_) | VolumeSource::Image { .. } => {}
+        }
+    }
+    Ok(())
+}
+
 fn prepare_one(
     pod: &PodRecord,
     volume: &Volume,

@@ -1,51 +1,65 @@
-//! Draining: a pod that is replaced while others could still be talking to it goes on accepting for a while after
-//! ports and names have moved, so that connections that are being made are not lost (a SYN is sent again after 1 s).
+//! Draining: a pod that is replaced while others could still be talking to it goes on accepting after ports and names
+//! have moved, so that no connection that is being made or used is lost. It is told to end when at least 2 s are over
+//! (a SYN is sent again after 1 s) and the kernel tracks no connection to it any more, or when its limit is reached:
+//! clients that keep a connection for ever leave when the server closes it on TERM.
 
 use super::{Plan, View};
 use crate::observed::PodFacts;
 use crate::time::Millis;
 use crate::workload::{Workload, WorkloadKind};
 
-/// The annotation of a workload for how long, such as `10s`; `0s` for not at all.
+/// The annotation of a workload for the limit, such as `10s`; `0s` for not at all.
 pub const DRAIN: &str = "mainstay/drain";
-/// How long without it.
-const DEFAULT: Millis = Millis::from_secs(2);
+/// The limit without it.
+const DEFAULT: Millis = Millis::from_secs(10);
+/// No shorter than this, unless the limit is.
+const LEAST: Millis = Millis::from_secs(2);
 /// No longer than this: an update must end.
 const LONGEST: Millis = Millis::from_secs(3600);
 
-/// How long pods of a workload are drained.
+/// How long pods of a workload are drained at the most.
 #[must_use]
 pub fn drain_time(workload: &Workload) -> Millis {
     workload.annotations.get(DRAIN).and_then(|text| parse(text)).map_or(DEFAULT, |wait| wait.min(LONGEST))
 }
 
-/// Such as `500ms`, `10s`, `2m` or `10` (seconds).
+/// Whether a text says a time to drain.
+#[must_use]
+pub fn is_drain_time(text: &str) -> bool {
+    parse(text).is_some()
+}
+
+/// Such as `500ms`, `1m 30s`, or a number of seconds.
 fn parse(text: &str) -> Option<Millis> {
     let text = text.trim();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text.get(digits.len()..)?;
-    let factor = match unit {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60_000,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor).map(Millis)
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Some(Millis::from_secs(seconds.into()));
+    }
+    let length = humantime::parse_duration(text).ok()?;
+    u64::try_from(length.as_millis()).ok().map(Millis)
 }
 
 /// Whether a pod that served may end now. The first time it is asked, draining begins.
 pub(super) fn drained(view: &View<'_>, workload: &Workload, pod: &PodFacts, plan: &mut Plan) -> bool {
-    let wait = drain_time(workload);
-    if wait == Millis(0) || !is_reached_by_others(view, pod) {
+    let limit = drain_time(workload);
+    if limit == Millis(0) || !is_reached_by_others(view, pod) {
         return true;
     }
-    plan.draining.insert(pod.record.uid.clone());
-    let since = view.observed.draining.get(&pod.record.uid).copied().unwrap_or(view.now);
-    let due = since.plus(wait);
-    if due > view.now {
-        plan.wake_at(due);
+    let uid = &pod.record.uid;
+    plan.draining.insert(uid.clone());
+    if view.still_published(uid) {
+        // It begins anew when its ports have moved.
+        return false;
     }
-    due <= view.now && !view.still_published(&pod.record.uid)
+    let since = view.observed.draining.get(uid).copied().unwrap_or(view.now);
+    let (least, most) = (since.plus(LEAST.min(limit)), since.plus(limit));
+    // What is not known counts as in use.
+    let due = if view.observed.idle.contains(uid) { least } else { most };
+    if view.now < due {
+        plan.wake_at(if view.now < least { least } else { due });
+        return false;
+    }
+    true
 }
 
 /// Whether anything leads to a pod that others could use: a port of the host, a Service, a name in its project.
@@ -74,8 +88,9 @@ mod tests {
             ("10s", Some(10_000)),
             ("500ms", Some(500)),
             (" 2m ", Some(120_000)),
+            ("1h", Some(3_600_000)),
             ("0s", Some(0)),
-            ("1h", None),
+            ("1m 30s", Some(90_000)),
             ("-1s", None),
             ("soon", None),
             ("99999999999999999999s", None),

@@ -38,7 +38,7 @@ use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, Wo
 
 pub use cron::next_run;
 pub use disk::{has_disk_limits, over_disk_limit};
-pub use drain::{DRAIN, drain_time};
+pub use drain::{DRAIN, drain_time, is_drain_time};
 pub use names::names;
 pub use order::stop_order;
 pub use pod::{PodPhase, pod_phase, pod_ready_since};
@@ -145,7 +145,7 @@ pub struct Observed {
     pub boot_id: String,
     /// Every pod there is a record of.
     pub pods: BTreeMap<PodUid, Arc<PodFacts>>,
-    /// Images that were made available for a version of a workload.
+    /// Versions of workloads that can be made now, with what their images stand for.
     pub prepared: BTreeMap<(WorkloadId, String), ResolvedImages>,
     /// Ports as they are published now.
     pub published: BTreeMap<PortKey, PortTarget>,
@@ -177,8 +177,10 @@ pub struct Observed {
     pub zone: String,
     /// What is remembered of the versions of each workload.
     pub versions: BTreeMap<WorkloadId, Arc<Memory>>,
-    /// Pods that are being drained, and since when.
+    /// Pods that are being drained, and since when: since their ports have moved, where they had any.
     pub draining: BTreeMap<PodUid, Timestamp>,
+    /// Those of them that the kernel tracks no connection to.
+    pub idle: BTreeSet<PodUid>,
 }
 
 /// A failure that is not mended yet.
@@ -212,7 +214,7 @@ pub struct Health {
 /// What an action is about; at most one action of a key is in flight.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum ActionKey {
-    /// Images of a version of a workload.
+    /// What a version of a workload needs before a pod of it is made.
     Prepare(WorkloadId, String),
     /// A pod that is being made: workload, ordinal, revision.
     Create(WorkloadId, u32, String),
@@ -235,7 +237,8 @@ pub enum ActionKey {
 /// Something to do.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// Make the images of a workload's version available, each by its pull policy.
+    /// Do everything for a workload's version that can fail before anything old is touched: make its images available,
+    /// each by its pull policy, and check that its references, volumes, devices, users and ports of the host are good.
     Prepare {
         /// The version.
         goal: Goal,

@@ -1,7 +1,7 @@
 //! Equal pods in a number: how many there are, and how a new version takes over.
 //!
 //! Everything that can fail early is done before anything old is touched: images of the new version are made
-//! available first. With a surge the new pod is ready before an old one ends; without one the old one ends first.
+//! available, its references, volumes and ports checked. With a surge the new pod is ready before an old one ends; without one the old one ends first.
 
 use std::sync::Arc;
 
@@ -119,7 +119,7 @@ fn is_current(goal: &Goal, pod: &PodFacts) -> bool {
     same && labels
 }
 
-/// Makes images available; whether they are.
+/// Does what can fail before anything old is touched; whether it is done.
 pub(super) fn prepare(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
     let id = &goal.workload.id;
     // The images of a good version are known, and going back must work without any registry.
