@@ -44,6 +44,7 @@ pub use error::NetworkError;
 pub use hold::PortFault;
 pub use namespace::{
     NamespaceRequest, connect_inside, create as create_namespaces, is_pinned, remove as remove_namespaces,
+    share_network as share_network_namespace,
 };
 pub use setup::NetworkState;
 pub use subnet::Ipv4Net;
