@@ -304,7 +304,7 @@ async fn compose_projects_are_read_like_manifests() {
         ("web.yaml", WEB),
     ])
     .await;
-    check!("compose", Some(&fixture), &["validate DIR/m", "validate DIR/m/other/stack.yaml", "plan DIR/m/shop",]);
+    check!("compose", Some(&fixture), &["validate DIR/m", "validate DIR/m/other/stack.yaml", "plan DIR/m/shop"]);
 }
 
 #[tokio::test]
