@@ -441,15 +441,7 @@ impl Reconciler {
 
     /// Whether nothing was done to a pod since that turn, nor is being done.
     fn is_settled(&self, uid: &PodUid, turn: u64) -> bool {
-        let busy = self.observed.in_flight.iter().any(|key| match key {
-            ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod == uid,
-            ActionKey::Prepare(..)
-            | ActionKey::Create(..)
-            | ActionKey::Publish
-            | ActionKey::Services
-            | ActionKey::Names
-            | ActionKey::Memory(_) => false,
-        });
+        let busy = self.observed.in_flight.iter().any(|key| key.pod() == Some(uid));
         !busy && self.touched.get(uid).is_none_or(|touched| *touched <= turn)
     }
 
@@ -459,15 +451,7 @@ impl Reconciler {
         self.observed.files.remove(uid);
         self.observed.disk.remove(uid);
         self.observed.health.retain(|(pod, _), _| pod != uid);
-        self.observed.failures.retain(|key, _| match key {
-            ActionKey::Pod(pod) | ActionKey::Container(pod, _) | ActionKey::Files(pod) => pod != uid,
-            ActionKey::Prepare(..)
-            | ActionKey::Create(..)
-            | ActionKey::Publish
-            | ActionKey::Services
-            | ActionKey::Names
-            | ActionKey::Memory(_) => true,
-        });
+        self.observed.failures.retain(|key, _| key.pod() != Some(uid));
         self.touched.remove(uid);
     }
 
@@ -514,7 +498,7 @@ impl Reconciler {
             let bytes = if let Outcome::Prepared(_, fetched) = &outcome { *fetched } else { 0 };
             self.metrics.image_pull(ok, bytes, elapsed);
         }
-        if let ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) = &key {
+        if let Some(uid) = key.pod() {
             self.touched.insert(uid.clone(), self.turn);
         }
         match outcome {
@@ -561,15 +545,7 @@ impl Reconciler {
     }
 
     fn succeeded(&mut self, step: &Step, key: &ActionKey, outcome: Outcome) {
-        let pod_of = |key: &ActionKey| match key {
-            ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => Some(uid.clone()),
-            ActionKey::Prepare(..)
-            | ActionKey::Create(..)
-            | ActionKey::Publish
-            | ActionKey::Services
-            | ActionKey::Names
-            | ActionKey::Memory(_) => None,
-        };
+        let pod_of = |key: &ActionKey| key.pod().cloned();
         match outcome {
             Outcome::Prepared(images, _) => {
                 if let ActionKey::Prepare(id, revision) = key {

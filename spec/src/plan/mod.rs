@@ -234,6 +234,19 @@ pub enum ActionKey {
     Memory(WorkloadId),
 }
 
+impl ActionKey {
+    /// The pod that is acted on, if it is one.
+    #[must_use]
+    pub fn pod(&self) -> Option<&PodUid> {
+        match self {
+            Self::Pod(uid) | Self::Container(uid, _) | Self::Files(uid) => Some(uid),
+            Self::Prepare(..) | Self::Create(..) | Self::Publish | Self::Services | Self::Names | Self::Memory(_) => {
+                None
+            }
+        }
+    }
+}
+
 /// Something to do.
 #[derive(Debug, Clone)]
 pub enum Action {
