@@ -8,6 +8,7 @@ mod causes;
 mod ending;
 mod gate;
 mod notes;
+mod pace;
 mod people;
 mod rounds;
 
@@ -258,6 +259,7 @@ impl Reconciler {
         });
         let mut next_resync = tokio::time::Instant::now() + self.resync;
         let mut wake = None;
+        let mut pace = pace::Pace::new();
         loop {
             let timer = wake.map_or(next_resync, |wake: tokio::time::Instant| wake.min(next_resync));
             tokio::select! {
@@ -268,6 +270,8 @@ impl Reconciler {
                         let _ = reply.send(());
                         continue;
                     }
+                    // What comes meanwhile is taken together with it.
+                    tokio::time::sleep_until(pace.next(tokio::time::Instant::now())).await;
                     if self.apply_all(event).await {
                         return Ok(());
                     }
@@ -278,6 +282,7 @@ impl Reconciler {
                 next_resync = tokio::time::Instant::now() + self.resync;
                 self.list();
             }
+            pace.passed(self.observed.pods.len());
             wake = self.pass().map(|at| {
                 let wait = at.since(self.clock.now()).as_duration();
                 tokio::time::Instant::now() + wait.max(Duration::from_millis(1))

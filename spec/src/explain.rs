@@ -279,4 +279,45 @@ mod tests {
             assert!(kinds().contains(object.kind));
         }
     }
+
+    /// Every type that a kind leads to, with one path that leads there.
+    fn types(ty: &'static Type, path: &str, seen: &mut BTreeMap<&'static str, (String, &'static Type)>) {
+        if seen.contains_key(ty.name) {
+            return;
+        }
+        seen.insert(ty.name, (path.to_owned(), ty));
+        for field in ty.fields {
+            if let Some(inner) = inner(&field.kind) {
+                types(inner, &format!("{path}.{}", field.name), seen);
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_of_the_validator_is_explained_and_in_the_schema_and_nothing_else() {
+        let mut fields = 0;
+        for object in KINDS {
+            let schema = json_schema(object.kind).expect(object.kind);
+            let mut seen = BTreeMap::new();
+            types(object.root, object.kind, &mut seen);
+            for (name, (path, ty)) in &seen {
+                for field in ty.fields {
+                    fields += 1;
+                    let path = format!("{path}.{}", field.name);
+                    let text = explain(&path).unwrap_or_else(|| panic!("{path} is not explained"));
+                    assert!(text.contains(&status(field)) && text.contains(field.doc), "{path}: {text}");
+                }
+                let object = if *name == object.root.name { &schema } else { &schema["$defs"][*name] };
+                let Some(properties) = object["properties"].as_object() else { continue };
+                let known: Vec<&str> = ty.fields.iter().map(|field| field.name).collect();
+                for property in properties.keys() {
+                    assert!(known.contains(&property.as_str()), "{name}.{property} is in the schema only");
+                }
+                for field in ty.fields.iter().filter(|field| !matches!(field.status, Status::Rejected(..))) {
+                    assert!(properties.contains_key(field.name), "{name}.{} is not in the schema", field.name);
+                }
+            }
+        }
+        assert!(fields > 900, "only {fields} fields");
+    }
 }

@@ -120,6 +120,11 @@ impl Reader<'_> {
                         return Ok(());
                     }
                 }
+                if self.peek() == Some(b']') {
+                    return Err(
+                        self.fault(self.at, format_args!("expected a value after `,`, found `]`: remove the comma"))
+                    );
+                }
                 Err(self.fault(self.at, format_args!("expected a value, found {}", self.found())))
             }
         }
@@ -137,6 +142,9 @@ impl Reader<'_> {
         loop {
             self.space();
             let start = self.at;
+            if self.peek() == Some(b'}') {
+                return Err(self.fault(start, format_args!("expected a key after `,`, found `}}`: remove the comma")));
+            }
             if self.peek() != Some(b'"') {
                 return Err(self.fault(start, format_args!("expected a key in double quotes, found {}", self.found())));
             }

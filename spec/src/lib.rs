@@ -15,6 +15,7 @@ pub mod digest;
 pub mod env;
 pub mod explain;
 pub mod files;
+pub mod fuzz;
 pub mod health;
 pub mod hold;
 pub mod image_ref;

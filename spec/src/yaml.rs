@@ -273,6 +273,7 @@ impl Builder<'_> {
 
     fn too_large(&self, span: Span, what: String) -> Diagnostic {
         Diagnostic::error(codes::TOO_LARGE, self.file, Some(span), what)
+            .hint("what an alias stands for counts each time; split the file, or write less")
     }
 
     fn open(&mut self, span: Span, anchor: usize, tag: Option<&Tag>) -> Result<Open, Box<Diagnostic>> {

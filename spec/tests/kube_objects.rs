@@ -309,3 +309,162 @@ error[M0012]: unknown field `imge`
 "#;
     assert_eq!(rendered, want, "{rendered}");
 }
+
+#[test]
+fn names_of_a_series_are_no_slip_of_the_pen() {
+    for (there, wanted, severity) in [
+        ("db-1", "db-2", "W"),
+        ("cache-a", "cache-b", "W"),
+        ("web", "web2", "W"),
+        ("settings", "setings", "E"),
+        ("db-1", "db-1x", "E"),
+    ] {
+        let text = object("ConfigMap", there, "data: {a: b}")
+            + &pod("p", "", &format!("volumes: [{{name: v, configMap: {{name: {wanted}}}}}]"));
+        assert_eq!(
+            said(&text, Missing::Warning),
+            [format!("{severity} M0041 spec.volumes[0].configMap.name")],
+            "{wanted}"
+        );
+    }
+}
+
+#[test]
+fn ports_of_services_are_ports_of_the_host() {
+    let service = |name: &str, rest: &str| object("Service", name, &format!("spec: {{selector: {{app: a}}, {rest}}}"));
+    let host = pod("a", "ports: [{containerPort: 1, hostPort: 30080}]", "");
+    let cases: Vec<(String, Vec<&str>)> = vec![
+        (
+            host.clone() + &service("s", "type: NodePort, ports: [{port: 80, nodePort: 30080}]"),
+            vec!["E M0043 spec.ports[0].nodePort"],
+        ),
+        (host.clone() + &service("s", "type: NodePort, ports: [{port: 30080}]"), vec![]),
+        (host.clone() + &service("s", "ports: [{port: 30080}]"), vec![]),
+        (
+            host.clone() + &service("s", "type: LoadBalancer, ports: [{port: 30080}]"),
+            vec!["W M0043 spec.ports[0].port"],
+        ),
+        (
+            service("s", "type: NodePort, ports: [{port: 80, nodePort: 30080}]")
+                + &service("t", "type: NodePort, ports: [{port: 81, nodePort: 30080}]"),
+            vec!["E M0043 spec.ports[0].nodePort"],
+        ),
+        (
+            service("s", "type: LoadBalancer, ports: [{port: 80}]")
+                + &service("t", "type: LoadBalancer, ports: [{port: 80, protocol: UDP}]"),
+            vec![],
+        ),
+    ];
+    for (text, want) in cases {
+        assert_eq!(said(&text, Missing::Error), want, "{text}");
+    }
+}
+
+/// An object with `mainstay/...` annotations around one container.
+fn steered(kind: &str, name: &str, annotations: &str) -> String {
+    let pod = "{restartPolicy: Always, containers: [{name: c, image: x}]}";
+    let labels = format!("{{app: {name}}}");
+    let (version, spec) = match kind {
+        "Pod" => ("v1", pod.to_owned()),
+        "Job" => ("batch/v1", format!("{{template: {{spec: {}}}}}", pod.replace("Always", "Never"))),
+        _ => (
+            "apps/v1",
+            format!(
+                "{{selector: {{matchLabels: {labels}}}, template: {{metadata: {{labels: {labels}}}, spec: {pod}}}}}"
+            ),
+        ),
+    };
+    format!(
+        "---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: {name}, annotations: {{{annotations}}}}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn dependencies_of_workloads() {
+    let on = |what: &str| format!("mainstay/depends-on: \"{what}\"");
+    let web = |what: &str| steered("Deployment", "web", &on(what));
+    let db = steered("Pod", "db", "");
+    let at = "M0041 metadata.annotations[\"mainstay/depends-on\"]";
+    let cases: Vec<(String, Vec<String>)> = vec![
+        (web("db") + &db, vec![]),
+        (web("pod/db=started, job/seed") + &db + &steered("Job", "seed", ""), vec![]),
+        (web("base"), vec![format!("E {at}")]),
+        (web("deployment/db") + &db, vec![format!("E {at}")]),
+        (
+            web("db") + &db + &steered("Deployment", "db", ""),
+            vec!["E M0021 metadata.annotations[\"mainstay/depends-on\"]".into()],
+        ),
+        (web("web"), vec!["E M0047 metadata.annotations[\"mainstay/depends-on\"]".into()]),
+        (
+            web("db") + &steered("Pod", "db", &on("seed")) + &steered("Job", "seed", &on("web=started")),
+            vec!["E M0047 metadata.annotations[\"mainstay/depends-on\"]".into()],
+        ),
+    ];
+    for (text, want) in cases {
+        assert_eq!(said(&text, Missing::Error), want, "{text}");
+    }
+    assert_eq!(said(&web("elsewhere"), Missing::Warning), [format!("W {at}")]);
+
+    let all = together(&[parse(
+        "t.yaml",
+        &(web("db, seed, job/late=started") + &db + &steered("Job", "seed", "") + &steered("Job", "late", "")),
+    )]);
+    let web = all.desired.workloads.values().find(|workload| workload.id.name == "web").expect("the Deployment");
+    let shown: Vec<_> = web.depends_on.iter().map(|on| format!("{} {:?}", on.workload, on.condition)).collect();
+    assert_eq!(shown, ["Pod/default/db Healthy", "Job/default/seed CompletedSuccessfully", "Job/default/late Started"]);
+}
+
+#[test]
+fn a_circle_is_told_with_all_its_members_and_none_of_them_is_applied() {
+    let text = steered("Pod", "a", "mainstay/depends-on: b")
+        + &steered("Pod", "b", "mainstay/depends-on: c")
+        + &steered("Pod", "c", "mainstay/depends-on: a")
+        + &steered("Pod", "d", "mainstay/depends-on: a");
+    let all = together(&[parse("t.yaml", &text)]);
+    assert_eq!(
+        shown(&all.diagnostics),
+        ["t.yaml:4:56 M0047 these workloads wait for each other: Pod/a -> Pod/b -> Pod/c -> Pod/a"]
+    );
+    assert_eq!(all.broken.iter().map(|id| id.name.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    // What waits for one of them waits, as after any other fault.
+    assert_eq!(all.desired.workloads.keys().map(|id| id.name.as_str()).collect::<Vec<_>>(), ["d"]);
+}
+
+#[test]
+fn steering_annotations_are_checked() {
+    for (annotation, want) in [
+        ("mainstay/maintenance-window: 'Mon-Fri 22:00-04:00 Europe/Berlin; Sat 01:00-02:00'", ""),
+        ("mainstay/maintenance-window: Mon-Fry 22:00-04:00", "M0014 `Mon-Fry 22:00-04:00` is no maintenance window"),
+        ("mainstay/maintenance-window: 22:00-04:00 Europe/Berln", "M0014"),
+        ("mainstay/on-failure: rollback", ""),
+        ("mainstay/on-failure: roll-back", "M0014 `mainstay/on-failure` takes `rollback`, `pause`, `continue`"),
+        ("mainstay/protected: 'true'", ""),
+        ("mainstay/protected: 'yes'", "M0014"),
+        ("mainstay/drain: 10s", ""),
+        ("mainstay/drain: soon", "M0014 `mainstay/drain` takes a time"),
+        ("mainstay/hold-while-file: data/lock", ""),
+        ("mainstay/hold-while-file: lock", "M0014"),
+        ("mainstay/depends-on: 'db=up'", "M0014"),
+        ("mainstay/depends-on: 'Service/db'", "M0014"),
+        ("mainstay/depends-on: 'cronjob/db'", "M0014"),
+        ("mainstay/depend-on: db", "M0030 there is no annotation `mainstay/depend-on`"),
+        ("example.com/drain: soon", ""),
+    ] {
+        let said = shown(&parse("t.yaml", &steered("Deployment", "web", annotation)).diagnostics);
+        assert_eq!(said.len(), usize::from(!want.is_empty()), "{annotation}: {said:?}");
+        assert!(said.iter().all(|line| line.contains(want)), "{annotation}: {said:?}");
+    }
+    let template = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}, annotations: {mainstay/drain: 1s}}, spec: {containers: [{name: c, image: x}]}}}\n";
+    assert_eq!(
+        shown(&parse("t.yaml", template).diagnostics),
+        ["t.yaml:4:109 M0030 `mainstay/drain` has no effect in a template: it belongs to the workload"]
+    );
+}
+
+#[test]
+fn two_workloads_with_one_selector_are_pointed_out() {
+    let one = steered("Deployment", "a", "");
+    let two = one.replacen("name: a,", "name: b,", 1);
+    assert_eq!(said(&(one.clone() + &two), Missing::Error), ["W M0045 spec.selector"]);
+    assert_eq!(said(&(one + &steered("StatefulSet", "c", "")), Missing::Error), Vec::<String>::new());
+}

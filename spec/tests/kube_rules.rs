@@ -593,7 +593,7 @@ fn pods() {
             ("imagePullSecrets: [{name: a}]", ""),
             ("imagePullSecrets: [a]", "M0011 spec.imagePullSecrets[0]"),
             ("overhead: {cpu: 1m}", ""),
-            ("runtimeClassName: gvisor", "M0031 spec.runtimeClassName"),
+            ("runtimeClassName: gvisor", ""),
             ("ephemeralContainers: [{name: a, image: b}]", "M0031 spec.ephemeralContainers"),
             ("resourceClaims: [{name: a}]", "M0031 spec.resourceClaims"),
             ("initContainers: [{name: i, image: z}]", ""),

@@ -135,6 +135,26 @@ impl Sandbox {
         self.baseline = Baseline::take();
     }
 
+    /// Puts the data directory on a journaled ext4 of its own. Without a journal ext4 walks past every inode that was
+    /// deleted in the last minutes, which falsifies any series of pulls and removals.
+    ///
+    /// # Errors
+    /// Which program failed, where e2fsprogs or loop devices are missing.
+    pub fn journal_data(&mut self, gib: u64) -> Result<(), String> {
+        let image = self.dir().join("disk.img");
+        let file = fs::File::create(&image).expect("the directory is ours");
+        file.set_len(gib << 30).expect("a sparse file can be of any size");
+        let run = |program: &str, arguments: &[&str], last: &Path| {
+            let status = std::process::Command::new(program).args(arguments).arg(last).status();
+            let status = status.map_err(|e| format!("cannot run {program}: {e}"))?;
+            if status.success() { Ok(()) } else { Err(format!("{program}: {status}")) }
+        };
+        run("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"], &image)?;
+        run("mount", &["-o", "loop", &image.to_string_lossy()], &self.data())?;
+        self.baseline = Baseline::take();
+        Ok(())
+    }
+
     /// The test's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -211,6 +231,10 @@ impl Sandbox {
     /// Everything that this test's product left: one line each, empty when nothing is left. The product is to be stopped.
     pub fn leaks(&self) -> Vec<String> {
         let mut found = self.leaks_of_workloads(&[]);
+        let namespaces = self.run().join("namespaces");
+        if self.baseline.new_mounts().iter().any(|mount| mount.point == namespaces) {
+            found.push(format!("mount: {}", namespaces.display()));
+        }
         found.extend(
             self.baseline.new_interfaces().iter().filter(|i| **i == self.bridge).map(|i| format!("interface: {i}")),
         );
@@ -222,11 +246,12 @@ impl Sandbox {
         found
     }
 
-    /// What workloads left while an agent still runs: as [`Sandbox::leaks`] without the bridge, the tables, the cgroups
-    /// that workloads share, and the processes named (the agent).
+    /// What workloads left while an agent still runs: as [`Sandbox::leaks`] without the bridge, the tables, the mount and
+    /// the cgroups that workloads share, and the processes named (the agent).
     pub fn leaks_of_workloads(&self, agents: &[u32]) -> Vec<String> {
         let mut found = Vec::new();
-        for mount in self.baseline.new_mounts() {
+        let namespaces = self.run().join("namespaces");
+        for mount in self.baseline.new_mounts().into_iter().filter(|mount| mount.point != namespaces) {
             let what = if mount.kind == "nsfs" { "pinned namespace" } else { "mount" };
             found.push(format!("{what}: {} at {}", mount.kind, mount.point.display()));
         }

@@ -171,10 +171,12 @@ pub(crate) enum Command {
         #[arg(value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
-    /// Turn a `docker run` command into a Compose file
-    #[command(after_help = "Example: mainstay convert 'docker run -d -p 80:80 nginx' > compose.yaml")]
+    /// Turn a `docker run` command into a Compose file, or a Compose file into Kubernetes objects
+    #[command(
+        after_help = "Examples: mainstay convert 'docker run -d -p 80:80 nginx' > compose.yaml; mainstay convert compose.yaml > objects.yaml"
+    )]
     Convert {
-        /// `docker run ...` in one quoted text or word by word, or `-` for stdin
+        /// `docker run ...` in one quoted text or word by word, or `-` for stdin; or a Compose file or its directory
         #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },

@@ -1,17 +1,28 @@
-//! `mainstay convert`: a `docker run` command as a Compose file. Asks no agent and changes nothing.
+//! `mainstay convert`: a `docker run` command as a Compose file, or a Compose project as Kubernetes objects. Asks no
+//! agent and changes nothing.
 
 use std::io::Read as _;
+use std::path::Path;
 
 use serde_json::json;
-use spec::manifest::compose::convert::{ConvertError, Converted, docker_run, docker_run_words};
+use spec::diagnostic::Diagnostic;
+use spec::manifest::compose::convert::{
+    ConvertError, Converted, ConvertedProject, docker_run, docker_run_words, objects,
+};
 
 use super::output::{CliError, Io, Outcome};
+use crate::discover::{self, Neighbours, Project};
 
 /// Longer than any command line that a system takes.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// `docker run ...` as one text or word by word, or `-` for a text on stdin.
 pub(super) fn convert(words: &[String], io: &mut Io<'_>) -> Outcome {
+    if let [path] = words
+        && Path::new(path).exists()
+    {
+        return project(Path::new(path), io);
+    }
     let converted = match words {
         [dash] if dash == "-" => {
             let mut text = String::new();
@@ -27,6 +38,41 @@ pub(super) fn convert(words: &[String], io: &mut Io<'_>) -> Outcome {
     let Converted { name, text, notes } = converted.map_err(|error| refused(&error))?;
     if io.json {
         io.json(&json!({ "name": name, "compose": text, "notes": notes }))?;
+        return Ok(0);
+    }
+    io.out.write_all(text.as_bytes())?;
+    io.out.flush()?;
+    for note in notes {
+        writeln!(io.err, "note: {note}")?;
+    }
+    Ok(0)
+}
+
+/// A Compose file, or the project of a directory, as Kubernetes objects.
+fn project(path: &Path, io: &mut Io<'_>) -> Outcome {
+    let project = if path.is_dir() {
+        let listing = discover::discover(path).map_err(|error| CliError::of(&error))?;
+        let (projects, _) = discover::projects(listing.files.iter().map(|file| file.path.as_path()));
+        match <[Project; 1]>::try_from(projects) {
+            Ok([one]) => one,
+            Err(several) => {
+                let told = CliError::new(format!("{} holds {} Compose projects", path.display(), several.len()));
+                return Err(told.hint("name one Compose file").into());
+            }
+        }
+    } else {
+        let dir = path.parent().unwrap_or(Path::new("")).to_owned();
+        Project { dir, name: None, files: vec![path.to_owned()] }
+    };
+    let loaded = discover::load_project(&project, Neighbours::Known).map_err(|error| CliError::of(&error))?;
+    if loaded.diagnostics.iter().any(Diagnostic::is_error) {
+        let text = |file: &str| loaded.files.get(file).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        io.err.write_all(spec::render::render(&loaded.diagnostics, text, io.color).as_bytes())?;
+        return Ok(1);
+    }
+    let ConvertedProject { text, notes } = objects(&loaded.project);
+    if io.json {
+        io.json(&json!({ "objects": text, "notes": notes }))?;
         return Ok(0);
     }
     io.out.write_all(text.as_bytes())?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spec::codes;
-use spec::diagnostic::Diagnostic;
+use spec::diagnostic::{Diagnostic, Severity};
 use spec::manifest::{AssembleOptions, Missing, assemble};
 use spec::secret::MacKey;
 use spec::workload::Desired;
@@ -14,6 +14,9 @@ use spec::workload::Desired;
 use super::output::CliError;
 use crate::decrypt::{Keyless, Keys, parse};
 use crate::discover::{self, FoundFile, Neighbours, Project, SourceError};
+
+/// What stdin is called in findings.
+const STDIN: &str = "<stdin>";
 
 /// Everything that some paths hold.
 #[derive(Default)]
@@ -77,7 +80,8 @@ impl Manifests {
                     if file.lines_fit {
                         all.texts.insert(name.clone(), String::from_utf8_lossy(&bytes).into_owned());
                     }
-                    if objects.compose && paths.contains(&path) {
+                    let by_hand = paths.contains(&path) || path == Path::new(STDIN);
+                    if objects.compose && by_hand {
                         // Named by hand, so its name does not matter.
                         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
                         all.compose(&Project { dir, name: None, files: vec![path] }, neighbours)?;
@@ -91,7 +95,20 @@ impl Manifests {
                     }
                     all.files += usize::from(!objects.not_a_manifest);
                     all.objects += objects.objects.len();
-                    all.diagnostics.extend(objects.diagnostics.iter().cloned());
+                    let none = objects.not_a_manifest && by_hand && !objects.compose && !file.hides;
+                    if none && objects.diagnostics.is_empty() {
+                        let message = "the file holds no manifest";
+                        let found = Diagnostic::error(codes::NOT_A_MANIFEST, &name, None, message);
+                        all.diagnostics.push(found.hint(header_hint()));
+                    }
+                    // In a directory other files are passed over; a file named by hand was meant.
+                    all.diagnostics.extend(objects.diagnostics.iter().cloned().map(|mut found| {
+                        if none && found.code == codes::NOT_A_MANIFEST {
+                            found.severity = Severity::Error;
+                            "this is no manifest".clone_into(&mut found.message);
+                        }
+                        found
+                    }));
                     parsed.push(objects);
                 }
                 Err(error) => {
@@ -145,13 +162,18 @@ impl Manifests {
     }
 }
 
+/// What a manifest looks like.
+fn header_hint() -> &'static str {
+    "a Kubernetes object has `apiVersion` and `kind`, a Compose file has `services`"
+}
+
 /// The files of one path; `-` is what comes on stdin.
 fn list(path: &Path) -> Result<Vec<FoundFile>, CliError> {
     if path == Path::new("-") {
         let mut bytes = Vec::new();
         let read = std::io::stdin().lock().take(discover::MAX_BYTES + 1).read_to_end(&mut bytes);
         read.map_err(|error| CliError::new("cannot read stdin").cause(error))?;
-        return Ok(vec![FoundFile { path: "<stdin>".into(), result: Ok(bytes) }]);
+        return Ok(vec![FoundFile { path: STDIN.into(), result: Ok(bytes) }]);
     }
     match discover::discover(path) {
         Ok(listing) => Ok(listing.files),

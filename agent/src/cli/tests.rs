@@ -174,7 +174,13 @@ async fn with_manifests(files: &[(&str, &str)]) -> Fixture {
 #[tokio::test]
 async fn validate_shows_every_problem_with_its_place() {
     let broken = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec:\n  containers:\n  - name: x\n    imagee: y\n";
-    let fixture = with_manifests(&[("web.yaml", WEB), ("bad/pod.yaml", broken), ("values.yaml", "a: 1\n")]).await;
+    let fixture = with_manifests(&[
+        ("web.yaml", WEB),
+        ("bad/pod.yaml", broken),
+        ("values.yaml", "a: 1\n"),
+        ("empty.yaml", "# nothing\n"),
+    ])
+    .await;
     check!(
         "validate",
         Some(&fixture),
@@ -184,6 +190,8 @@ async fn validate_shows_every_problem_with_its_place() {
             "validate DIR/m/web.yaml DIR/m/./web.yaml",
             "validate -o json DIR/m/bad",
             "validate --strict DIR/m/values.yaml",
+            "validate DIR/m/values.yaml",
+            "validate DIR/m/empty.yaml",
             "validate DIR/nope",
             "validate",
         ]
@@ -296,7 +304,7 @@ async fn compose_projects_are_read_like_manifests() {
         ("web.yaml", WEB),
     ])
     .await;
-    check!("compose", Some(&fixture), &["validate DIR/m", "validate DIR/m/other/stack.yaml", "plan DIR/m/shop",]);
+    check!("compose", Some(&fixture), &["validate DIR/m", "validate DIR/m/other/stack.yaml", "plan DIR/m/shop"]);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spec::hold::{Pause, merge};
+use spec::manifest::HOLD_WHILE_FILE as HOLD_WHILE;
 use spec::observed::PodFacts;
 use spec::plan::{ActionKey, Goals};
 use spec::window::{self, Window, any_open};
@@ -15,9 +16,6 @@ use spec::workload::{Desired, Workload, WorkloadId};
 use super::Reconciler;
 use crate::history::{Generation, Images, label};
 use crate::orders::Standing;
-
-/// Annotation: changes wait while this file exists, as `VOLUME/PATH` of a volume of the pod.
-const HOLD_WHILE: &str = "mainstay/hold-while-file";
 
 /// How often a lock file is looked for while it holds a change back.
 const LOCK_LOOK: Duration = Duration::from_secs(2);

@@ -39,6 +39,9 @@ pub struct ContainerConfig {
     pub domainname: Option<String>,
     /// Its namespaces.
     pub namespaces: Namespaces,
+    /// A mount of the host that the shim has no use for once it has opened `namespaces`: it takes it out of its own mount
+    /// namespace. The runtime library reads the table of mounts dozens of times for each container.
+    pub left_behind: Option<PathBuf>,
     /// cgroup below every hierarchy's root, such as `/mainstay/pod<uid>/<id>`. Owned by this attempt.
     pub cgroup_path: String,
     /// cgroup of the shim; stays in that of the caller when empty.

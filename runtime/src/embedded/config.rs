@@ -280,6 +280,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
             },
             user: None,
         },
+        left_behind: Some(layout.all_namespaces()),
         cgroup_path: attempt.cgroup.clone(),
         shim_cgroup: layout.shim_cgroup(),
         mounts,

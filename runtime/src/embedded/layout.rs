@@ -12,8 +12,8 @@
 //!                                         log, log.1 ...   CRI format
 //! <run>/lock
 //!       mainstay.sock                             API
-//!       pods/<uid>/ns/{net,ipc,uts}               pinned namespaces
-//!                  hosts, resolv.conf, hostname
+//!       namespaces/<uid>/{net,ipc,uts}            pinned namespaces, all below one mount
+//!       pods/<uid>/hosts, resolv.conf, hostname
 //!                  volumes/                       volumes in memory
 //!                  <container>/<attempt>/         bundle, shim.sock
 //! ```
@@ -55,7 +55,15 @@ impl Layout {
     /// A pod's pinned namespaces.
     #[must_use]
     pub fn namespaces(&self, uid: &PodUid) -> PathBuf {
-        self.pod_run(uid).join("ns")
+        // Where version 0.1 pinned those of pods that still run.
+        let earlier = self.pod_run(uid).join("ns");
+        if earlier.is_dir() { earlier } else { self.all_namespaces().join(&uid.0) }
+    }
+
+    /// Where the namespaces of all pods are pinned: one mount, so that a shim leaves all of them behind in one call.
+    #[must_use]
+    pub fn all_namespaces(&self) -> PathBuf {
+        self.run.join("namespaces")
     }
 
     /// Durable directory of all attempts of a container.

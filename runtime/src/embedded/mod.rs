@@ -342,6 +342,7 @@ impl Inner {
         let hostname =
             config::kernel_hostname(record).map_err(|error| failure(&operation, FailureClass::Permanent, error))?;
         let network_failed = |error: network::NetworkError| transient(&operation)(error.into());
+        network::mount_namespaces(&layout.all_namespaces()).map_err(network_failed)?;
         let namespaces = layout.namespaces(uid);
         let addresses = if spec.host_network {
             if !spec.host_ipc {
@@ -624,6 +625,7 @@ impl Inner {
     fn teardown(&self) -> Result<()> {
         let mut errors: Vec<String> = Vec::new();
         errors.extend(self.network.teardown().err().map(|error| chain(&error)));
+        errors.extend(network::unmount_namespaces(&self.layout().all_namespaces()).err().map(|error| chain(&error)));
         errors.extend(remove_cgroup(&self.layout().shim_cgroup()).err());
         errors.extend(remove_cgroup(&format!("/{}", self.layout().cgroup)).err());
         if errors.is_empty() {

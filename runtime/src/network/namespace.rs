@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -39,6 +40,47 @@ pub struct NamespaceRequest {
     /// Kernel parameters by dotted name. Only those that belong to one of the new namespaces are set; others are
     /// refused, since they would change the host.
     pub sysctls: BTreeMap<String, String>,
+}
+
+/// Makes `dir` a mount, if it is none yet, below which namespaces are pinned.
+///
+/// # Errors
+/// When it cannot be made or mounted.
+pub fn mount_all(dir: &Path) -> Result<()> {
+    // Held while it is looked and mounted: a second mount over the first would hide what is pinned there. Pods are made
+    // at the same time, but by one process only, which holds the lock of the run directory.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if is_mount(dir) {
+        return Ok(());
+    }
+    fs::create_dir_all(dir).map_err(NetworkError::namespace(format!("create {}", dir.display())))?;
+    mount(Some("mainstay"), dir, Some("tmpfs"), MsFlags::empty(), Some("mode=0700,size=1m"))
+        .map_err(|e| NetworkError::namespace(format!("mount {}", dir.display()))(e.into()))
+}
+
+/// Takes away what [`mount_all`] made; nothing there is a success.
+///
+/// # Errors
+/// When it cannot be unmounted or removed.
+pub fn unmount_all(dir: &Path) -> Result<()> {
+    if is_mount(dir) {
+        umount2(dir, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+            .map_err(|e| NetworkError::namespace(format!("unmount {}", dir.display()))(e.into()))?;
+    }
+    match fs::remove_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(NetworkError::namespace(format!("remove {}", dir.display()))(e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether something is mounted at `dir`: it is on another file system than its parent.
+fn is_mount(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = |path: &Path| fs::metadata(path).ok().map(|meta| meta.dev());
+    dir.parent().is_some_and(|parent| device(dir).is_some_and(|own| device(parent) != Some(own)))
 }
 
 /// Makes namespaces and pins them as files `net`, `ipc` and `uts` in `dir`. Those that are pinned already are

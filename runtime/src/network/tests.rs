@@ -223,6 +223,35 @@ fn publish(network: &Network, ports: &[(PortKey, PortTarget)]) {
 }
 
 #[test]
+fn namespaces_are_pinned_below_one_mount_however_many_pods_come_at_once() {
+    on_a_host(|host| {
+        // Mounts of this thread and of those it starts, which end with the test.
+        unshare(CloneFlags::CLONE_NEWNS).expect("root may make namespaces");
+        let none: Option<&str> = None;
+        nix::mount::mount(none, "/", none, nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE, none)
+            .expect("a namespace of our own");
+        let dir = host.dir.path().join("namespaces");
+        for _ in 0..20 {
+            let start = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        start.wait();
+                        super::mount_namespaces(&dir).expect("mounted");
+                    });
+                }
+            });
+            let table = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("proc");
+            let place = dir.display().to_string();
+            assert_eq!(table.lines().filter(|line| line.split(' ').nth(4) == Some(place.as_str())).count(), 1);
+            super::unmount_namespaces(&dir).expect("unmounted");
+            super::unmount_namespaces(&dir).expect("gone already");
+            assert!(!dir.exists());
+        }
+    });
+}
+
+#[test]
 fn published_ports_are_reached_from_everywhere() {
     on_a_host(|host| {
         let network = host.network();

@@ -17,7 +17,7 @@ use crate::container::bundle::{self, BundleError};
 use crate::container::caps;
 use crate::container::cgroup::{self, CgroupError, Layout};
 use crate::container::lifecycle::{Failure, Running};
-use crate::container::{ContainerConfig, Mount, MountKind, record};
+use crate::container::{ContainerConfig, Mount, MountKind, Namespace, Namespaces, record};
 use crate::exec::launch::Launch;
 use crate::exec::limits;
 use libcontainer::container::builder::ContainerBuilder;
@@ -63,6 +63,19 @@ fn with_termination_file(config: &ContainerConfig) -> Result<ContainerConfig, Fa
     Ok(config)
 }
 
+/// Opens pinned namespaces and names them by descriptor: their paths go with `left_behind`.
+fn open_namespaces(namespaces: &mut Namespaces) -> Result<Vec<OwnedFd>, Failure> {
+    let mut opened = Vec::new();
+    for namespace in [&mut namespaces.net, &mut namespaces.ipc, &mut namespaces.uts, &mut namespaces.pid] {
+        if let Namespace::Path(path) = namespace {
+            let file = File::open(&*path).map_err(io_failure("create", &format!("open {}", path.display())))?;
+            *namespace = Namespace::Path(format!("/proc/self/fd/{}", file.as_raw_fd()).into());
+            opened.push(OwnedFd::from(file));
+        }
+    }
+    Ok(opened)
+}
+
 /// Where the termination message is on the host.
 pub(super) fn termination_file(dir: &Path) -> std::path::PathBuf {
     dir.join("termination-log")
@@ -73,7 +86,9 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     let mut warnings = Vec::new();
     let all = caps::bounding();
     let launch = Launch::of(config, all, &mut warnings)?;
-    let config = with_termination_file(config)?;
+    let mut config = with_termination_file(config)?;
+    // Dropped at the end of this function: only the container's own processes keep its namespaces alive.
+    let _opened = open_namespaces(&mut config.namespaces)?;
     let (oci, rules) = bundle::build(&config, all).map_err(|error| bundle_failure(&error))?;
     let bundle_dir = bundle::bundle_dir(&config.dir);
     write_bundle(&bundle_dir, &oci).map_err(io_failure("bundle", "write the bundle"))?;

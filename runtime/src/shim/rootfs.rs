@@ -19,6 +19,10 @@ pub(super) fn prepare(config: &ContainerConfig) -> Result<(), Failure> {
     // Mounts of the host still arrive here (HostToContainer volumes), none travels back.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .map_err(|error| step("detach the mount namespace", &error))?;
+    if let Some(mount) = &config.left_behind {
+        // Not there, or pinned by an earlier version somewhere else: then the table of mounts is only longer.
+        let _ = umount2(mount, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+    }
     match &config.rootfs {
         Rootfs::Plain(path) if !path.is_dir() => {
             Err(permanent("rootfs", format!("no root file system at {}", path.display())))

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use crate::codes;
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::node::Span;
 use crate::pod::{EnvSource, EnvVar, PodSpec, Protocol, VolumeSource};
 use crate::schema::check::{quoted, suggest};
 use crate::secret::MacKey;
-use crate::workload::{ConfigData, Desired, ObjectId, SecretData, Workload};
+use crate::workload::{ConfigData, Desired, Exposure, ObjectId, SecretData, Workload};
 
 use super::env::RawEnv;
 use super::storage::{Claim, Storage};
-use super::{At, FileObjects, Object, ObjectValue, RawWorkload};
+use super::{At, FileObjects, Object, ObjectValue, RawWorkload, steering};
 
 /// How much a missing object matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,16 +91,19 @@ pub fn assemble(files: &[FileObjects], options: &AssembleOptions<'_>) -> Assembl
     // A second definition leaves the first one in doubt too: which of them was meant?
     let doubtful: BTreeSet<ObjectId> = out.broken.iter().cloned().collect();
     world.bind();
+    let mut order = steering::order(&workloads, &out.broken, options.missing);
+    out.diagnostics.append(&mut order.diagnostics);
     let mut ports: Vec<Published<'_>> = Vec::new();
     for (file, object, raw) in &workloads {
         let mut context =
             Context { file, options, world: &world, namespace: &object.id.namespace, diagnostics: Vec::new() };
-        let workload = context.resolve(raw);
+        let mut workload = context.resolve(raw);
+        workload.depends_on = order.of.remove(&workload.id).unwrap_or_default();
         context.node_selector(raw);
-        context.host_ports(raw, &mut ports);
+        context.host_ports(&object.id, raw, &mut ports);
         let mut failed = context.diagnostics.iter().any(Diagnostic::is_error);
         out.diagnostics.append(&mut context.diagnostics);
-        failed |= doubtful.contains(&object.id);
+        failed |= doubtful.contains(&object.id) || order.failed.contains(&workload.id);
         // The image of an example to be filled in: that is said in a warning, and there is nothing to run.
         failed |= workload.template.spec.all_containers().any(|container| container.image.is_none());
         if failed {
@@ -110,6 +114,8 @@ pub fn assemble(files: &[FileObjects], options: &AssembleOptions<'_>) -> Assembl
             out.desired.workloads.insert(workload.id.clone(), Arc::new(workload));
         }
     }
+    service_ports(files, &mut ports, &mut out);
+    same_selectors(&workloads, &mut out);
     selectors(files, &workloads, &mut out);
     out.desired.configs = world.configs;
     out.desired.secrets = world.secrets;
@@ -166,9 +172,75 @@ struct Published<'a> {
     port: u16,
     protocol: Protocol,
     ip: Option<IpAddr>,
-    owner: &'a RawWorkload,
+    owner: &'a ObjectId,
     file: &'a str,
-    at: &'a At,
+    at: Span,
+}
+
+impl Published<'_> {
+    /// The finding about a port that another one has already.
+    fn clash(&self, ports: &[Published<'_>]) -> Option<Diagnostic> {
+        let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
+        let other = ports.iter().find(|other| {
+            other.port == self.port
+                && other.protocol == self.protocol
+                && other.owner != self.owner
+                && (any(other.ip) || any(self.ip) || other.ip == self.ip)
+        })?;
+        let message = format!("port {}/{} of the host is taken", self.port, self.protocol);
+        let owner = format!("{} `{}` has it", other.owner.kind, other.owner.name);
+        let found = Diagnostic::error(codes::PORT_CLASH, self.file, Some(self.at), message);
+        Some(found.note(other.file, Some(other.at), owner))
+    }
+}
+
+/// Ports of the host that Services open, against those of pods and of other Services. Two of type LoadBalancer may have
+/// one port in a cluster, and each has an address of its own there: the second one is reached by its other names here.
+fn service_ports<'a>(files: &'a [FileObjects], ports: &mut Vec<Published<'a>>, out: &mut Assembly) {
+    for file in files {
+        for object in &file.objects {
+            let ObjectValue::Service(service) = &object.value else { continue };
+            let wide = service.exposure == Exposure::LoadBalancer;
+            for (index, port) in service.ports.iter().enumerate() {
+                let balanced = wide.then_some((port.port, false));
+                let node = port.node_port.map(|number| (number, true));
+                for (number, strict) in balanced.into_iter().chain(node) {
+                    let (protocol, owner, at) = (port.protocol, &object.id, object.name_at);
+                    let own = Published { port: number, protocol, ip: None, owner, file: &file.name, at };
+                    if let Some(mut clash) = own.clash(ports) {
+                        if !strict {
+                            clash.severity = Severity::Warning;
+                        }
+                        let key = if strict { "nodePort" } else { "port" };
+                        let hint = "there is one host: give one of the two another port";
+                        out.diagnostics.push(clash.at(format!("spec.ports[{index}].{key}")).hint(hint));
+                    }
+                    ports.push(own);
+                }
+            }
+        }
+    }
+}
+
+/// Controllers with one selector: here each keeps its own pods, in a cluster they would fight for them.
+fn same_selectors(workloads: &[(&str, &Object, &RawWorkload)], out: &mut Assembly) {
+    type Selector<'s> = (&'s str, &'s BTreeMap<String, String>);
+    let mut seen: BTreeMap<Selector<'_>, (&str, &Object)> = BTreeMap::new();
+    for (file, object, raw) in workloads.iter().filter(|(_, _, raw)| !raw.refs.selector.is_empty()) {
+        let key = (object.id.namespace.as_str(), &raw.refs.selector);
+        let Some((first_file, first)) = seen.get(&key).filter(|(_, first)| first.id != object.id) else {
+            seen.insert(key, (file, object));
+            continue;
+        };
+        let message = format!("{} {} has the selector of another workload", object.id.kind, quoted(&object.id.name));
+        let note = format!("{} {} has it too", first.id.kind, quoted(&first.id.name));
+        out.diagnostics.push(
+            Diagnostic::warning(codes::SELECTS_FOREIGN, file, Some(object.name_at), message)
+                .at("spec.selector")
+                .hint("give each its own labels: a Service finds the pods of both, and in a cluster they take each other's")
+                .note(first_file, Some(first.name_at), note),
+        );
+    }
 }
 
 struct Context<'a> {
@@ -232,7 +304,7 @@ impl<'a> Context<'a> {
     }
 
     fn missing(&mut self, kind: &str, name: &str, names: &[&str], lenient: bool, at: &At) {
-        let near = suggest(name, names.iter().copied());
+        let near = suggest(name, names.iter().copied()).filter(|near| !is_next_of(name, near));
         let broken = self.world.broken.contains(&(kind, self.namespace, name));
         let message = if broken {
             format!("the {kind} {} has errors", quoted(name))
@@ -342,28 +414,39 @@ impl<'a> Context<'a> {
     }
 
     /// Ports that another workload publishes already. A pod's own are checked with the pod.
-    fn host_ports(&mut self, raw: &'a RawWorkload, ports: &mut Vec<Published<'a>>) {
+    fn host_ports(&mut self, id: &'a ObjectId, raw: &'a RawWorkload, ports: &mut Vec<Published<'a>>) {
         let containers: Vec<_> = raw.workload.template.spec.all_containers().collect();
         for (container, index, at) in &raw.refs.host_ports {
             let Some(port) = containers.get(*container).and_then(|c| c.ports.get(*index)) else { continue };
             let Some(number) = port.host_port else { continue };
-            let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
-            let clash = ports.iter().find(|other| {
-                other.port == number
-                    && other.protocol == port.protocol
-                    && !std::ptr::eq(other.owner, raw)
-                    && (any(other.ip) || any(port.host_ip) || other.ip == port.host_ip)
-            });
-            if let Some(other) = clash {
-                let message = format!("port {number}/{} of the host is taken", port.protocol);
-                let owner = format!("{} has it", other.owner.workload.id);
-                let diagnostic = Diagnostic::error(codes::PORT_CLASH, self.file, Some(at.span), message);
-                self.diagnostics.push(diagnostic.at(&at.path).note(other.file, Some(other.at.span), owner));
+            let own = Published {
+                port: number,
+                protocol: port.protocol,
+                ip: port.host_ip,
+                owner: id,
+                file: self.file,
+                at: at.span,
+            };
+            if let Some(clash) = own.clash(ports) {
+                self.diagnostics.push(clash.at(&at.path));
             }
-            let file = self.file;
-            ports.push(Published { port: number, protocol: port.protocol, ip: port.host_ip, owner: raw, file, at });
+            ports.push(own);
         }
     }
+}
+
+/// Whether two names are members of one series, such as `db-1` and `db-2`, or `cache-a` and `cache-b`: one of them may
+/// well be elsewhere.
+pub(super) fn is_next_of(name: &str, other: &str) -> bool {
+    fn stem(name: &str) -> &str {
+        let digits = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let cut = match digits.as_bytes() {
+            [.., b'-' | b'.', b'a'..=b'z'] if digits.len() == name.len() => &digits[..digits.len() - 1],
+            _ => digits,
+        };
+        cut.trim_end_matches(['-', '.'])
+    }
+    name != other && stem(name) == stem(other)
 }
 
 fn names_in<'n>(namespace: &str, names: impl Iterator<Item = &'n Name>) -> Vec<&'n str> {

@@ -249,7 +249,11 @@ fn migration(kind: &str, version: &str) -> &'static str {
 pub(super) fn check_list(report: &mut Report<'_>, node: &Node) -> bool {
     let mut wrong = false;
     let known = ["apiVersion", "kind", "metadata", "items"];
-    for key in node.as_map().into_iter().flat_map(|map| map.keys()) {
+    for (key, entry) in node.as_map().into_iter().flatten() {
+        // Old versions of kubectl wrote these beside `metadata` instead of into it, always empty.
+        if ["resourceVersion", "selfLink"].contains(&key.as_str()) && entry.node.as_str() == Some("") {
+            continue;
+        }
         if !known.contains(&key.as_str()) {
             report.error_at(codes::UNKNOWN_FIELD, node, key, format!("unknown field `{key}`")).hint =
                 suggest(key, known.into_iter()).map(|name| format!("did you mean `{name}`?"));

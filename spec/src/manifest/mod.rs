@@ -19,6 +19,7 @@ mod resources;
 mod security;
 mod selector;
 mod service;
+pub(crate) mod steering;
 mod storage;
 mod volume;
 mod workloads;
@@ -33,6 +34,7 @@ use crate::workload::{ConfigData, ObjectId, SecretData, Service, Workload};
 
 pub use assemble::{AssembleOptions, Assembly, Missing, assemble};
 pub use env::RawEnv;
+pub use steering::{DEPENDS_ON, DependsRef, HOLD_WHILE_FILE};
 pub use storage::{Claim, Place, Storage};
 
 /// How files are parsed.
@@ -117,6 +119,10 @@ pub struct PodRefs {
     pub host_ports: Vec<(usize, usize, At)>,
     /// Labels that the node must have.
     pub node_selector: Option<At>,
+    /// Labels of its selector, when it has nothing but labels.
+    pub selector: std::collections::BTreeMap<String, String>,
+    /// Workloads that must be up before.
+    pub depends: Vec<DependsRef>,
 }
 
 /// A place that a later finding can point at.

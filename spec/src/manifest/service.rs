@@ -166,7 +166,7 @@ fn ports(report: &mut Report<'_>, spec: &Node, kind: &str, headless: bool) -> Ve
 }
 
 fn node_port_rules(report: &mut Report<'_>, node: &Node, kind: &str, node_port: u16) {
-    if !matches!(kind, "NodePort" | "LoadBalancer") {
+    if matches!(kind, "ClusterIP" | "ExternalName") {
         let message = format!("`nodePort` cannot be set with `type: {kind}`");
         report.error_at(codes::CONFLICT, node, "nodePort", message).hint = Some("write `type: NodePort`".to_owned());
     } else if !(30000..=32767).contains(&node_port) {

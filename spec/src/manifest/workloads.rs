@@ -12,7 +12,7 @@ use crate::workload::{
 
 use super::metadata::Meta;
 use super::pod::Rules;
-use super::{PodRefs, RawWorkload, jobs, pod, selector, storage};
+use super::{PodRefs, RawWorkload, jobs, pod, selector, steering, storage};
 
 const FOREVER: Rules = Rules { restart: &["Always"], deadline: false };
 const ANY: Rules = Rules { restart: &["Always", "OnFailure", "Never"], deadline: true };
@@ -55,6 +55,7 @@ pub(super) fn workload(report: &mut Report<'_>, kind: &str, node: &Node, meta: &
         }
         _ => return None,
     };
+    refs.depends = steering::read(report, node);
     let id = WorkloadId { kind, namespace: meta.namespace.clone(), name: meta.name.clone() };
     let workload = Workload {
         id,
@@ -73,6 +74,9 @@ fn selected(report: &mut Report<'_>, spec: &Node, claims: &[String], refs: &mut 
     let template = read::get(spec, "template").filter(|t| t.as_map().is_some())?;
     let labels = read::get(template, "metadata").map(|m| read::text_map(m, "labels"));
     selector::check(report, spec, &labels.unwrap_or_default());
+    if let Some(selector) = read::get(spec, "selector").filter(|s| read::list(s, "matchExpressions").is_empty()) {
+        refs.selector = read::text_map(selector, "matchLabels");
+    }
     pod::template(report, template, FOREVER, claims, refs)
 }
 

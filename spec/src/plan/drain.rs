@@ -23,6 +23,12 @@ pub fn drain_time(workload: &Workload) -> Millis {
     workload.annotations.get(DRAIN).and_then(|text| parse(text)).map_or(DEFAULT, |wait| wait.min(LONGEST))
 }
 
+/// Whether a text says a time to drain.
+#[must_use]
+pub fn is_drain_time(text: &str) -> bool {
+    parse(text).is_some()
+}
+
 /// Such as `500ms`, `1m 30s`, or a number of seconds.
 fn parse(text: &str) -> Option<Millis> {
     let text = text.trim();

@@ -40,7 +40,7 @@ use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, Wo
 pub use config::{ON_CONFIG_CHANGE, Reaction, UNKNOWN_FILES, reaction};
 pub use cron::next_run;
 pub use disk::{has_disk_limits, over_disk_limit};
-pub use drain::{DRAIN, drain_time};
+pub use drain::{DRAIN, drain_time, is_drain_time};
 pub use names::names;
 pub use order::stop_order;
 pub use pod::{PodPhase, pod_phase, pod_ready_since};

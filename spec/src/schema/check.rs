@@ -21,7 +21,10 @@ pub(crate) fn object(report: &mut Report<'_>, ty: &'static Type, node: &Node) {
         if read::get(node, field.name).is_none_or(|value| is_empty(field, value)) {
             let given = map.contains_key(field.name);
             let what = if given { "must not be empty" } else { "is missing" };
-            report.error_at(codes::MISSING_FIELD, node, field.name, format!("`{}` {what}", field.name));
+            let found = report.error_at(codes::MISSING_FIELD, node, field.name, format!("`{}` {what}", field.name));
+            if field.name == "selector" {
+                found.hint = Some("write `selector: {matchLabels: ...}` with labels of the template".to_owned());
+            }
         }
     }
 }
@@ -278,7 +281,22 @@ fn wrong<'r>(
     node: &Node,
 ) -> &'r mut crate::diagnostic::Diagnostic {
     let message = format!("`{name}` takes {wanted}, not {}", node.kind());
-    report.error(codes::WRONG_TYPE, node, message)
+    let written = report.written(node);
+    let hint = match &node.value {
+        Value::String(text, _) if wanted == "a list" && !report.secret => {
+            let words: Vec<_> = text.split_whitespace().map(|word| format!("{word:?}")).collect();
+            Some(format!("write it as a list: [{}]", words.join(", ")))
+        }
+        Value::Map(_) if wanted == "a list" => Some("begin it with `- `".to_owned()),
+        Value::Seq(_) if wanted == "a mapping" => Some("remove the `-`".to_owned()),
+        Value::String(text, _) if wanted == "a whole number" && text.parse::<i64>().is_ok() => {
+            Some(format!("remove the quotes: {}", written.trim_matches(['"', '\''])))
+        }
+        _ => None,
+    };
+    let found = report.error(codes::WRONG_TYPE, node, message);
+    found.hint = hint;
+    found
 }
 
 /// The text of a node; numbers and booleans are no text, as in Kubernetes.

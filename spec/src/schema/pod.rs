@@ -61,10 +61,11 @@ pub(super) static POD_SPEC: Type = Type {
         field("setHostnameAsFQDN", Bool, "The host name is the full name."),
         field("hostnameOverride", Str(Format::DnsSubdomain), "Host name inside, whatever `hostname` says."),
         field("hostAliases", Objs(&HOST_ALIAS), "Lines for /etc/hosts."),
-        rejected(
+        inert(
             "runtimeClassName",
-            "containers run on the built-in runtime only",
-            "remove it; GPUs are named with `deploy.resources.reservations.devices` in Compose",
+            Str(Format::DnsSubdomain),
+            "the configuration knows no runtime classes, so the pod runs on the built-in runtime, without what that \
+             class would add",
             "Another runtime than the built-in one.",
         ),
         field("resources", Obj(&POD_RESOURCES), "CPU and memory of the pod as a whole."),

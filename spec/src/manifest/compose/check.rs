@@ -145,11 +145,22 @@ fn malformed(tree: &Tree, path: &str, what: &str, hint: &str, sink: &mut Sink) {
 }
 
 fn wrong_type(tree: &Tree, shape: &Shape, path: &str, sink: &mut Sink) {
-    let found =
-        sink.error(codes::WRONG_TYPE, tree, path, format!("`{path}` takes {}, not {}", expected(shape), tree.kind()));
+    fn compound(s: &Shape) -> bool {
+        matches!(
+            s,
+            Shape::List(_) | Shape::Unique(_) | Shape::Map(_) | Shape::Named(_) | Shape::Object(_) | Shape::Null
+        )
+    }
     let has = |wanted: fn(&Shape) -> bool| match shape {
         Shape::OneOf(shapes) => shapes.iter().any(wanted),
         shape => wanted(shape),
+    };
+    let message = format!("`{path}` takes {}, not {}", expected(shape), tree.kind());
+    let found = if has(|s| !compound(s)) {
+        sink.error(codes::WRONG_TYPE, tree, path, message)
+    } else {
+        // No variable becomes a list or a mapping, whatever its value is.
+        sink.error_at(codes::WRONG_TYPE, tree.place, path, message)
     };
     let duration = has(|s| matches!(s, Shape::Duration));
     let text = has(|s| matches!(s, Shape::Str | Shape::BytesStr | Shape::Duration | Shape::Enum(_)));

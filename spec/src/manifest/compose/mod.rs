@@ -217,8 +217,8 @@ pub fn load(input: &ComposeInput) -> Step {
 }
 
 /// Whether a document without `services` was still meant as a Compose file: the word is misspelt, services stand at the
-/// top level (version 1 of the format), or there is a `version` of the format and nothing else. Strict, since other
-/// tools' settings must not be taken for it.
+/// top level (version 1 of the format), it has a name or version and declares networks and the like, or there is a `version` of the format
+/// and nothing else. Strict, since other tools' settings must not be taken for it.
 #[must_use]
 pub(super) fn is_mistaken(node: &Node) -> bool {
     let Some(map) = node.as_map() else { return false };
@@ -240,10 +240,18 @@ pub(super) fn is_mistaken(node: &Node) -> bool {
         Value::Float(number) => (2.0..4.0).contains(number),
         _ => false,
     });
+    let declares = ["networks", "volumes", "secrets", "configs"].iter().any(|key| {
+        map.get(*key).and_then(|entry| entry.node.as_map()).is_some_and(|map| {
+            !map.is_empty() && map.values().all(|entry| matches!(entry.node.value, Value::Null | Value::Map(_)))
+        })
+    });
+    let only =
+        map.keys().all(|key| key.starts_with("x-") || fields::FILE.fields.iter().any(|field| field.name == *key));
     let mut others = map.iter().filter(|(key, _)| *key != "version" && *key != "name" && !key.starts_with("x-"));
     let first = others.next();
     let services = first.into_iter().chain(others).all(|(_, entry)| service(&entry.node));
-    misspelt || if first.is_none() { version } else { services }
+    let headed = map.contains_key("name") || map.contains_key("version");
+    misspelt || (declares && only && headed) || if first.is_none() { version } else { services }
 }
 
 /// The name that the last file with `name:` gives, with variables replaced.
@@ -272,11 +280,21 @@ fn project_name(session: &mut Session<'_>, model: Option<&Tree>, given: Option<S
     let message = format!(
         "`{name}` is not a project name: it has lower-case letters, digits, `-` and `_` and starts with a letter or digit"
     );
-    let hint = format!("did you mean `{}`?", normalise_name(&name));
+    let normal = normalise_name(&name);
     match at {
-        Some(tree) => session.sink.error(codes::BAD_NAME, tree, "name", message).help(hint),
-        None => session.sink.push(Diagnostic::error(codes::BAD_NAME, "", None, message)).help(hint),
-    };
+        // A `name:` is brought into form, a name from outside must have it (compose-go, loader, projectName).
+        Some(tree) if !normal.is_empty() => {
+            session.sink.warn(codes::BAD_NAME, tree, "name", message).help(format!("the project is called `{normal}`"));
+            return normal;
+        }
+        Some(tree) => {
+            session.sink.error(codes::BAD_NAME, tree, "name", message);
+        }
+        None => {
+            let hint = format!("did you mean `{normal}`?");
+            session.sink.push(Diagnostic::error(codes::BAD_NAME, "", None, message)).help(hint);
+        }
+    }
     guess
 }
 

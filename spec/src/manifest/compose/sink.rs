@@ -47,6 +47,13 @@ impl Sink {
         self.error_at(code, at.place, path, message)
     }
 
+    /// Whether an error was found at that place.
+    pub(super) fn has_error_at(&self, at: Place) -> bool {
+        self.diagnostics
+            .iter()
+            .any(|found| found.is_error() && found.span == Some(at.span) && found.file == self.name(at))
+    }
+
     pub(super) fn warn(
         &mut self,
         code: &'static str,

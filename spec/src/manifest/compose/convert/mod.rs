@@ -4,8 +4,11 @@
 //! error. The text is Compose and goes through the same loader and checks as any other file.
 
 mod flags;
+mod objects;
 mod words;
 mod yaml;
+
+pub use self::objects::{ConvertedProject, objects};
 
 use self::flags::{Flag, Kind};
 use self::yaml::Yaml;

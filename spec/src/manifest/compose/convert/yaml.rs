@@ -15,7 +15,28 @@ pub(super) enum Yaml {
     Map(Vec<(String, Yaml)>),
 }
 
+impl From<&str> for Yaml {
+    fn from(text: &str) -> Self {
+        Self::Str(text.to_owned())
+    }
+}
+
+impl From<String> for Yaml {
+    fn from(text: String) -> Self {
+        Self::Str(text)
+    }
+}
+
 impl Yaml {
+    /// Whether it is a mapping or list without entries.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Map(pairs) => pairs.is_empty(),
+            Self::List(items) => items.is_empty(),
+            Self::Plain(_) | Self::Str(_) => false,
+        }
+    }
+
     /// Sets a key of a mapping; what this is else becomes a mapping.
     pub(super) fn set(&mut self, key: &str, value: Self) {
         let slot = self.slot(key);

@@ -60,6 +60,8 @@ impl Lower<'_, '_> {
         let path_image = join_key(path, "image");
         match ImageRef::parse(image.str().unwrap_or_default()) {
             Ok(parsed) => container.image = Some(parsed),
+            // What is wrong with the variable itself was said.
+            Err(_) if self.sink().has_error_at(image.place) => {}
             Err(_) if image.unset => {
                 let message = "the image is incomplete since a variable in it is not set; the service cannot start";
                 self.sink().warn(codes::BAD_IMAGE, image, &path_image, message).help("set the variable in `.env`");

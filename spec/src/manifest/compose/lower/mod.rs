@@ -149,8 +149,8 @@ impl Lower<'_, '_> {
     fn container_names(&mut self, services: &Fields) {
         let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
         for (name, item) in services.iter().filter(|(name, _)| self.enabled.contains(*name)) {
-            let Some(container) = item.tree.text_of("container_name") else { continue };
             let Some(at) = item.tree.get("container_name") else { continue };
+            let Some(container) = at.str().filter(|name| !name.is_empty() || !at.unset) else { continue };
             // Docker's rule for names of containers (moby, RestrictedNamePattern).
             let mut letters = container.chars();
             let first = letters.next().is_some_and(|c| c.is_ascii_alphanumeric());
