@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use runtime::Runtime;
 use runtime::api::{
-    ContainerStart, FailureClass, FileContent, FileSet, PortFault, RegistryAuth, RuntimeError, ServiceFault,
+    ContainerStart, FailureClass, FileContent, FileSet, FilesChange, PortFault, RegistryAuth, RuntimeError,
+    ServiceFault,
 };
 use spec::env::{EnvError, NodeFacts, PodContext};
 use spec::files::FilesError;
@@ -14,7 +15,7 @@ use spec::names::NameTable;
 use spec::observed::{
     Addresses, ContainerFacts, JobMemory, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget,
 };
-use spec::plan::{Action, Goal};
+use spec::plan::{Action, Goal, Reaction};
 use spec::pod::{ContainerSpec, EnvSource, Handler, PodSpec, ResolvedImages, VolumeSource};
 use spec::services::ServiceSet;
 use spec::time::Timestamp;
@@ -163,7 +164,7 @@ impl Executor {
             Action::SetNames { names } => {
                 self.runtime.set_names(&names).await.map(|()| Outcome::Named(names)).map_err(ActionError::from)
             }
-            Action::UpdateFiles { pod, label } => self.update_files(&pod, &desired, label).await,
+            Action::UpdateFiles { pod, label, reaction } => self.update_files(&pod, &desired, label, reaction).await,
             Action::Remember { workload, memory } => {
                 let memories = self.memories.clone();
                 let write = move || memories.set(&workload, memory.as_ref()).map(|()| Outcome::Remembered(memory));
@@ -433,10 +434,23 @@ impl Executor {
         self.runtime.teardown().await.map_err(|error| report(error.into()))
     }
 
-    async fn update_files(&self, pod: &PodFacts, desired: &Desired, label: String) -> Result<Outcome, ActionError> {
+    async fn update_files(
+        &self,
+        pod: &PodFacts,
+        desired: &Desired,
+        label: String,
+        reaction: Reaction,
+    ) -> Result<Outcome, ActionError> {
         let files = self.files(&pod.record, pod.addresses, desired)?;
-        self.runtime.update_files(&pod.record.uid, files).await?;
-        Ok(Outcome::FilesUpdated(label))
+        let change = match &reaction {
+            Reaction::Live => FilesChange::Swap,
+            Reaction::Signal(signal) => FilesChange::Signal(signal.clone()),
+            Reaction::Restart => FilesChange::Compare,
+        };
+        let differed = self.runtime.update_files(&pod.record.uid, files, change).await?;
+        // Files that stay as they are have no label that anybody wishes.
+        let outdated = differed && reaction == Reaction::Restart;
+        Ok(Outcome::FilesUpdated(if outdated { format!("not {label}") } else { label }))
     }
 
     /// The variables of a container, with their values.

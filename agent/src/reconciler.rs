@@ -483,7 +483,7 @@ impl Reconciler {
             }
             None => {
                 // Adopted: what its generated files contain is not known until they are written again.
-                self.observed.files.entry(uid.clone()).or_insert_with(|| "unknown".to_owned());
+                self.observed.files.entry(uid.clone()).or_insert_with(|| spec::plan::UNKNOWN_FILES.to_owned());
             }
         }
         self.observed.pods.insert(uid, Arc::new(facts));

@@ -99,6 +99,17 @@ pub struct FileSet {
     pub files: BTreeMap<String, FileContent>,
 }
 
+/// What to do where the content of generated volumes differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilesChange {
+    /// Swap it.
+    Swap,
+    /// Swap it and send this signal (`SIGHUP`) to the containers that mount it.
+    Signal(String),
+    /// Nothing.
+    Compare,
+}
+
 /// One generated file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileContent {
@@ -279,8 +290,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Tells pods the names of others, so that running containers know them at once.
     async fn set_names(&self, names: &NameTable) -> Result<()>;
 
-    /// Swaps the content of a pod's generated volumes.
-    async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()>;
+    /// Swaps the content of a pod's generated volumes and tells containers that mount what has changed; with
+    /// [`FilesChange::Compare`] it touches nothing. Whether anything differed. That somebody is to be told is not
+    /// forgotten when the agent dies on the way: the next call does it.
+    async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>, change: FilesChange) -> Result<bool>;
 
     /// Removes what is shared by all pods: bridge, rules, cgroup. Called when no pod is left.
     async fn teardown(&self) -> Result<()>;

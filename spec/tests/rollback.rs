@@ -204,7 +204,7 @@ impl World {
                 self.observed.pods.remove(&pod.record.uid);
                 self.observed.stopping.remove(&pod.record.uid);
             }
-            Action::UpdateFiles { pod, label } => {
+            Action::UpdateFiles { pod, label, .. } => {
                 self.made.push("files".to_owned());
                 self.observed.files.insert(pod.record.uid.clone(), label);
             }

@@ -252,3 +252,67 @@ fn what_others_made_is_left_alone() {
     theirs.kill().and_then(|()| theirs.wait()).expect("our child");
     assert!(alive, "a process of somebody else");
 }
+
+/// Other content of a ConfigMap or of Compose's `configs` reaches the program: by new pods, by a signal, or by the files
+/// alone, as the workload wishes; and a new agent is no new content.
+#[test]
+fn a_change_of_configuration_reaches_the_program() {
+    if !require_root("a_change_of_configuration_reaches_the_program") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("config");
+    let diary = sandbox.dir().join("diary");
+    let configured = |name: &str, reaction: Option<&str>, arguments: &[&str]| {
+        let mut manifest = deployment(name, 1, &image, arguments);
+        if let Some(reaction) = reaction {
+            manifest["metadata"]["annotations"] = json!({"mainstay/on-config-change": reaction});
+        }
+        let spec = &mut manifest["spec"]["template"]["spec"];
+        spec["volumes"] = json!([
+            {"name": "files", "configMap": {"name": "settings"}},
+            {"name": "diary", "hostPath": {"path": &diary, "type": "DirectoryOrCreate"}},
+        ]);
+        spec["containers"][0]["volumeMounts"] =
+            json!([{"name": "files", "mountPath": "/files"}, {"name": "diary", "mountPath": "/diary"}]);
+        sandbox.write(&format!("{name}.json"), &manifest.to_string());
+    };
+    let content = |text: &str| {
+        let map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"key": text}});
+        sandbox.write("settings.json", &map.to_string());
+        let project = format!(
+            "name: shop\nservices:\n  web:\n    image: {image}\n    command: [sleep, forever]\n    stop_grace_period: 3s\n    configs: [one]\n\
+             configs:\n  one:\n    content: {text}\n"
+        );
+        sandbox.write("compose.yaml", &project);
+    };
+    content("first");
+    configured("live", None, &["sleep", "forever"]);
+    configured("anew", Some("restart"), &["sleep", "forever"]);
+    configured("told", Some("signal:SIGUSR1"), &["diary", "/diary/told", "told"]);
+    let mut agent = Agent::start(&sandbox);
+    let names = ["live", "anew", "told", "web"];
+    let before: Vec<Vec<i32>> = names.iter().map(|name| agent.wait_ready(name, 1)).collect();
+    let reads = |agent: &Agent<'_>, name: &str, file: &str, text: &str| {
+        let pod = agent.status().workload(name).and_then(|workload| Some(workload.pods.first()?.name.clone()));
+        let said = agent.cli(&["exec", &pod.unwrap_or_default(), "--", "/bin/fixture", "cat", file]).stdout;
+        said.contains(text).then_some(())
+    };
+    // A new agent writes nothing anew and tells nobody.
+    agent.restart();
+    agent.wait_for("it knows the files", SOON, |agent| reads(agent, "live", "/files/key", "first"));
+    agent.assert_untouched(&names, &before, Duration::from_secs(1));
+    content("second");
+    agent.wait_for("files are swapped", SOON, |agent| reads(agent, "live", "/files/key", "second"));
+    assert_eq!(agent.status().pids("live"), before[0], "nothing else happens to it");
+    agent.wait_for("the program was told", SOON, |_| {
+        std::fs::read_to_string(diary.join("told")).ok()?.contains("told ends by SIGUSR1").then_some(())
+    });
+    for (name, file, index) in [("anew", "/files/key", 1), ("web", "/one", 3)] {
+        agent.wait_for(&format!("{name} has new content"), SOON, |agent| reads(agent, name, file, "second"));
+        agent.wait_status(&format!("{name} was replaced"), |status| {
+            let pids = status.pids(name);
+            (pids.len() == 1 && Some(&pids) != before.get(index)).then_some(())
+        });
+    }
+}

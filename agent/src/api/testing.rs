@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use runtime::Runtime;
 use runtime::api::{
-    ContainerStart, ContainerStats, ExecResult, FileSet, ImageInfo, NetworkStats, PortFault, PullCredentials, Result,
-    RuntimeError, RuntimeEvent,
+    ContainerStart, ContainerStats, ExecResult, FileSet, FilesChange, ImageInfo, NetworkStats, PortFault,
+    PullCredentials, Result, RuntimeError, RuntimeEvent,
 };
 use spec::image_ref::ImageRef;
 use spec::observed::{
@@ -108,7 +108,7 @@ impl Runtime for Readable {
     async fn set_names(&self, _: &spec::names::NameTable) -> Result<()> {
         refuse("set names")
     }
-    async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>) -> Result<()> {
+    async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>, _: FilesChange) -> Result<bool> {
         refuse("update files")
     }
     async fn teardown(&self) -> Result<()> {

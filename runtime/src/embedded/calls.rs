@@ -19,11 +19,11 @@ use tokio::sync::mpsc;
 
 use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, records, transient};
 use crate::api::{
-    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PortFault,
+    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, FilesChange, ImageInfo, NetworkStats, PortFault,
     PullCredentials, PullProgress, Result, Runtime, RuntimeEvent, ServiceFault,
 };
 use crate::container::{ShimClient, cgroup};
-use crate::{exec, volume};
+use crate::exec;
 
 #[async_trait]
 impl Runtime for Embedded {
@@ -202,18 +202,9 @@ impl Runtime for Embedded {
         self.blocking(move |inner| inner.set_names(&names)).await
     }
 
-    async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>) -> Result<()> {
+    async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>, change: FilesChange) -> Result<bool> {
         let pod = pod.clone();
-        self.blocking(move |inner| {
-            let operation = format!("update the files of pod {pod}");
-            let record = records::read::<PodRecord>(&inner.layout().pod(&pod).join("pod.json"))
-                .map_err(|error| transient(&operation)(error.into()))?;
-            let Some(record) = record else { return Ok(()) };
-            volume::update_files(&record, &files, &inner.dirs())
-                .map(drop)
-                .map_err(|error| transient(&operation)(error.into()))
-        })
-        .await
+        self.blocking(move |inner| inner.update_files(&pod, &files, &change)).await
     }
 
     async fn teardown(&self) -> Result<()> {

@@ -153,7 +153,7 @@ pub(super) fn stop_signal(container: &ContainerSpec, image: Option<&Image>) -> R
 }
 
 /// `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`.
-fn parse_signal(text: &str) -> Option<i32> {
+pub(super) fn parse_signal(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse::<i32>() {
         return (1..=64).contains(&number).then_some(number);
     }

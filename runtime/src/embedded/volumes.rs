@@ -7,8 +7,8 @@ use spec::observed::{DiskUsage, PodFailure, PodRecord, PodUid};
 use spec::pod::VolumeSource;
 
 use super::{FAILED, Inner, failure, records, transient};
-use crate::api::{ContainerStart, FailureClass, FileSet, Result};
-use crate::container::{Mount, MountKind};
+use crate::api::{ContainerStart, FailureClass, FileSet, FilesChange, Result};
+use crate::container::{Mount, MountKind, ShimClient};
 use crate::image::store::Image;
 use crate::volume::{self, PreparedVolume, VolumeDirs};
 
@@ -42,6 +42,53 @@ impl Inner {
             prepared.insert(volume.name.clone(), ready);
         }
         Ok(prepared)
+    }
+
+    /// See [`crate::Runtime::update_files`].
+    pub(super) fn update_files(
+        &self,
+        uid: &PodUid,
+        files: &BTreeMap<String, FileSet>,
+        change: &FilesChange,
+    ) -> Result<bool> {
+        let operation = format!("update the files of pod {uid}");
+        let record = records::read::<PodRecord>(&self.layout().pod(uid).join("pod.json"))
+            .map_err(|error| transient(&operation)(error.into()))?;
+        let Some(record) = record else { return Ok(false) };
+        let differ =
+            volume::files_differ(&record, files, &self.dirs()).map_err(|error| transient(&operation)(error.into()))?;
+        // Whom a signal is owed, from before the swap until it is sent. Containers end with the boot, and so does this.
+        let owed = self.layout().pod_run(uid).join("files-changed");
+        match change {
+            FilesChange::Compare => return Ok(!differ.is_empty()),
+            FilesChange::Signal(_) if !differ.is_empty() => {
+                std::fs::write(&owed, differ.join("\n")).map_err(|error| transient(&operation)(error.into()))?;
+            }
+            FilesChange::Signal(_) | FilesChange::Swap => {}
+        }
+        volume::update_files(&record, files, &self.dirs()).map_err(|error| transient(&operation)(error.into()))?;
+        if let (FilesChange::Signal(signal), Ok(text)) = (change, std::fs::read_to_string(&owed)) {
+            self.tell(&record, signal, &text.lines().collect::<Vec<_>>(), &operation)?;
+            std::fs::remove_file(&owed).map_err(|error| transient(&operation)(error.into()))?;
+        }
+        Ok(!differ.is_empty())
+    }
+
+    /// Sends a signal to the running containers that mount one of these volumes.
+    fn tell(&self, record: &PodRecord, signal: &str, volumes: &[&str], operation: &str) -> Result<()> {
+        let number = super::config::parse_signal(signal)
+            .ok_or_else(|| failure(operation, FailureClass::Permanent, format!("signal `{signal}` does not exist")))?;
+        for container in record.spec.all_containers() {
+            if !container.mounts.iter().any(|mount| volumes.contains(&mount.volume.as_str())) {
+                continue;
+            }
+            // One that does not run reads the new content when it starts.
+            let Ok(attempt) = self.running(&record.uid, &container.name) else { continue };
+            ShimClient::connect(&attempt.run)
+                .and_then(|mut client| client.signal(number))
+                .map_err(|error| transient(operation)(error.into()))?;
+        }
+        Ok(())
     }
 
     pub(super) fn fail_pod(&self, uid: &PodUid, why: &PodFailure) -> Result<()> {

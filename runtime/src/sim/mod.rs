@@ -34,7 +34,7 @@ use spec::workload::WorkloadId;
 use tokio::sync::mpsc;
 
 use crate::api::{
-    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, ImageInfo, NetworkStats, PortFault,
+    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, FilesChange, ImageInfo, NetworkStats, PortFault,
     PullCredentials, Result, Runtime, RuntimeError, RuntimeEvent, ServiceFault,
 };
 
@@ -525,9 +525,9 @@ impl Runtime for Sim {
         self.leave("set names", ())
     }
 
-    async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>) -> Result<()> {
+    async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>, _: FilesChange) -> Result<bool> {
         self.enter("update files").await?;
-        self.leave("update files", ())
+        self.leave("update files", false)
     }
 
     async fn teardown(&self) -> Result<()> {

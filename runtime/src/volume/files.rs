@@ -20,18 +20,27 @@ const NEXT: &str = "..data_tmp";
 /// PATH_MAX, the kubelet's limit too.
 const MAX_PATH: usize = 4096;
 
+/// Whether `dir` has exactly these files.
+pub(super) fn is_written(dir: &Path, set: &FileSet, fs_group: Option<u32>) -> Result<bool> {
+    Ok(current(dir)?.is_some_and(|version| is_same(&dir.join(version), set, fs_group)))
+}
+
+/// The directory that is shown now.
+fn current(dir: &Path) -> Result<Option<std::path::PathBuf>> {
+    match fs::read_link(dir.join(CURRENT)) {
+        Ok(target) => Ok(Some(target)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed("read link", &dir.join(CURRENT))(e)),
+    }
+}
+
 /// Writes the files into `dir`, unless they are there already. Returns whether anything changed.
 pub(super) fn write(dir: &Path, set: &FileSet, fs_group: Option<u32>) -> Result<bool> {
     let mut top = BTreeSet::new();
     for path in set.files.keys() {
         top.insert(check_path(path)?);
     }
-    let current = match fs::read_link(dir.join(CURRENT)) {
-        Ok(target) => Some(target),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        Err(e) => return Err(failed("read link", &dir.join(CURRENT))(e)),
-    };
-    let same = current.as_ref().is_some_and(|version| is_same(&dir.join(version), set, fs_group));
+    let same = is_written(dir, set, fs_group)?;
     if !same {
         let version = new_version(dir, set, fs_group)?;
         let next = dir.join(NEXT);

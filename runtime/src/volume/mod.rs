@@ -188,6 +188,22 @@ pub fn source_for(
     Ok(target)
 }
 
+/// Names of a pod's volumes of files whose content is another one. Changes nothing.
+///
+/// # Errors
+/// When a name is bad or a link cannot be read.
+pub fn files_differ(pod: &PodRecord, files: &BTreeMap<String, FileSet>, dirs: &VolumeDirs) -> Result<Vec<String>> {
+    let mut differ = Vec::new();
+    for volume in pod.spec.volumes.iter().filter(|v| matches!(v.source, VolumeSource::Files(_))) {
+        let Some(set) = files.get(&volume.name) else { continue };
+        let source = dirs.of(&pod.uid, &volume.name, set.memory)?;
+        if !files::is_written(&source, set, pod.spec.fs_group)? {
+            differ.push(volume.name.clone());
+        }
+    }
+    Ok(differ)
+}
+
 /// Swaps the content of a pod's volumes of files. Returns the names of those that changed.
 ///
 /// # Errors

@@ -137,7 +137,9 @@ fn files_are_updated_behind_a_mount() {
     fs::create_dir(&view).expect("made");
     mount(Some(&prepared["config"].source), &view, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("mounted");
     assert!(update_files(&pod, &sets("old"), &bench.dirs).expect("the same").is_empty());
+    assert_eq!(files_differ(&pod, &sets("new"), &bench.dirs).expect("looked at"), ["config"]);
     assert_eq!(update_files(&pod, &sets("new"), &bench.dirs).expect("swapped"), ["config"]);
+    assert!(files_differ(&pod, &sets("new"), &bench.dirs).expect("looked at").is_empty());
     assert_eq!(fs::read_to_string(view.join("key")).expect("there"), "new");
     let error = prepare(&pod, &BTreeMap::new(), &bench.dirs).expect_err("nothing to fill it with");
     assert_eq!(error.to_string(), "cannot fill volume `config`: its files were not resolved");

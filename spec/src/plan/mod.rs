@@ -5,6 +5,7 @@
 //! What is in flight is part of [`Observed`], so planning twice is harmless. Removal comes before an addition that
 //! needs it. Doing is the executor's, which decides nothing.
 
+mod config;
 mod cron;
 mod disk;
 mod drain;
@@ -36,6 +37,7 @@ use crate::services::{ServiceSet, ServiceState};
 use crate::time::{Millis, Timestamp};
 use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, WorkloadId};
 
+pub use config::{ON_CONFIG_CHANGE, Reaction, UNKNOWN_FILES, reaction};
 pub use cron::next_run;
 pub use disk::{has_disk_limits, over_disk_limit};
 pub use drain::{DRAIN, drain_time, is_drain_time};
@@ -329,12 +331,14 @@ pub enum Action {
         /// All of them.
         names: Box<NameTable>,
     },
-    /// Swap the content of a pod's generated volumes.
+    /// Swap the content of a pod's generated volumes; with [`Reaction::Restart`] only find out whether it differs.
     UpdateFiles {
         /// The pod.
         pod: Arc<PodFacts>,
         /// Label of the content.
         label: String,
+        /// Who is told.
+        reaction: Reaction,
     },
     /// Write down what must not be forgotten of a workload; `None` forgets all.
     Remember {

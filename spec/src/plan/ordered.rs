@@ -57,11 +57,12 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, rules: &Rules, plan: &mut Plan)
             break;
         }
     }
+    let outdated = |pod: &PodFacts| super::config::is_outdated(view, &goal.workload, &pod.record.uid, &goal.files);
     let old = pods.iter().rev().find(|pod| {
         wished.contains(&pod.record.ordinal)
             && pod.record.ordinal >= rules.partition
             && !ending(pod)
-            && *pod.record.spec != *instance::spec(goal, pod.record.ordinal)
+            && (*pod.record.spec != *instance::spec(goal, pod.record.ordinal) || outdated(pod))
     });
     let missing: Vec<u32> =
         wished.clone().filter(|ordinal| !pods.iter().any(|pod| pod.record.ordinal == *ordinal)).collect();
@@ -80,7 +81,11 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, rules: &Rules, plan: &mut Plan)
         // One that does not serve is replaced at once; one that does, only while all the others serve too.
         if all_ready || !available(pod, plan) {
             let spec = instance::spec(goal, pod.record.ordinal);
-            let reason = goal.replaced(|| diff::changes(&*pod.record.spec, &*spec));
+            let reason = if *pod.record.spec == *spec {
+                Reason::FilesChanged
+            } else {
+                goal.replaced(|| diff::changes(&*pod.record.spec, &*spec))
+            };
             pod::stop(view, pod, reason, plan);
         } else {
             plan.hold(id, Hold::NotReady);

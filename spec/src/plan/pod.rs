@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Action, ActionKey, Hold, Observed, Plan, Reason, View};
+use super::{Action, ActionKey, Hold, Observed, Plan, Reaction, Reason, View};
 use crate::health;
 use crate::observed::{ContainerFacts, ContainerState, Exit, PodFacts, PodFailure, PodFailureReason};
 use crate::pod::{ContainerSpec, PodSpec, RestartPolicy};
@@ -234,10 +234,14 @@ pub(super) fn keep(view: &View<'_>, pod: &Arc<PodFacts>, files: Option<&str>, pl
         return;
     }
     if let Some(label) = files
-        && observed.files.get(&record.uid).is_some_and(|has| has != label)
+        && let Some(has) = observed.files.get(&record.uid)
+        && has != label
         && !view.pod_busy(pod)
+        && let reaction =
+            view.goals.workloads.get(&record.workload).map_or(Reaction::Live, |goal| super::reaction(&goal.workload))
+        && (reaction != Reaction::Restart || has == super::UNKNOWN_FILES)
     {
-        let action = Action::UpdateFiles { pod: Arc::clone(pod), label: label.to_owned() };
+        let action = Action::UpdateFiles { pod: Arc::clone(pod), label: label.to_owned(), reaction };
         plan.push(&record.workload, action, Reason::FilesChanged);
     }
     if !keep_init(view, pod, plan) {

@@ -22,6 +22,8 @@ struct Member<'a> {
     ending: bool,
     /// Ready for long enough.
     available: bool,
+    /// It is, but for the content of its files.
+    outdated: bool,
     /// Something it depends on was replaced, and it is to follow.
     follows: Option<WorkloadId>,
     /// Since when it can serve.
@@ -52,6 +54,7 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, replicas: u32, strategy: &Updat
     // Nothing old is touched while the new version cannot start.
     let changed = |member: &Member<'_>| match &member.follows {
         Some(on) => Reason::DependencyRestarted { on: on.clone() },
+        None if member.outdated => Reason::FilesChanged,
         None => goal.replaced(|| diff::changes(&member.pod.record.spec, &goal.workload.template.spec)),
     };
     if wished == 0 {
@@ -99,9 +102,12 @@ fn member<'a>(
         due <= view.now
     });
     let follows = follows(view, goal, pod);
+    let same = is_current(goal, pod);
+    let outdated = same && super::config::is_outdated(view, &goal.workload, uid, &goal.files);
     Member {
         pod,
-        current: follows.is_none() && is_current(goal, pod),
+        current: follows.is_none() && same && !outdated,
+        outdated,
         follows,
         serving_since: ready,
         ending: pod::clear_failed(view, pod, plan) || view.busy_stopping(uid),
