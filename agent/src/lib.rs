@@ -1,6 +1,7 @@
 //! Nerves of mainstay: sources, the reconcile loop, metrics, API and command line.
 
 pub mod api;
+mod archive;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -27,3 +28,4 @@ pub mod status;
 pub mod systemd;
 pub mod telemetry;
 pub mod versions;
+pub mod webhook;

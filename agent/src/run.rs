@@ -12,7 +12,7 @@ use spec::env::NodeFacts;
 
 use crate::api::{ApiState, Server};
 use crate::clock::{HostClock, SharedClock};
-use crate::config::{GitSource, Settings};
+use crate::config::{ArchiveSource, GitSource, Settings};
 use crate::events::{EventKind, Journal, JournalError};
 use crate::executor::{Executor, random_uid};
 use crate::gc::{ImageGc, roots};
@@ -219,7 +219,10 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         orders,
     )?;
     let views: Vec<GitView> = settings.git.iter().map(|source| GitView::of(source, &settings.data_dir)).collect();
-    let sources = sources.with_age_identity(settings.age_identity.clone()).with_repositories(views.iter().cloned());
+    let archive_views: Vec<GitView> =
+        settings.archives.iter().map(|source| GitView::of_archive(source, &settings.data_dir)).collect();
+    let views_of_all = views.iter().chain(&archive_views).cloned();
+    let sources = sources.with_age_identity(settings.age_identity.clone()).with_repositories(views_of_all);
     // What was named on the command line is in no file: `mainstay shutdown` asks here whom to stop in which order.
     if let Err(error) = crate::record::write(&settings.sources_file(), &settings.sources) {
         tracing::warn!(%error, "cannot note which sources these are");
@@ -248,6 +251,14 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         }
         .run(),
     );
+    let webhooks: Vec<_> = settings
+        .webhooks
+        .iter()
+        .map(|webhook| {
+            let node = settings.node_name.clone();
+            tokio::spawn(crate::webhook::run(webhook.clone(), node, journal.subscribe(), metrics.clone()))
+        })
+        .collect();
     let (requests, mut requested) = tokio::sync::mpsc::unbounded_channel();
     let by_file = requests.clone();
     let config_watch = reload::watch(&config, move || {
@@ -264,6 +275,10 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
             let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
             Follower::start(source.clone(), view, &settings.data_dir, clock, metrics, watching.reader())
         })
+        .chain(settings.archives.iter().zip(archive_views).map(|(source, view)| {
+            let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
+            Follower::start_archive(source.clone(), view, &settings.data_dir, clock, metrics, watching.reader())
+        }))
         .collect();
     let read_now = watching.reader();
     let followers = Arc::new(followers);
@@ -318,6 +333,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         }
     };
     gc.abort();
+    webhooks.iter().for_each(tokio::task::JoinHandle::abort);
     reporting.abort();
     hangups.abort();
     drop(followers);
@@ -393,14 +409,18 @@ async fn builtin(runtime: &Arc<Embedded>) -> Result<(), RunError> {
 
 fn announce(settings: &Settings, server: &Server) {
     let directories = settings.sources.iter().map(|path| path.display().to_string());
-    let sources: Vec<String> = directories.chain(settings.git.iter().map(GitSource::label)).collect();
+    let sources: Vec<String> = directories
+        .chain(settings.git.iter().map(GitSource::label))
+        .chain(settings.archives.iter().map(ArchiveSource::label))
+        .collect();
     tracing::info!(
         sources = sources.join(", "),
         socket = %settings.socket().display(),
         metrics = server.metrics_address().map(tracing::field::display),
         "agent started"
     );
-    if settings.git.is_empty() && !settings.sources.iter().any(|path| Path::new(path).exists()) {
+    let followed = !settings.git.is_empty() || !settings.archives.is_empty();
+    if !followed && !settings.sources.iter().any(|path| Path::new(path).exists()) {
         tracing::warn!("no source exists yet: nothing is started or stopped until one does");
     }
 }

@@ -163,3 +163,53 @@ services:
     sandbox.down();
     sandbox.assert_clean();
 }
+
+/// What is in the network of another service is nowhere else, and follows it when it is replaced.
+#[test]
+fn a_service_in_the_network_of_another_follows_it() {
+    if !require_root("a_service_in_the_network_of_another_follows_it") {
+        return;
+    }
+    let sandbox = Sandbox::new("joined");
+    let registry = Registry::start();
+    let image = registry.push("app:1", &fixture_image());
+    let project = |message: &str| {
+        format!(
+            "name: vpn
+services:
+  gate:
+    image: {image}
+    restart: always
+    stop_grace_period: 1s
+    environment: {{MESSAGE: {message}}}
+  inner:
+    image: {image}
+    command: [sleep]
+    restart: always
+    stop_grace_period: 1s
+    network_mode: service:gate
+"
+        )
+    };
+    let network = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let shared = |status: &tests::status::Status| {
+        let (gate, inner) = (status.pids("gate"), status.pids("inner"));
+        let one = *gate.first().filter(|_| gate.len() == 1 && inner.len() == 1)?;
+        (network(one) == network(*inner.first()?)).then_some(one)
+    };
+    sandbox.write("compose.yaml", &project("one"));
+    let mut agent = Agent::start(&sandbox);
+    let first = agent.wait_status("both are in one network", &shared);
+    assert_ne!(network(first), std::fs::read_link("/proc/self/ns/net").ok(), "not that of the host");
+    let get = |agent: &Agent<'_>, host: &str| {
+        let page = agent.cli(&["exec", "vpn-inner-1", "--", "/bin/fixture", "get", host, "8080", "/"]).stdout;
+        page.lines().nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!((get(&agent, "127.0.0.1"), get(&agent, "gate")), ("one".to_owned(), "one".to_owned()));
+    sandbox.write("compose.yaml", &project("two"));
+    agent.wait_status("both are in another network", |status| shared(status).filter(|pid| *pid != first));
+    agent.wait_for("the new one is reached", SOON, |agent| (get(agent, "127.0.0.1") == "two").then_some(()));
+    agent.kill9();
+    sandbox.down();
+    sandbox.assert_clean();
+}

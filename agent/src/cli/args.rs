@@ -180,6 +180,19 @@ pub(crate) enum Command {
         #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// Write Compose files for what runs under Docker or Podman; changes nothing there
+    #[command(after_help = "Example: mainstay adopt --from docker --dir /etc/mainstay/manifests web db")]
+    Adopt {
+        /// `docker` or `podman`, a file with the output of their `inspect`, or `-` for stdin
+        #[arg(long, value_name = "FROM", default_value = "docker")]
+        from: String,
+        /// Directory that the files are written to; without it they are shown. No file is overwritten
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Containers; without one all that run
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Show what a field of a manifest does here, such as `pod.spec.containers.resources` or `service.ports`
     Explain {
         /// A kind, or a field of it; `compose` or `service` for Compose files; without it all kinds

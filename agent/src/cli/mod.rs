@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr; `-o json` gives stable keys; a reader that goes away early
 //! (`| head`) is no failure. Nothing here writes state of the agent: commands go through its socket.
 
+mod adopt;
 mod args;
 mod attach;
 pub(crate) mod client;
@@ -121,6 +122,9 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         Command::Plan { paths } if paths.is_empty() => control::plan(&client(common, io)?, io),
         Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
         Command::Convert { words } => convert::convert(&words, io),
+        Command::Adopt { from, dir, names } => {
+            adopt::adopt(&adopt::Wanted { from: &from, dir: dir.as_deref(), names: &names }, io)
+        }
         Command::Explain { field } => explain::explain(field.as_deref(), io),
         Command::Down { yes } => control::down(&settings(common, io)?, yes, io),
         Command::Shutdown { timeout } => shutdown::shutdown(&settings(common, io)?, timeout.into(), io),

@@ -75,12 +75,24 @@ pub const KEYS: &[Key] = &[
         &s.git
     )
     .unwrap_or(Value::Null)),
+    // It names files with tokens but never holds one itself.
+    key!(
+        "archive",
+        "tar archives with manifests, by URL and digest",
+        |s, i| s.archives = super::archive::sources(i)?,
+        |s| serde_json::to_value(&s.archives).unwrap_or(Value::Null)
+    ),
     key!(
         "age_identity",
         "file with the keys that open encrypted manifests, `credential:NAME` for one of systemd, `none` for no key",
         |s, i| s.age_identity = values::optional(i, values::credential)?,
         |s| s.age_identity.as_ref().map_or(json!("none"), |path| json!(path))
     ),
+    // It names files with credentials; a URL that is a secret belongs into one of them.
+    key!("webhook", "receivers of events", |s, i| s.webhooks = super::webhook::webhooks(i)?, |s| serde_json::to_value(
+        &s.webhooks
+    )
+    .unwrap_or(Value::Null)),
     key!(
         "metrics_listen",
         "address of metrics and health, `none` for the socket only",

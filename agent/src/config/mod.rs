@@ -4,20 +4,24 @@
 //! order of name, `MAINSTAY_*` variables, flags. A key is one entry of [`keys::KEYS`]: file, environment, flags and
 //! `mainstay config` all read that table. This module reads files and decides nothing about workloads.
 
+mod archive;
 mod git;
 mod keys;
 mod layers;
 mod values;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use archive::ArchiveSource;
 pub use git::{GitSource, Transport};
 pub use keys::{KEYS, Key};
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
 pub(crate) use layers::{drop_ins, is_drop_in, nearest};
+pub use webhook::Webhook;
 
 /// Where the configuration file is looked for.
 pub const DEFAULT_CONFIG: &str = "/etc/mainstay/config.toml";
@@ -77,8 +81,12 @@ pub struct Settings {
     pub sources: Vec<PathBuf>,
     /// Git repositories with manifests.
     pub git: Vec<GitSource>,
+    /// Archives with manifests.
+    pub archives: Vec<ArchiveSource>,
     /// File with the identities of age that open encrypted manifests, or `credential:NAME`.
     pub age_identity: Option<PathBuf>,
+    /// Who is told of events.
+    pub webhooks: Vec<Webhook>,
     /// Where metrics and health are served; `None` serves them on the socket only. Port 0 takes a free one, which
     /// is then written to `<run_dir>/metrics.addr`.
     pub metrics_listen: Option<SocketAddr>,
@@ -131,7 +139,9 @@ impl Default for Settings {
             run_dir: PathBuf::from("/run/mainstay"),
             sources: vec![PathBuf::from("/etc/mainstay/manifests")],
             git: Vec::new(),
+            archives: Vec::new(),
             age_identity: None,
+            webhooks: Vec::new(),
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9641))),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),

@@ -18,7 +18,7 @@ pub use command::GitError;
 
 use self::command::Git;
 use crate::clock::SharedClock;
-use crate::config::GitSource;
+use crate::config::{ArchiveSource, GitSource};
 use crate::status::SourceStatus;
 use crate::telemetry::Metrics;
 
@@ -57,8 +57,18 @@ impl GitView {
     /// The repository as it was left by the last agent.
     #[must_use]
     pub fn of(source: &GitSource, data_dir: &Path) -> Self {
-        let status = GitStatus { revision: revision_of(&source.directory(data_dir)), ..GitStatus::default() };
-        Self { label: source.label(), root: source.root(data_dir), status: Arc::new(Mutex::new(status)) }
+        Self::at(source.label(), &source.directory(data_dir))
+    }
+
+    /// The archive as it was left by the last agent.
+    #[must_use]
+    pub fn of_archive(source: &ArchiveSource, data_dir: &Path) -> Self {
+        Self::at(source.label(), &source.directory(data_dir))
+    }
+
+    fn at(label: String, home: &Path) -> Self {
+        let status = GitStatus { revision: revision_of(home), ..GitStatus::default() };
+        Self { label, root: home.join("current"), status: Arc::new(Mutex::new(status)) }
     }
 
     /// Completes the status of the directory by what is known of the repository.
@@ -107,12 +117,49 @@ impl Follower {
         changed: impl Fn() + Send + 'static,
     ) -> Self {
         let home = source.directory(data_dir);
+        let pause = spread(&source.name, source.poll);
+        Self::follow(view, pause, clock, metrics, changed, move |known| {
+            let (source, home) = (source.clone(), home.clone());
+            async move { poll(&source, &home, known.as_deref()).await }
+        })
+    }
+
+    /// Begins to follow an archive, in the same way.
+    #[must_use]
+    pub fn start_archive(
+        source: ArchiveSource,
+        view: GitView,
+        data_dir: &Path,
+        clock: SharedClock,
+        metrics: Metrics,
+        changed: impl Fn() + Send + 'static,
+    ) -> Self {
+        let home = source.directory(data_dir);
+        let pause = spread(&source.name, source.again());
+        Self::follow(view, pause, clock, metrics, changed, move |_| {
+            let (source, home) = (source.clone(), home.clone());
+            async move { crate::archive::poll(&source, &home).await }
+        })
+    }
+
+    fn follow<E, F>(
+        view: GitView,
+        pause: Duration,
+        clock: SharedClock,
+        metrics: Metrics,
+        changed: impl Fn() + Send + 'static,
+        poll: impl Fn(Option<String>) -> F + Send + 'static,
+    ) -> Self
+    where
+        E: std::error::Error + Send + 'static,
+        F: Future<Output = Result<String, E>> + Send,
+    {
         let ask = Arc::new(Notify::new());
         let wake = Arc::clone(&ask);
         let task = tokio::spawn(async move {
             loop {
                 let before = view.status();
-                let next = match poll(&source, &home, before.revision.as_deref()).await {
+                let next = match poll(before.revision.clone()).await {
                     Ok(revision) => {
                         // A clock of today fits a float to the microsecond.
                         metrics.source_success(&view.label, clock.unix() as f64);
@@ -124,7 +171,7 @@ impl Follower {
                     Err(error) => {
                         let error = spec::causes::chain(&error);
                         if before.error.as_ref() != Some(&error) {
-                            tracing::error!(source = view.label, error, "repository not followed");
+                            tracing::error!(source = view.label, error, "source not followed");
                         }
                         GitStatus { error: Some(error), ..before.clone() }
                     }
@@ -134,7 +181,7 @@ impl Follower {
                     changed();
                 }
                 // Nobody asking before the time is the normal case.
-                let _ = tokio::time::timeout(spread(&source), wake.notified()).await;
+                let _ = tokio::time::timeout(pause, wake.notified()).await;
             }
         });
         Self { ask, task }
@@ -147,11 +194,11 @@ impl Follower {
 }
 
 /// The time to the next question: up to a tenth longer, by host and repository, so that a fleet does not ask at once.
-fn spread(source: &GitSource) -> Duration {
+fn spread(name: &str, period: Duration) -> Duration {
     let host = nix::unistd::gethostname().unwrap_or_default();
-    let digest = Digest::of(format!("{}\n{}", host.to_string_lossy(), source.name).as_bytes());
+    let digest = Digest::of(format!("{}\n{name}", host.to_string_lossy()).as_bytes());
     let part = u32::from_str_radix(digest.hex().get(..4).unwrap_or("0"), 16).unwrap_or(0);
-    source.poll + source.poll.mul_f64(f64::from(part) / f64::from(0xffff) / 10.0)
+    period + period.mul_f64(f64::from(part) / f64::from(0xffff) / 10.0)
 }
 
 /// The commit whose files count, as the symlink tells.

@@ -67,6 +67,7 @@ struct Inner {
     source_success: GaugeVec,
     events: CounterVec,
     events_lost: Counter,
+    notifications: CounterVec,
     reload_ok: Gauge,
     reload_at: Gauge,
     /// Label sets of restarts and OOMs in use, so that those of vanished workloads can be dropped. Held for a few
@@ -140,6 +141,7 @@ impl Metrics {
             source_success: make.gauges(names::SOURCE_SUCCESS),
             events: make.counters(names::EVENTS),
             events_lost: make.counters(names::EVENTS_LOST).with_label_values(NONE),
+            notifications: make.counters(names::NOTIFICATIONS),
             reload_ok: make.gauges(names::RELOAD_OK).with_label_values(NONE),
             reload_at: make.gauges(names::RELOAD_AT).with_label_values(NONE),
             container_series: Mutex::new(BTreeSet::new()),
@@ -278,6 +280,11 @@ impl Metrics {
         if !stored {
             self.0.events_lost.inc();
         }
+    }
+
+    /// So many events for a webhook of the configuration were sent, given up or dropped.
+    pub fn notification(&self, webhook: &str, outcome: &'static str, events: u64) {
+        self.0.notifications.with_label_values(&[webhook, outcome]).inc_by(as_float(events));
     }
 
     /// Sets every gauge that follows from what the loop has published.

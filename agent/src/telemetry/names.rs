@@ -126,6 +126,9 @@ metrics! {
     EVENTS_LOST = Counter "mainstay_events_lost_total" []
         "Events that could not be written to the journal.";
 
+    NOTIFICATIONS = Counter "mainstay_notifications_total" ["webhook", "outcome"]
+        "Events for a webhook: sent (ok), given up (error), or dropped since too many were waiting.";
+
     RELOAD_OK = Gauge "mainstay_config_last_reload_successful" []
         "1 when the configuration could be used when it was last read, else 0.";
     RELOAD_AT = Gauge "mainstay_config_last_reload_success_timestamp_seconds" []

@@ -57,6 +57,7 @@ fn eventful() -> (Metrics, String) {
     metrics.image_pull(true, 1000, Duration::from_secs(1));
     metrics.source_success("/m", 1e9);
     metrics.event("normal", false);
+    metrics.notification("chat", "ok", 1);
     metrics.observe_snapshot(&snapshot());
     let names = ["default", "web", "web-0", "app"].map(str::to_owned);
     let stats = ContainerStats {

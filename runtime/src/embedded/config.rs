@@ -229,7 +229,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
     {
         let taken = |mount: &Mount| mount.target == Path::new(target);
         if !volumes.iter().any(taken) {
-            mounts.push(bind(pod_run.join(file), target));
+            mounts.push(bind(super::joined::etc_dir(layout, record, file).join(file), target));
         }
     }
     for (path, options) in &container.tmpfs {

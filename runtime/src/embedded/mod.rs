@@ -7,6 +7,7 @@ mod calls;
 mod check;
 mod config;
 mod etc;
+mod joined;
 mod layout;
 mod records;
 mod volumes;
@@ -321,10 +322,7 @@ impl Inner {
         // The mark is made last: a pod that was made halfway is made again.
         let sandbox = self.layout().pod_run(&uid).join("ready").exists()
             && (record.spec.host_network || network::is_pinned(&pinned.join("net")));
-        // Networks are listed by name; the first the pod names is the one it is known by.
-        let all = self.network.addresses(&uid);
-        let first = record.spec.networks.first().and_then(|attachment| all.get(&attachment.network));
-        let addresses = first.or_else(|| all.values().next()).copied().unwrap_or_default();
+        let addresses = self.addresses_of(&uid, &record);
         let failed = records::read(&self.layout().pod(&uid).join(FAILED))
             .map_err(|error| transient(format!("inspect pod {uid}"))(error.into()))?;
         Ok(PodFacts { record: Arc::new(record), sandbox, addresses, containers, failed })
@@ -350,6 +348,8 @@ impl Inner {
                 network::create_namespaces(&namespaces, &request).map_err(network_failed)?;
             }
             Addresses::default()
+        } else if let Some(service) = &spec.network_of {
+            self.join_network(record, service, hostname.clone())?
         } else {
             if !network::is_pinned(&namespaces.join("net")) {
                 let request = network::NamespaceRequest {

@@ -182,6 +182,17 @@ fn pin(name: &str, path: &Path) -> Result<()> {
     mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|e| failed()(e.into()))
 }
 
+/// Pins the network namespace of one directory in another one too. It lasts as long as one of them does.
+///
+/// # Errors
+/// There is none, or it cannot be pinned.
+pub fn share_network(from: &Path, to: &Path) -> Result<()> {
+    let (source, path) = (from.join(NET), to.join(NET));
+    let failed = || NetworkError::namespace(format!("pin {} at {}", source.display(), path.display()));
+    fs::File::create(&path).map_err(failed())?;
+    mount(Some(&source), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|e| failed()(e.into()))
+}
+
 /// Connects to a port of the loopback of a network namespace, IPv4 first. The connection works everywhere: a socket
 /// belongs to the namespace that it was made in.
 ///

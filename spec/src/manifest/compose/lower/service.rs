@@ -122,6 +122,7 @@ impl Lower<'_, '_> {
         {
             implied.push((other.to_owned(), mode));
         }
+        let network_of = tree.text_of("network_mode").and_then(|mode| mode.strip_prefix("service:"));
         for (other, at) in implied {
             if self.service_names().contains(&other) && found.iter().any(|d| d.workload.name == other) {
                 continue;
@@ -129,6 +130,10 @@ impl Lower<'_, '_> {
             let key = if at.str().is_some_and(|text| text.starts_with("service:")) { "network_mode" } else { "links" };
             let path = join_key(path.trim_end_matches(".depends_on"), key);
             self.dependency(&other, at, &path, None, &mut found);
+        }
+        // What is in the network of a pod that has been replaced is in none (compose-go sets `restart` likewise).
+        for dependency in found.iter_mut().filter(|dependency| Some(dependency.workload.name.as_str()) == network_of) {
+            dependency.restart = true;
         }
         let _ = name;
         found

@@ -1,0 +1,145 @@
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+
+/// An archive of entries: name, kind and content. Names are written as they are.
+fn archive(entries: &[(&str, tar::EntryType, &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, kind, content) in entries {
+        let mut header = tar::Header::new_ustar();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(*kind);
+        header.set_mode(0o4777);
+        let linked = kind.is_symlink() || kind.is_hard_link();
+        if linked {
+            header.set_link_name(content).expect("short");
+        }
+        let content = if linked || kind.is_dir() { "" } else { content };
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        builder.append(&header, content.as_bytes()).expect("in memory");
+    }
+    builder.into_inner().expect("in memory")
+}
+
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("in memory");
+    encoder.finish().expect("in memory")
+}
+
+/// Serves these bytes for as long as the test runs; its URL and how it was asked.
+async fn serve(status: u16, bytes: Vec<u8>) -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let url = format!("http://{}/x.tar", listener.local_addr().expect("it is bound"));
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = [0; 4096];
+            let read = stream.read(&mut buffer).await.unwrap_or(0);
+            seen.lock().expect("not poisoned").push(String::from_utf8_lossy(&buffer[..read]).into_owned());
+            let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", bytes.len());
+            drop(stream.write_all(head.as_bytes()).await);
+            drop(stream.write_all(&bytes).await);
+        }
+    });
+    (url, asked)
+}
+
+async fn source(bytes: &[u8], strip: usize, path: Option<&str>) -> ArchiveSource {
+    let (url, _) = serve(200, bytes.to_vec()).await;
+    ArchiveSource {
+        name: "fleet".to_owned(),
+        url,
+        digest: format!("sha256:{}", Digest::of(bytes).hex()),
+        path: path.map(Into::into),
+        strip,
+        token_file: None,
+    }
+}
+
+const FILE: tar::EntryType = tar::EntryType::Regular;
+const DIR: tar::EntryType = tar::EntryType::Directory;
+
+fn read(home: &Path, name: &str) -> Option<String> {
+    std::fs::read_to_string(home.join("current").join(name)).ok()
+}
+
+#[tokio::test]
+async fn an_archive_is_unpacked_and_switched_to() {
+    let home = tempfile::tempdir().expect("a directory for the test");
+    let home = home.path();
+    let first =
+        packed(&archive(&[("top/", DIR, ""), ("top/hosts/web/a.yaml", FILE, "one"), ("top/b.yaml", FILE, "b")]));
+    let one = source(&first, 1, Some("hosts/web")).await;
+    assert_eq!(poll(&one, home).await.expect("it is there"), one.hex());
+    assert_eq!(read(home, "a.yaml").as_deref(), Some("one"));
+    assert_eq!(read(home, "b.yaml"), None);
+    // The same with all of it, and another one without compression.
+    let all = source(&first, 1, None).await;
+    poll(&all, home).await.expect("it is there");
+    assert_eq!(read(home, "b.yaml").as_deref(), Some("b"));
+    let second = archive(&[("./a.yaml", FILE, "two")]);
+    let two = source(&second, 0, None).await;
+    poll(&two, home).await.expect("it is there");
+    assert_eq!((read(home, "a.yaml").as_deref(), read(home, "b.yaml")), (Some("two"), None));
+    use std::os::unix::fs::MetadataExt as _;
+    let mode = std::fs::metadata(home.join("current/a.yaml")).expect("there").mode();
+    assert_eq!(mode & 0o7000, 0, "no bit of the archive's modes counts");
+}
+
+#[tokio::test]
+async fn what_is_there_is_not_asked_for_again() {
+    let home = tempfile::tempdir().expect("a directory for the test");
+    let bytes = archive(&[("a.yaml", FILE, "one")]);
+    let (url, asked) = serve(200, bytes.clone()).await;
+    let token = home.path().join("token");
+    std::fs::write(&token, "canary\n").expect("written");
+    std::os::unix::fs::chown(&token, None, None).expect("it is ours");
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is ours");
+    let source = ArchiveSource { url, token_file: Some(token), ..source(&bytes, 0, None).await };
+    for _ in 0..3 {
+        poll(&source, home.path()).await.expect("it is there");
+    }
+    let asked = asked.lock().expect("not poisoned").clone();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!(asked[0].contains("authorization: Bearer canary\r\n"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_changes_nothing() {
+    let home = tempfile::tempdir().expect("a directory for the test");
+    let home = home.path();
+    let good = archive(&[("a.yaml", FILE, "good")]);
+    poll(&source(&good, 0, None).await, home).await.expect("it is there");
+    let bad = |entries: &[(&str, tar::EntryType, &str)]| archive(entries);
+    let other = bad(&[("a.yaml", FILE, "bad")]);
+    let (gone, _) = serve(404, Vec::new()).await;
+    let mut wrong_digest = source(&other, 0, None).await;
+    wrong_digest.digest = format!("sha256:{}", "00".repeat(32));
+    let cases = [
+        (wrong_digest, "has the digest sha256:"),
+        (ArchiveSource { url: gone, ..source(&other, 0, None).await }, "answered 404"),
+        (
+            source(&bad(&[("a.yaml", FILE, "bad"), ("l", tar::EntryType::Symlink, "/etc")]), 0, None).await,
+            "`l` is neither",
+        ),
+        (source(&bad(&[("h", tar::EntryType::Link, "/etc/passwd")]), 0, None).await, "`h` is neither"),
+        (source(&bad(&[("d", tar::EntryType::Char, "")]), 0, None).await, "`d` is neither"),
+        (source(&bad(&[("x/../../out.yaml", FILE, "bad")]), 0, None).await, "outside of the archive"),
+        (source(&bad(&[("/out.yaml", FILE, "bad")]), 0, None).await, "outside of the archive"),
+        (source(&bad(&[("a.yaml", FILE, "1"), ("a.yaml", FILE, "2")]), 0, None).await, "cannot unpack"),
+        (source(&other, 0, Some("nowhere")).await, "no directory `nowhere`"),
+        (source(&other[..300], 0, None).await, "cannot unpack"),
+    ];
+    for (source, expected) in cases {
+        let error = spec::causes::chain(&poll(&source, home).await.expect_err(expected));
+        assert!(error.contains(expected), "{expected}: {error}");
+        assert_eq!(read(home, "a.yaml").as_deref(), Some("good"), "{expected}");
+        assert!(!home.join("out.yaml").exists() && !home.join("draft/out.yaml").exists(), "{expected}");
+    }
+}

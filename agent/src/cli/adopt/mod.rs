@@ -1,0 +1,138 @@
+//! `mainstay adopt`: Compose files for what runs under Docker or Podman. Asks those for what they know and starts,
+//! stops and changes nothing.
+
+mod words;
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use spec::manifest::compose::convert::docker_run_words;
+
+use super::output::{CliError, Io, Outcome};
+
+/// An answer above this many bytes is of no host.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// What is to be adopted.
+pub(super) struct Wanted<'a> {
+    /// `docker`, `podman`, a file with the output of their `inspect`, or `-`.
+    pub(super) from: &'a str,
+    /// Where files are written; without it they are shown.
+    pub(super) dir: Option<&'a Path>,
+    /// Which containers; all that run without a name.
+    pub(super) names: &'a [String],
+}
+
+pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
+    let inspected = read(wanted)?;
+    let list = inspected.as_array().ok_or_else(|| {
+        CliError::new("cannot use this as the output of `inspect`").hint("save it with: docker inspect $(docker ps -q)")
+    })?;
+    let mut made: Vec<(String, String, Vec<String>)> = Vec::new();
+    let mut refused = 0;
+    for found in list.iter().filter_map(words::container) {
+        if !wanted.names.is_empty() && !wanted.names.contains(&found.name) {
+            continue;
+        }
+        // What was meant as a `$` stays one.
+        let escaped: Vec<String> = found.words.iter().map(|word| word.replace('$', "$$")).collect();
+        match docker_run_words(&escaped) {
+            Ok(converted) => {
+                let notes = found.notes.into_iter().chain(converted.notes).collect();
+                made.push((file_name(&found.name), converted.text, notes));
+            }
+            Err(error) => {
+                refused += 1;
+                writeln!(io.err, "error: cannot write a manifest for `{}`\ncause: {error}", found.name)?;
+            }
+        }
+    }
+    if io.json {
+        let files = made.iter().map(|(name, text, notes)| json!({ "file": name, "compose": text, "notes": notes }));
+        io.json(&json!({ "files": files.collect::<Vec<_>>(), "refused": refused }))?;
+        return Ok(u8::from(refused > 0));
+    }
+    for (name, text, notes) in &made {
+        match wanted.dir {
+            Some(dir) => {
+                let path = dir.join(name);
+                write_new(&path, text)?;
+                writeln!(io.err, "wrote {}", path.display())?;
+            }
+            None => write!(io.out, "# {name}\n{text}\n")?,
+        }
+        for note in notes {
+            writeln!(io.err, "note: {note}")?;
+        }
+    }
+    if made.is_empty() && refused == 0 {
+        writeln!(io.err, "no container to adopt")?;
+    } else if wanted.dir.is_some() {
+        writeln!(io.err, "next: `mainstay validate` them, stop the containers there, and put the files into a source")?;
+    }
+    Ok(u8::from(refused > 0))
+}
+
+/// `NAME.compose.yaml`: a project of its own.
+fn file_name(container: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c.to_ascii_lowercase() } else { '-' };
+    format!("{}.compose.yaml", container.chars().map(plain).collect::<String>())
+}
+
+fn write_new(path: &PathBuf, text: &str) -> Result<(), CliError> {
+    use std::io::Write as _;
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|error| CliError::new(format!("cannot write {}", path.display())).cause(error))
+}
+
+fn read(wanted: &Wanted<'_>) -> Result<Value, CliError> {
+    let bytes = match wanted.from {
+        "-" => read_all(std::io::stdin().lock()).map_err(|error| CliError::new("cannot read stdin").cause(error))?,
+        program @ ("docker" | "podman") => ask(program, wanted.names)?,
+        path => std::fs::File::open(path)
+            .and_then(read_all)
+            .map_err(|error| CliError::new(format!("cannot read {path}")).cause(error))?,
+    };
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        CliError::new("cannot read the answer of `inspect` as JSON").cause(place)
+    })
+}
+
+fn read_all(from: impl std::io::Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What the program says of these containers, or of all that run.
+fn ask(program: &str, names: &[String]) -> Result<Vec<u8>, CliError> {
+    let run = |args: &[String]| {
+        let failed = || CliError::new(format!("cannot run `{program} {}`", args.join(" ")));
+        let output = Command::new(program).args(args).output().map_err(|error| {
+            failed().cause(error).hint("`--from FILE` takes the output of `docker inspect` from elsewhere")
+        })?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        Err(failed().cause(String::from_utf8_lossy(&output.stderr).trim()))
+    };
+    let mut args: Vec<String> = vec!["inspect".to_owned(), "--type=container".to_owned()];
+    if names.is_empty() {
+        let listed = run(&["ps".to_owned(), "--quiet".to_owned(), "--no-trunc".to_owned()])?;
+        let ids: Vec<String> = String::from_utf8_lossy(&listed).split_whitespace().map(str::to_owned).collect();
+        if ids.is_empty() {
+            return Ok(b"[]".to_vec());
+        }
+        args.extend(ids);
+    } else {
+        args.extend(names.iter().cloned());
+    }
+    run(&args)
+}
+
+#[cfg(test)]
+mod tests;
