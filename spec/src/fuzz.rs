@@ -39,8 +39,9 @@ pub fn interpolation(bytes: &[u8]) {
 pub fn image_reference(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(image) = ImageRef::parse(text) {
-        let again = ImageRef::parse(&image.to_string());
-        assert_eq!(again.as_ref(), Ok(&image), "{text:?}");
+        // A tag that was left out is written there, so only the texts are the same.
+        let again = ImageRef::parse(&image.to_string()).map(|image| image.to_string());
+        assert_eq!(again, Ok(image.to_string()), "{text:?}");
     }
 }
 
