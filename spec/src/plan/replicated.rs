@@ -189,13 +189,12 @@ fn retire(
             if spare == 0 {
                 return;
             }
-            // Its ports lead to it still: they are moved first, unless nothing is there to take them.
-            if view.still_published(&member.pod.record.uid) {
-                continue;
-            }
             spare -= 1;
-            // Where another one serves in its place, it goes on accepting for a while.
-            if strategy.max_surge > 0 && !drain::drained(view, &goal.workload, member.pod, plan) {
+            // Where another one serves in its place, it goes on accepting for a while. While its ports lead to it still
+            // they are moved first. It counts as chosen all the same: with another one chosen beside it, the two would
+            // hand the ports to each other for ever.
+            let drained = strategy.max_surge == 0 || drain::drained(view, &goal.workload, member.pod, plan);
+            if !drained || view.still_published(&member.pod.record.uid) {
                 over -= 1;
                 continue;
             }
