@@ -183,16 +183,49 @@ fn a_dependent_follows_a_restart_where_it_is_told_to() {
     assert!(!world.steps().iter().any(|step| step.contains("app")), "{:?}", world.steps());
 }
 
+/// A workload that publishes a port of the host.
+fn with_port(version: &str) -> Workload {
+    let mut workload = workload("web", version, &[]);
+    let mut spec = PodSpec::clone(&workload.template.spec);
+    let port = Port { container_port: 80, host_port: Some(8080), ..Port::default() };
+    spec.containers.iter_mut().for_each(|container| container.ports.push(port.clone()));
+    workload.template.spec = Arc::new(spec);
+    workload
+}
+
+#[test]
+fn of_two_old_pods_that_serve_one_ends_for_the_new_one() {
+    // An update that was cut off by another one has left two old versions, whichever of them has the port.
+    for holder in 1..=2 {
+        let (first, second, third) = (with_port("1"), with_port("2"), with_port("3"));
+        let mut world = World::new(&[&third], vec![pod(&first, 1, 5), pod(&second, 2, 9)]);
+        let goals = Goals::new(&world.desired);
+        let other = PodUid(format!("{:016x}", 3 - holder));
+        world.observed.stopping.insert(other.clone(), spec::plan::Reason::ScaledDown);
+        world.observed.published = port_map(&goals, &world.observed);
+        world.observed.stopping.clear();
+        let stopped = (0..20).find_map(|second| {
+            let now = NOW.plus(Millis(1000 * second));
+            let plan = plan(&goals, &world.observed, now);
+            world.observed.draining.retain(|uid, _| plan.draining.contains(uid));
+            for uid in &plan.draining {
+                world.observed.draining.entry(uid.clone()).or_insert(now);
+            }
+            if plan.steps.iter().any(|step| matches!(step.action, Action::Publish { .. })) {
+                world.observed.published = port_map(&goals, &world.observed);
+            }
+            plan.steps.iter().find_map(|step| match &step.action {
+                Action::StopPod { pod, .. } => Some(pod.record.uid.clone()),
+                _ => None,
+            })
+        });
+        let stopped = stopped.expect("one of them ends within twenty seconds");
+        assert!(world.observed.published.values().all(|target| target.pod != stopped), "the port has moved before");
+    }
+}
+
 #[test]
 fn a_replaced_pod_is_drained_after_its_port_has_moved() {
-    let with_port = |version: &str| {
-        let mut workload = workload("web", version, &[]);
-        let mut spec = PodSpec::clone(&workload.template.spec);
-        let port = Port { container_port: 80, host_port: Some(8080), ..Port::default() };
-        spec.containers.iter_mut().for_each(|container| container.ports.push(port.clone()));
-        workload.template.spec = Arc::new(spec);
-        workload
-    };
     let (old, new) = (with_port("1"), with_port("2"));
     let mut world = World::new(&[&new], vec![pod(&old, 1, 5), pod(&new, 2, 9000)]);
     let goals = Goals::new(&world.desired);
