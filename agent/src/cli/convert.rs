@@ -40,12 +40,7 @@ pub(super) fn convert(words: &[String], io: &mut Io<'_>) -> Outcome {
         io.json(&json!({ "name": name, "compose": text, "notes": notes }))?;
         return Ok(0);
     }
-    io.out.write_all(text.as_bytes())?;
-    io.out.flush()?;
-    for note in notes {
-        writeln!(io.err, "note: {note}")?;
-    }
-    Ok(0)
+    show(&text, &notes, io)
 }
 
 /// A Compose file, or the project of a directory, as Kubernetes objects.
@@ -75,6 +70,11 @@ fn project(path: &Path, io: &mut Io<'_>) -> Outcome {
         io.json(&json!({ "objects": text, "notes": notes }))?;
         return Ok(0);
     }
+    show(&text, &notes, io)
+}
+
+/// What was made, and what of it a reader should know.
+fn show(text: &str, notes: &[String], io: &mut Io<'_>) -> Outcome {
     io.out.write_all(text.as_bytes())?;
     io.out.flush()?;
     for note in notes {

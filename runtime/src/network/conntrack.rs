@@ -84,7 +84,6 @@ pub(super) fn delete_udp_to(ports: &[(Option<IpAddr>, u16)]) -> Result<usize> {
     if ports.is_empty() {
         return Ok(0);
     }
-    let socket = open()?;
     let wanted = |original: Tuple, _: Tuple| {
         original.protocol == UDP
             && ports.iter().any(|(ip, port)| {
@@ -92,14 +91,7 @@ pub(super) fn delete_udp_to(ports: &[(Option<IpAddr>, u16)]) -> Result<usize> {
                     && ip.is_none_or(|ip| ip == original.destination || ip.is_unspecified())
             })
     };
-    let mut deleted = 0;
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        deleted += delete(&socket, family, wanted, |a| {
-            a.nest(TUPLE_ORIG, |a| a.nest(2, |a| a.bytes(1, &[UDP])));
-            filter(a, TUPLE_ORIG, FILTER_PROTO_NUM);
-        })?;
-    }
-    Ok(deleted)
+    delete_udp(wanted)
 }
 
 /// UDP flows to an entrance, and the pods that it leads to now.
@@ -115,7 +107,6 @@ pub(super) fn delete_udp_astray(entrances: &[UdpEntrance]) -> Result<usize> {
     if entrances.is_empty() {
         return Ok(0);
     }
-    let socket = open()?;
     let wanted = |original: Tuple, reply: Tuple| {
         original.protocol == UDP
             && reply.source != original.destination
@@ -125,6 +116,12 @@ pub(super) fn delete_udp_astray(entrances: &[UdpEntrance]) -> Result<usize> {
                     && !entrance.pods.contains(&reply.source)
             })
     };
+    delete_udp(wanted)
+}
+
+/// Deletes the UDP flows of both families that are wanted. Returns how many there were.
+fn delete_udp(wanted: impl Fn(Tuple, Tuple) -> bool + Copy) -> Result<usize> {
+    let socket = open()?;
     let mut deleted = 0;
     for family in [libc::AF_INET, libc::AF_INET6] {
         deleted += delete(&socket, family, wanted, |a| {
