@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::container::external::Program;
 use runtime::embedded::{Embedded, Layout, OpenError, Options};
 use runtime::image::registry::RegistryConfig;
 use runtime::network::NetworkConfig;
@@ -124,6 +125,14 @@ pub fn options(settings: &Settings, exclusive: bool) -> Result<Options, RunError
         registries,
         log_max_size: settings.log_max_size,
         log_max_files: settings.log_max_files,
+        runtimes: settings
+            .runtimes
+            .iter()
+            .map(|(name, program)| {
+                let (name, path, args) = (name.clone(), program.path.clone(), program.args.clone());
+                (name.clone(), Program { name, path, args })
+            })
+            .collect(),
         exclusive,
     })
 }
@@ -251,6 +260,10 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         }
         .run(),
     );
+    for why in missing_runtimes(&settings)? {
+        tracing::warn!("{why}");
+        note(&journal, clock.unix(), EventKind::Warning, "runtime_missing", why);
+    }
     let log_gc = tokio::spawn(
         LogGc {
             layout: runtime.layout().clone(),
@@ -391,6 +404,11 @@ fn tell(verdict: Result<&Verdict, &Refusal>, journal: &Journal, metrics: &Metric
             (EventKind::Warning, "reload_refused", format!("the agent goes on as it was: {message}"))
         }
     };
+    note(journal, unix, kind, reason, message);
+}
+
+/// Records an event of the agent as a whole.
+fn note(journal: &Journal, unix: i64, kind: EventKind, reason: &str, message: String) {
     journal.record(crate::events::Event {
         unix_millis: unix.saturating_mul(1000),
         kind,
@@ -401,6 +419,14 @@ fn tell(verdict: Result<&Verdict, &Refusal>, journal: &Journal, metrics: &Metric
         cause: None,
         message,
     });
+}
+
+/// Why configured runtimes cannot be used now. Pods that name one of them wait; nobody else is concerned.
+///
+/// # Errors
+/// See [`options`].
+pub fn missing_runtimes(settings: &Settings) -> Result<Vec<String>, RunError> {
+    Ok(options(settings, false)?.runtimes.values().filter_map(Program::fault).collect())
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -8,6 +8,7 @@ mod archive;
 mod git;
 mod keys;
 mod layers;
+mod runtimes;
 mod values;
 mod webhook;
 
@@ -21,6 +22,7 @@ pub use git::{GitSource, Transport};
 pub use keys::{KEYS, Key};
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
 pub(crate) use layers::{drop_ins, is_drop_in, nearest};
+pub use runtimes::RuntimeProgram;
 pub use webhook::Webhook;
 
 /// Where the configuration file is looked for.
@@ -122,6 +124,8 @@ pub struct Settings {
     pub resync: Duration,
     /// Registries by host: mirrors, plain http, certificates. Given to the runtime as it is.
     pub registries: toml::Table,
+    /// OCI runtimes beside the built-in one, by the name that pods select them with.
+    pub runtimes: BTreeMap<String, RuntimeProgram>,
     /// Containers started at the same time.
     pub max_parallel_starts: u32,
     /// Images pulled at the same time.
@@ -167,6 +171,7 @@ impl Default for Settings {
             node_labels: BTreeMap::new(),
             resync: Duration::from_secs(60),
             registries: toml::Table::new(),
+            runtimes: BTreeMap::new(),
             max_parallel_starts: 8,
             max_parallel_pulls: 3,
             image_gc: ImageGcSettings::default(),
