@@ -256,6 +256,7 @@ fn record(fixture: &Fixture, files: &[(&str, &str)]) {
             created: spec::time::Timestamp(0),
             boot_id: "b".to_owned(),
             run: None,
+            bound: std::collections::BTreeMap::new(),
         };
         let dir = fixture.settings.data_dir.join("pods").join(uid);
         std::fs::create_dir_all(&dir).expect("it can be made");

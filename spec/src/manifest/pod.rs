@@ -37,7 +37,7 @@ pub(super) fn template(
     let annotations = metadata.map(|m| metadata::annotations(report, m)).unwrap_or_default();
     let spec = read::get(node, "spec").filter(|spec| spec.as_map().is_some())?;
     let spec = self::spec(report, spec, rules, claims, refs);
-    Some(PodTemplate { labels, annotations, spec: Arc::new(spec) })
+    Some(PodTemplate { labels, annotations, spec: Arc::new(spec), bound: BTreeMap::new() })
 }
 
 fn spec(report: &mut Report<'_>, node: &Node, rules: Rules, claims: &[String], refs: &mut PodRefs) -> PodSpec {
