@@ -259,19 +259,24 @@ impl Reconciler {
         });
         let mut next_resync = tokio::time::Instant::now() + self.resync;
         let mut wake = None;
-        let mut pace = pace::Pace::new();
+        let (mut pace, mut begun) = (pace::Pace::new(), tokio::time::Instant::now());
         loop {
             let timer = wake.map_or(next_resync, |wake: tokio::time::Instant| wake.min(next_resync));
+            // What is here already came during the pass before, at its begin at the earliest.
+            let came = (!self.inbox.is_empty()).then_some(begun);
             tokio::select! {
                 event = self.inbox.recv() => {
                     let Some(event) = event else { return Ok(()) };
+                    let came = came.unwrap_or_else(tokio::time::Instant::now);
                     if let Event::Ping(reply) = event {
                         // Nothing has changed: no pass. Whoever asked may be gone.
                         let _ = reply.send(());
+                        begun = tokio::time::Instant::now();
                         continue;
                     }
                     // What comes meanwhile is taken together with it.
                     tokio::time::sleep_until(pace.next(tokio::time::Instant::now())).await;
+                    self.metrics.taken_in(self.inbox.len() + 1, came.elapsed());
                     if self.apply_all(event).await {
                         return Ok(());
                     }
@@ -282,6 +287,7 @@ impl Reconciler {
                 next_resync = tokio::time::Instant::now() + self.resync;
                 self.list();
             }
+            begun = tokio::time::Instant::now();
             pace.passed(self.observed.pods.len());
             wake = self.pass().map(|at| {
                 let wait = at.since(self.clock.now()).as_duration();
@@ -733,6 +739,7 @@ impl Reconciler {
         self.metrics.observe_snapshot(&snapshot);
         self.snapshot.send_replace(snapshot);
         self.metrics.reconcile(started.elapsed(), true);
+        self.metrics.running_actions(self.tasks.len());
         let gates =
             gates.map(|wait| self.clock.now().plus(Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))));
         [plan.wake, gates].into_iter().flatten().min()

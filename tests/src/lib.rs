@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod netlink;
 pub mod registry;
 pub mod sandbox;
+pub mod server;
 pub mod source;
 pub mod status;
 
@@ -21,3 +22,4 @@ pub use agent::Agent;
 pub use image::{Image, ImageBuilder, Layer};
 pub use registry::{Fault, Registry};
 pub use sandbox::{Sandbox, require_root};
+pub use server::Server;

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::values::{self, Input};
-use super::{LogFormat, Settings};
+use super::{LogFormat, Settings, tables};
 
 /// One setting.
 pub struct Key {
@@ -71,16 +71,24 @@ pub const KEYS: &[Key] = &[
     )),
     key!("sources", "directories with manifests", |s, i| s.sources = values::paths(i)?, |s| json!(s.sources)),
     // It names files with credentials but never holds one itself.
-    key!("git", "Git repositories with manifests", |s, i| s.git = super::git::sources(i)?, |s| serde_json::to_value(
-        &s.git
-    )
-    .unwrap_or(Value::Null)),
+    key!("git", "Git repositories with manifests", |s, i| s.git = tables::read(i)?, |s| serde_json::to_value(&s.git)
+        .unwrap_or(Value::Null)),
     // It names files with tokens but never holds one itself.
+    key!("archive", "tar archives with manifests, by URL and digest", |s, i| s.archives = tables::read(i)?, |s| {
+        serde_json::to_value(&s.archives).unwrap_or(Value::Null)
+    }),
+    key!("oci", "artifacts in registries with manifests, by tag or digest", |s, i| s.oci = tables::read(i)?, |s| {
+        serde_json::to_value(&s.oci).unwrap_or(Value::Null)
+    }),
+    // It names a file with a secret but never holds one itself.
     key!(
-        "archive",
-        "tar archives with manifests, by URL and digest",
-        |s, i| s.archives = super::archive::sources(i)?,
-        |s| serde_json::to_value(&s.archives).unwrap_or(Value::Null)
+        "sync_hook",
+        "`listen` and `secret_file`: where a webhook has every source asked at once, `none` for nowhere",
+        |s, i| s.sync_hook = values::optional(i, super::hook::read)?,
+        |s| match &s.sync_hook {
+            Some(hook) => serde_json::to_value(hook).unwrap_or(Value::Null),
+            None => json!("none"),
+        }
     ),
     key!(
         "age_identity",
@@ -89,10 +97,8 @@ pub const KEYS: &[Key] = &[
         |s| s.age_identity.as_ref().map_or(json!("none"), |path| json!(path))
     ),
     // It names files with credentials; a URL that is a secret belongs into one of them.
-    key!("webhook", "receivers of events", |s, i| s.webhooks = super::webhook::webhooks(i)?, |s| serde_json::to_value(
-        &s.webhooks
-    )
-    .unwrap_or(Value::Null)),
+    key!("webhook", "receivers of events", |s, i| s.webhooks = tables::read(i)?, |s| serde_json::to_value(&s.webhooks)
+        .unwrap_or(Value::Null)),
     key!(
         "metrics_listen",
         "address of metrics and health, `none` for the socket only",

@@ -6,8 +6,11 @@
 
 mod archive;
 mod git;
+mod hook;
 mod keys;
 mod layers;
+mod oci;
+mod tables;
 mod values;
 mod webhook;
 
@@ -18,9 +21,11 @@ use std::time::Duration;
 
 pub use archive::ArchiveSource;
 pub use git::{GitSource, Transport};
+pub use hook::SyncHook;
 pub use keys::{KEYS, Key};
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
 pub(crate) use layers::{drop_ins, is_drop_in, nearest};
+pub use oci::OciSource;
 pub use webhook::Webhook;
 
 /// Where the configuration file is looked for.
@@ -83,6 +88,10 @@ pub struct Settings {
     pub git: Vec<GitSource>,
     /// Archives with manifests.
     pub archives: Vec<ArchiveSource>,
+    /// Artifacts in registries with manifests.
+    pub oci: Vec<OciSource>,
+    /// Where others may say that something has changed; nowhere when `None`.
+    pub sync_hook: Option<SyncHook>,
     /// File with the identities of age that open encrypted manifests, or `credential:NAME`.
     pub age_identity: Option<PathBuf>,
     /// Who is told of events.
@@ -140,6 +149,8 @@ impl Default for Settings {
             sources: vec![PathBuf::from("/etc/mainstay/manifests")],
             git: Vec::new(),
             archives: Vec::new(),
+            oci: Vec::new(),
+            sync_hook: None,
             age_identity: None,
             webhooks: Vec::new(),
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9641))),
@@ -168,6 +179,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether anything is followed that is no directory of this host.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        !self.git.is_empty() || !self.archives.is_empty() || !self.oci.is_empty()
+    }
+
     /// The socket of the API.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
@@ -178,6 +195,12 @@ impl Settings {
     #[must_use]
     pub fn metrics_address_file(&self) -> PathBuf {
         self.run_dir.join("metrics.addr")
+    }
+
+    /// The file that names the address of the sync hook once it is bound.
+    #[must_use]
+    pub fn hook_address_file(&self) -> PathBuf {
+        self.run_dir.join("hook.addr")
     }
 
     /// The record of the directories that the agent of this boot reads: those of its command line are in no file.
