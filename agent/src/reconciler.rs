@@ -38,6 +38,7 @@ use crate::orders::{Order, Orders};
 use crate::probe::{HealthReport, Prober};
 use crate::status::{HeldStatus, Snapshot, SourceStatus};
 use crate::telemetry::Metrics;
+use crate::traces::Traces;
 use crate::versions::Versions;
 
 /// What people can ask the loop for.
@@ -137,6 +138,7 @@ pub struct Reconciler {
     disks: DiskWatch,
     drains: DrainWatch,
     metrics: Metrics,
+    traces: Option<Traces>,
     journal: Journal,
     snapshot: watch::Sender<Arc<Snapshot>>,
     events: mpsc::UnboundedSender<Event>,
@@ -229,6 +231,7 @@ impl Reconciler {
             disks,
             drains,
             metrics: parts.metrics,
+            traces: None,
             journal: parts.journal,
             snapshot: parts.snapshot,
             events: events.clone(),
@@ -500,6 +503,7 @@ impl Reconciler {
         let ok = !matches!(outcome, Outcome::Failed(_));
         self.observed.in_flight.remove(&key);
         self.metrics.action(step.action.word(), step.reason.word(), ok, elapsed);
+        self.trace(&step, &outcome, elapsed);
         if matches!(step.action, Action::Prepare { .. }) {
             let bytes = if let Outcome::Prepared(_, fetched) = &outcome { *fetched } else { 0 };
             self.metrics.image_pull(ok, bytes, elapsed);
@@ -739,7 +743,7 @@ impl Reconciler {
         self.metrics.observe_snapshot(&snapshot);
         self.snapshot.send_replace(snapshot);
         self.metrics.reconcile(started.elapsed(), true);
-        self.metrics.running_actions(self.tasks.len());
+        self.metrics.running_actions(self.observed.in_flight.len());
         let gates =
             gates.map(|wait| self.clock.now().plus(Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))));
         [plan.wake, gates].into_iter().flatten().min()

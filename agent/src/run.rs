@@ -26,6 +26,7 @@ use crate::reload::{self, Handle, Invocation, Refusal, Request, Verdict};
 use crate::source::{SealError, Sources, watch};
 use crate::systemd::{EXIT_AFTER_DOWN, Inherited, Notifier, NotifyError, report, watchdog_limit};
 use crate::telemetry::Metrics;
+use crate::traces::Traces;
 use crate::versions::Versions;
 
 /// Why the agent ended.
@@ -211,10 +212,19 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         known_versions,
         planner: Arc::new(spec::plan::plan),
     });
+    let (reconciler, tracing) = match &settings.traces {
+        Some(collector) => {
+            let (traces, sending) = Traces::to(collector, &settings.node_name);
+            (reconciler.with_traces(traces), Some(tokio::spawn(sending)))
+        }
+        None => (reconciler, None),
+    };
+    let labels =
+        crate::ec2::with_labels(settings.node_metadata.as_deref(), &settings.data_dir, &settings.node_labels).await;
     let sources = Sources::open(
         settings.sources.clone(),
         settings.data_dir.clone(),
-        settings.node_labels.clone(),
+        labels,
         Arc::clone(&clock),
         metrics.clone(),
         orders,
@@ -330,6 +340,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     };
     gc.abort();
     sizes.abort();
+    tracing.iter().for_each(tokio::task::JoinHandle::abort);
     webhooks.iter().for_each(tokio::task::JoinHandle::abort);
     reporting.abort();
     hangups.abort();

@@ -23,7 +23,10 @@ pub(super) fn shutdown(settings: &Settings, limit: Duration, io: &mut Io<'_>) ->
         let sources = crate::source::Sources::open(
             crate::record::read(&settings.sources_file()).unwrap_or_else(|| settings.sources.clone()),
             settings.data_dir.clone(),
-            settings.node_labels.clone(),
+            match settings.node_metadata {
+                Some(_) => crate::ec2::merged(&settings.node_labels, crate::ec2::known(&settings.data_dir)),
+                None => settings.node_labels.clone(),
+            },
             clock,
             metrics,
             crate::orders::Orders::open(&settings.data_dir),

@@ -106,6 +106,12 @@ pub const KEYS: &[Key] = &[
         |s| s.metrics_listen.map_or(json!("none"), |a| json!(a))
     ),
     key!(
+        "traces",
+        "OpenTelemetry collector that gets a span for each action, such as http://127.0.0.1:4318, or `none`",
+        |s, i| s.traces = values::optional(i, values::http)?,
+        |s| json!(s.traces.as_deref().unwrap_or("none"))
+    ),
+    key!(
         "log_format",
         "`text` or `json`",
         |s, i| s.log_format = match values::text(i)?.as_str() {
@@ -147,6 +153,16 @@ pub const KEYS: &[Key] = &[
     )),
     key!("node_name", "name of this node", |s, i| s.node_name = values::text(i)?, |s| json!(s.node_name)),
     key!("node_labels", "labels of this node", |s, i| s.node_labels = values::pairs(i)?, |s| json!(s.node_labels)),
+    key!(
+        "node_metadata",
+        "more labels of this node from EC2's metadata service: `ec2`, the address of one like it, or `none`",
+        |s, i| s.node_metadata = values::optional(i, values::metadata)?,
+        |s| json!(match s.node_metadata.as_deref() {
+            None => "none",
+            Some(values::EC2) => "ec2",
+            Some(other) => other,
+        })
+    ),
     key!("resync", "sources are read again at least this often", |s, i| s.resync = values::duration(i)?, |s| json!(
         humantime::format_duration(s.resync).to_string()
     )),

@@ -99,6 +99,8 @@ pub struct Settings {
     /// Where metrics and health are served; `None` serves them on the socket only. Port 0 takes a free one, which
     /// is then written to `<run_dir>/metrics.addr`.
     pub metrics_listen: Option<SocketAddr>,
+    /// Address of an OpenTelemetry collector that gets traces of actions; nowhere when `None`.
+    pub traces: Option<String>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// A `tracing` filter: `info`, `agent=debug,info`, ...
@@ -115,6 +117,8 @@ pub struct Settings {
     pub node_name: String,
     /// Labels of this node.
     pub node_labels: BTreeMap<String, String>,
+    /// Address of the metadata service that more labels come from, like EC2's; none when `None`.
+    pub node_metadata: Option<String>,
     /// Sources are read again at least this often.
     pub resync: Duration,
     /// Registries by host: mirrors, plain http, certificates. Given to the runtime as it is.
@@ -154,6 +158,7 @@ impl Default for Settings {
             age_identity: None,
             webhooks: Vec::new(),
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9641))),
+            traces: None,
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
             bridge: "mainstay0".to_owned(),
@@ -162,6 +167,7 @@ impl Default for Settings {
             cgroup_parent: "mainstay".to_owned(),
             node_name: host_name(),
             node_labels: BTreeMap::new(),
+            node_metadata: None,
             resync: Duration::from_secs(60),
             registries: toml::Table::new(),
             max_parallel_starts: 8,
