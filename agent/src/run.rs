@@ -15,7 +15,7 @@ use crate::clock::{HostClock, SharedClock};
 use crate::config::{ArchiveSource, GitSource, Settings};
 use crate::events::{EventKind, Journal, JournalError};
 use crate::executor::{Executor, random_uid};
-use crate::gc::{ImageGc, roots};
+use crate::gc::{ImageGc, logs::LogGc, roots};
 use crate::git::{Follower, GitView};
 use crate::history::History;
 use crate::memory::Memories;
@@ -251,6 +251,16 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         }
         .run(),
     );
+    let log_gc = tokio::spawn(
+        LogGc {
+            layout: runtime.layout().clone(),
+            limit: settings.log_total_size,
+            metrics: metrics.clone(),
+            journal: journal.clone(),
+            clock: Arc::clone(&clock),
+        }
+        .run(),
+    );
     let webhooks: Vec<_> = settings
         .webhooks
         .iter()
@@ -333,6 +343,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         }
     };
     gc.abort();
+    log_gc.abort();
     webhooks.iter().for_each(tokio::task::JoinHandle::abort);
     reporting.abort();
     hangups.abort();

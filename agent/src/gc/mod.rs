@@ -1,10 +1,11 @@
-//! Removes images that nobody needs, by itself: by age, and when the disk is short.
+//! Removes images that nobody needs, by itself: by age, and when the disk is short ([`logs`] does it for logs).
 //!
 //! The rules are kubelet's (Kubernetes documentation, "Garbage Collection", container images): above the high threshold
 //! images go, longest unused first, until the low one is reached; what was used a moment ago stays. Never one that a pod
 //! runs on, a manifest names, somebody pinned, or no registry can give back (see [`roots`] and `runtime::image::gc`).
 //! Nothing is removed before the sources were read once.
 
+pub mod logs;
 pub mod roots;
 
 use std::collections::BTreeSet;

@@ -61,6 +61,9 @@ struct Inner {
     gc_images: Counter,
     gc_bytes: Counter,
     image_disk: Gauge,
+    log_bytes: Gauge,
+    log_limit: Gauge,
+    log_removed: Counter,
     manifests: GaugeVec,
     findings: GaugeVec,
     source_failed: GaugeVec,
@@ -135,6 +138,9 @@ impl Metrics {
             gc_images: make.counters(names::GC_IMAGES).with_label_values(NONE),
             gc_bytes: make.counters(names::GC_BYTES).with_label_values(NONE),
             image_disk: make.gauges(names::IMAGE_DISK).with_label_values(NONE),
+            log_bytes: make.gauges(names::LOG_BYTES).with_label_values(NONE),
+            log_limit: make.gauges(names::LOG_LIMIT).with_label_values(NONE),
+            log_removed: make.counters(names::LOG_REMOVED).with_label_values(NONE),
             manifests: make.gauges(names::MANIFESTS),
             findings: make.gauges(names::FINDINGS),
             source_failed: make.gauges(names::SOURCE_FAILED),
@@ -261,6 +267,13 @@ impl Metrics {
         self.0.gc_images.inc_by(as_float(images));
         self.0.gc_bytes.inc_by(as_float(bytes));
         self.0.image_disk.set(f64::from(used_percent) / 100.0);
+    }
+
+    /// The logs of all containers were looked at: what they take now, what they may take, and how much was removed.
+    pub fn logs(&self, bytes: u64, limit: u64, removed: u64) {
+        self.0.log_bytes.set(as_float(bytes));
+        self.0.log_limit.set(as_float(limit));
+        self.0.log_removed.inc_by(as_float(removed));
     }
 
     /// A source was read without an error at this Unix time.

@@ -112,6 +112,13 @@ metrics! {
     IMAGE_DISK = Gauge "mainstay_image_filesystem_used_ratio" []
         "How full the file system of the images was when it was last looked at, from 0 to 1.";
 
+    LOG_BYTES = Gauge "mainstay_log_bytes" []
+        "Bytes of the log files of all containers when they were last looked at.";
+    LOG_LIMIT = Gauge "mainstay_log_limit_bytes" []
+        "Bytes that the log files of all containers may take together; 0 without a limit.";
+    LOG_REMOVED = Counter "mainstay_log_removed_bytes_total" []
+        "Bytes of log files that were removed because all together were above the limit.";
+
     MANIFESTS = Gauge "mainstay_manifests" ["state"]
         "Manifest files by state: ok, or broken (their last good version is kept).";
     FINDINGS = Gauge "mainstay_manifest_findings" ["severity"]

@@ -287,7 +287,7 @@ impl Server {
         client.answer(&response);
     }
 
-    fn act(&self, request: &Request) -> Result<Option<ShimState>, String> {
+    fn act(&mut self, request: &Request) -> Result<Option<ShimState>, String> {
         match request {
             Request::State => Ok(Some(ShimState {
                 id: self.config.id.clone(),
@@ -310,6 +310,12 @@ impl Server {
                 .and_then(|layout| cgroup::create(&layout, &self.config.cgroup_path, resources, None))
                 .map(|_| None)
                 .map_err(|error| chain(&error)),
+            Request::CutLog { keep } => {
+                if let Some(log) = &mut self.log {
+                    log.cut(*keep);
+                }
+                Ok(None)
+            }
             Request::Attach { .. } => Err("attach is a stream".to_owned()),
         }
     }
