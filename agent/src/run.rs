@@ -16,8 +16,7 @@ use crate::config::Settings;
 use crate::events::{EventKind, Journal, JournalError};
 use crate::executor::{Executor, random_uid};
 use crate::follow::{Follower, Remote, Tools, View};
-use crate::gc::{ImageGc, roots};
-
+use crate::gc::{ImageGc, logs::LogGc, roots};
 use crate::history::History;
 use crate::memory::Memories;
 use crate::orders::Orders;
@@ -262,6 +261,16 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     );
     let sizes = crate::sizes::run(runtime.store().clone(), settings.data_dir.clone(), metrics.clone());
     let sizes = tokio::spawn(sizes);
+    let log_gc = tokio::spawn(
+        LogGc {
+            layout: runtime.layout().clone(),
+            limit: settings.log_total_size,
+            metrics: metrics.clone(),
+            journal: journal.clone(),
+            clock: Arc::clone(&clock),
+        }
+        .run(),
+    );
     let webhooks: Vec<_> = settings
         .webhooks
         .iter()
@@ -341,6 +350,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     gc.abort();
     sizes.abort();
     tracing.iter().for_each(tokio::task::JoinHandle::abort);
+    log_gc.abort();
     webhooks.iter().for_each(tokio::task::JoinHandle::abort);
     reporting.abort();
     hangups.abort();
@@ -388,16 +398,7 @@ fn tell(verdict: Result<&Verdict, &Refusal>, journal: &Journal, metrics: &Metric
             (EventKind::Warning, "reload_refused", format!("the agent goes on as it was: {message}"))
         }
     };
-    journal.record(crate::events::Event {
-        unix_millis: unix.saturating_mul(1000),
-        kind,
-        reason: reason.to_owned(),
-        workload: None,
-        pod: None,
-        container: None,
-        cause: None,
-        message,
-    });
+    journal.record(crate::events::Event::of_node(unix, kind, reason, message));
 }
 
 /// Waits for SIGTERM or SIGINT.

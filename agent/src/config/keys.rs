@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::values::{self, Input};
-use super::{LogFormat, Settings, tables};
+use super::{LogFormat, LogLimit, Settings, tables};
 
 /// One setting.
 pub struct Key {
@@ -229,6 +229,23 @@ pub const KEYS: &[Key] = &[
         "log files kept of each container",
         |s, i| s.log_max_files = values::number(i, 1, 1000)?,
         |s| json!(s.log_max_files)
+    ),
+    key!(
+        "log_total_size",
+        "what the logs of all containers may take together, `auto` for a tenth of the disk and at most 4Gi, or `none`",
+        |s, i| s.log_total_size = match values::text(i).as_deref() {
+            Ok("auto") => LogLimit::Auto,
+            Ok("none") => LogLimit::Unlimited,
+            _ => match values::bytes(i)? {
+                size @ 0..0x10_0000 => return Err(format!("expected at least 1Mi, found {size}")),
+                size => LogLimit::Bytes(size),
+            },
+        },
+        |s| match s.log_total_size {
+            LogLimit::Auto => json!("auto"),
+            LogLimit::Unlimited => json!("none"),
+            LogLimit::Bytes(size) => json!(size),
+        }
     ),
     key!(
         "allow_metadata",

@@ -75,6 +75,18 @@ impl Default for ImageGcSettings {
     }
 }
 
+/// What the logs of all containers may take together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLimit {
+    /// See [`spec::logs::default_limit`].
+    #[default]
+    Auto,
+    /// So many bytes.
+    Bytes(u64),
+    /// As much as they need.
+    Unlimited,
+}
+
 /// Everything that can be set. Made by [`Layers::load`]; never changed afterwards.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -133,6 +145,8 @@ pub struct Settings {
     pub log_max_size: u64,
     /// Log files kept of each container.
     pub log_max_files: u32,
+    /// What the logs of all containers may take together.
+    pub log_total_size: LogLimit,
     /// Pods may reach the cloud's metadata address.
     pub allow_metadata: bool,
     /// How many workloads may vanish at once.
@@ -175,6 +189,7 @@ impl Default for Settings {
             image_gc: ImageGcSettings::default(),
             log_max_size: 10 << 20,
             log_max_files: 5,
+            log_total_size: LogLimit::Auto,
             allow_metadata: false,
             removal_budget: RemovalBudget::default(),
             generations: 10,

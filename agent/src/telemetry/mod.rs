@@ -68,6 +68,9 @@ struct Inner {
     images: Gauge,
     image_bytes: Gauge,
     volume_bytes: GaugeVec,
+    log_bytes: Gauge,
+    log_limit: Gauge,
+    log_removed: Counter,
     manifests: GaugeVec,
     findings: GaugeVec,
     source_failed: GaugeVec,
@@ -149,6 +152,9 @@ impl Metrics {
             images: make.gauges(names::IMAGES).with_label_values(NONE),
             image_bytes: make.gauges(names::IMAGE_BYTES).with_label_values(NONE),
             volume_bytes: make.gauges(names::VOLUME_BYTES),
+            log_bytes: make.gauges(names::LOG_BYTES).with_label_values(NONE),
+            log_limit: make.gauges(names::LOG_LIMIT).with_label_values(NONE),
+            log_removed: make.counters(names::LOG_REMOVED).with_label_values(NONE),
             manifests: make.gauges(names::MANIFESTS),
             findings: make.gauges(names::FINDINGS),
             source_failed: make.gauges(names::SOURCE_FAILED),
@@ -299,6 +305,13 @@ impl Metrics {
         self.0.gc_images.inc_by(as_float(images));
         self.0.gc_bytes.inc_by(as_float(bytes));
         self.0.image_disk.set(f64::from(used_percent) / 100.0);
+    }
+
+    /// The logs of all containers were looked at: what they take now, what they may take, and how much was removed.
+    pub fn logs(&self, bytes: u64, limit: u64, removed: u64) {
+        self.0.log_bytes.set(as_float(bytes));
+        self.0.log_limit.set(as_float(limit));
+        self.0.log_removed.inc_by(as_float(removed));
     }
 
     /// A source was read without an error at this Unix time.

@@ -124,6 +124,13 @@ metrics! {
         "Bytes of all layers in the store at that time, shared ones once.";
     VOLUME_BYTES = Gauge "mainstay_volume_bytes" ["volume"]
         "Bytes that a named volume took at that time; of the 200 largest.";
+    LOG_BYTES = Gauge "mainstay_log_bytes" []
+        "Bytes of the log files of all containers when they were last looked at.";
+    LOG_LIMIT = Gauge "mainstay_log_limit_bytes" []
+        "Bytes that the log files of all containers may take together; 0 without a limit.";
+    LOG_REMOVED = Counter "mainstay_log_removed_bytes_total" []
+        "Bytes of log files that were removed because all together were above the limit.";
+
     MANIFESTS = Gauge "mainstay_manifests" ["state"]
         "Manifest files by state: ok, or broken (their last good version is kept).";
     FINDINGS = Gauge "mainstay_manifest_findings" ["severity"]

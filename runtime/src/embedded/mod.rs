@@ -9,6 +9,7 @@ mod config;
 mod etc;
 mod joined;
 mod layout;
+pub mod logs;
 mod records;
 mod volumes;
 
