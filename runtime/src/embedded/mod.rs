@@ -118,6 +118,8 @@ struct Inner {
     names: Mutex<spec::names::NameTable>,
     /// Tells pods names; made when the agent's loop starts.
     responder: std::sync::OnceLock<Responder>,
+    /// Makes sockets in pods' networks; started with the first probe.
+    sockets: Mutex<Option<Arc<network::Sockets>>>,
     /// Keep the directories ours; released by the kernel when the process ends.
     _locks: Vec<nix::fcntl::Flock<File>>,
 }
@@ -170,6 +172,7 @@ impl Embedded {
             network_suspect: AtomicBool::new(true),
             names: Mutex::default(),
             responder: std::sync::OnceLock::new(),
+            sockets: Mutex::default(),
             _locks: locks,
         })))
     }
@@ -210,6 +213,14 @@ impl Embedded {
             .await
             .map_err(|error| error.into_runtime(reference))?;
         Ok(ImageInfo { reference: reference.clone(), digest: image.digest, size: image.size, fetched: 0 })
+    }
+
+    fn sockets(&self) -> std::io::Result<Arc<network::Sockets>> {
+        let mut sockets = self.0.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*sockets {
+            Some(sockets) => Ok(Arc::clone(sockets)),
+            None => Ok(Arc::clone(sockets.insert(Arc::new(network::Sockets::start()?)))),
+        }
     }
 
     /// Runs blocking work off the async threads.
