@@ -21,6 +21,7 @@ pub mod hold;
 pub mod image_ref;
 mod json;
 pub mod load;
+pub mod logs;
 pub mod manifest;
 pub mod names;
 pub mod node;

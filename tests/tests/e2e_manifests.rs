@@ -4,16 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tests::agent::SOON;
-use tests::image::fixture_image;
 use tests::manifest::{pod, web};
-use tests::{Agent, Registry, Sandbox, require_root};
-
-fn world(name: &str) -> (Sandbox, Registry, String) {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
-    (sandbox, registry, image)
-}
+use tests::{Agent, Sandbox, require_root, world};
 
 #[test]
 fn every_format_and_packaging_counts() {
@@ -231,6 +223,48 @@ fn logs_are_rotated() {
     assert!(text.ends_with("40000 a line of some length\n"), "the newest lines are kept");
     let kept: Vec<u64> = text.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
     assert!(kept.windows(2).all(|pair| pair[1] == pair[0] + 1), "no line is lost between two files");
+}
+
+/// Four logs that are all within their own limit, and together above that of the host.
+#[test]
+fn logs_of_all_containers_have_a_limit() {
+    if !require_root("logs_of_all_containers_have_a_limit") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("log-limit");
+    let loud = ["loud-a", "loud-b", "loud-c"];
+    for name in loud {
+        sandbox.write(&format!("{name}.json"), &pod(name, &image, &["chatter", "/done", "20000", "100"]).to_string());
+    }
+    let mut ended = pod("ended", &image, &["print", "40000", "a line of some length"]);
+    ended["spec"]["restartPolicy"] = json!("Never");
+    sandbox.write("ended.json", &ended.to_string());
+    let settings = [("MAINSTAY_LOG_MAX_SIZE", "256Ki"), ("MAINSTAY_LOG_TOTAL_SIZE", "2Mi")];
+    let mut agent = Agent::start_with(&sandbox, &[], &settings);
+    let pids = loud.map(|name| agent.wait_ready(name, 1));
+    let files_of = |dir: &Path| {
+        let mut files = Vec::new();
+        log_files(dir, &mut files);
+        files
+    };
+    agent.wait_for("the logs are below the limit", SOON, |agent| {
+        let metrics = agent.metrics();
+        let removed = metrics.sum("mainstay_log_removed_bytes_total", &[])?;
+        let bytes: u64 = files_of(&sandbox.data().join("pods")).iter().map(|(_, size)| size).sum();
+        (removed > 1_000_000.0 && bytes <= 2 << 20).then_some(())
+    });
+    assert_eq!(agent.metrics().sum("mainstay_log_limit_bytes", &[]), Some(2_097_152.0));
+    for (name, before) in loud.iter().zip(pids) {
+        assert_eq!(agent.wait_ready(name, 1), before, "{name} was not disturbed");
+        assert!(agent.cli(&["logs", name]).ok().stdout.lines().count() > 10, "the newest lines of {name} stay");
+    }
+    let status = agent.status();
+    let uid = status.workload("ended").and_then(|ended| ended.pods.first()).map(|pod| pod.uid.clone());
+    let uid = uid.expect("it is remembered");
+    assert_eq!(files_of(&sandbox.data().join("pods").join(uid)).len(), 1, "what ended goes first");
+    assert!(agent.cli(&["logs", "ended"]).ok().stdout.ends_with("40000 a line of some length\n"));
+    let events = agent.cli(&["events"]).ok().stdout;
+    assert!(events.contains("logs_removed") && events.contains("loud-"), "{events}");
 }
 
 /// Moving a manifest to another file, reformatting it or adding a comment changes nothing that runs.

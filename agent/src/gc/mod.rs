@@ -1,10 +1,11 @@
-//! Removes images that nobody needs, by itself: by age, and when the disk is short.
+//! Removes images that nobody needs, by itself: by age, and when the disk is short ([`logs`] does it for logs).
 //!
 //! The rules are kubelet's (Kubernetes documentation, "Garbage Collection", container images): above the high threshold
 //! images go, longest unused first, until the low one is reached; what was used a moment ago stays. Never one that a pod
 //! runs on, a manifest names, somebody pinned, or no registry can give back (see [`roots`] and `runtime::image::gc`).
 //! Nothing is removed before the sources were read once.
 
+pub mod logs;
 pub mod roots;
 
 use std::collections::BTreeSet;
@@ -122,16 +123,7 @@ impl ImageGc {
     }
 
     fn event(&self, kind: EventKind, reason: &str, message: String) {
-        self.journal.record(Event {
-            unix_millis: self.clock.unix().saturating_mul(1000),
-            kind,
-            reason: reason.to_owned(),
-            workload: None,
-            pod: None,
-            container: None,
-            cause: None,
-            message,
-        });
+        self.journal.record(Event::of_node(self.clock.unix(), kind, reason, message));
     }
 }
 

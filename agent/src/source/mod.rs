@@ -24,7 +24,7 @@ use spec::workload::{Desired, ObjectId, WorkloadId};
 use crate::clock::SharedClock;
 use crate::decrypt::{Keyless, Keys, ParsedFile, parse};
 use crate::discover::{GitState, Listing, Mounts, Project, discover, projects as find_projects};
-use crate::git::GitView;
+use crate::follow::View;
 use crate::orders::Orders;
 use crate::reconciler::Reading;
 use crate::status::{HeldStatus, SourceStatus};
@@ -65,7 +65,7 @@ pub struct Sources {
     /// Files with good objects that the last listing lacked: gone when the next one lacks them too.
     vanishing: BTreeSet<String>,
     /// What is followed elsewhere, by the directory where its files appear.
-    repositories: BTreeMap<PathBuf, GitView>,
+    repositories: BTreeMap<PathBuf, View>,
     /// Content and state of everything at the last reading.
     stamp: Option<String>,
     /// Files that services mount one by one.
@@ -131,7 +131,7 @@ impl Sources {
 
     /// Adds repositories: their directories become roots like the others.
     #[must_use]
-    pub fn with_repositories(mut self, repositories: impl IntoIterator<Item = GitView>) -> Self {
+    pub fn with_repositories(mut self, repositories: impl IntoIterator<Item = View>) -> Self {
         for view in repositories {
             self.roots.push(view.root.clone());
             self.repositories.insert(view.root.clone(), view);

@@ -42,6 +42,11 @@ pub enum Request {
         /// All of them, changed or not.
         resources: Box<Resources>,
     },
+    /// Removes the oldest files of the log.
+    CutLog {
+        /// So many of the newest stay, the one that is written included; with 0 that one begins anew.
+        keep: u32,
+    },
 }
 
 /// What a shim answers.
@@ -165,6 +170,14 @@ impl ShimClient {
     /// See [`Self::call`].
     pub fn update(&mut self, resources: &Resources) -> io::Result<()> {
         self.call(&Request::Update { resources: Box::new(resources.clone()) }).map(drop)
+    }
+
+    /// Removes all but the `keep` newest files of the log.
+    ///
+    /// # Errors
+    /// See [`Self::call`].
+    pub fn cut_log(&mut self, keep: u32) -> io::Result<()> {
+        self.call(&Request::CutLog { keep }).map(drop)
     }
 
     /// Starts attaching; frames follow on the returned stream.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const PART: usize = 16 << 10;
 
 /// Which stream a line came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Stream {
     Stdout,
     Stderr,
@@ -89,6 +89,24 @@ impl Log {
         }
         let _ = fs::rename(&self.path, self.rotated(1));
         self.open();
+    }
+
+    /// Removes all but the `keep` newest files. With 0 the one that is written goes as well and a new one begins, with
+    /// a line that says so: its readers keep what they have open.
+    pub(super) fn cut(&mut self, keep: u32) {
+        // Beyond what is kept by number there may be files of a time when more were.
+        for number in keep.max(1).. {
+            if fs::remove_file(self.rotated(number)).is_err() {
+                break;
+            }
+        }
+        if keep == 0 && self.size > 0 {
+            let _ = fs::remove_file(&self.path);
+            self.open();
+            let text = b"[mainstay] older lines were removed: the logs of this host were above their limit";
+            self.line(&timestamp(), Stream::Stderr, 'F', text);
+            self.flush();
+        }
     }
 
     /// Takes output of the program.
@@ -276,6 +294,26 @@ mod tests {
         let expected: Vec<String> = (0..100).rev().map(|number| format!("line {number}")).collect();
         assert_eq!(newest_first, expected.get(..newest_first.len()).expect("no more than were written"));
         assert!(names.iter().all(|name| fs::metadata(name).is_ok_and(|meta| meta.len() <= 500)));
+    }
+
+    #[test]
+    fn cutting_keeps_the_newest_files() {
+        for keep in 0..4_u32 {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let path = dir.path().join("log");
+            let mut log = Log::new(&path, 500, 3);
+            for number in 0..100 {
+                log.write(Stream::Stdout, format!("line {number}\n").as_bytes());
+            }
+            log.cut(keep);
+            log.write(Stream::Stdout, b"the next\n");
+            let files = usize::try_from(keep.clamp(1, 3)).expect("few");
+            assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), files, "{keep}");
+            let texts: Vec<String> = read(&path).into_iter().map(|(_, _, text)| text).collect();
+            assert_eq!(texts.last().map(String::as_str), Some("the next"), "{keep}");
+            let told = texts.first().is_some_and(|text| text.contains("older lines were removed"));
+            assert_eq!((told, texts.len() == 2), (keep == 0, keep == 0), "{texts:?}");
+        }
     }
 
     #[test]
