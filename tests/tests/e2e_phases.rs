@@ -7,24 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::agent::SOON;
-use tests::image::{fixture_builder, fixture_image};
+use tests::image::fixture_builder;
 use tests::manifest::{deployment, pod};
-use tests::{Agent, Layer, Registry, Sandbox, require_root};
-
-fn world(name: &str) -> (Sandbox, Registry, String) {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
-    (sandbox, registry, image)
-}
-
-/// Everything that the agent says about a workload, and of its files.
-fn told(agent: &Agent<'_>, name: &str) -> String {
-    let status = agent.json(&["status"]);
-    let workloads = status["workloads"].as_array().cloned().unwrap_or_default();
-    let found = workloads.into_iter().find(|workload| workload["name"] == name);
-    format!("{} {}", found.map(|workload| workload.to_string()).unwrap_or_default(), agent.status().errors())
-}
+use tests::{Agent, Layer, require_root, world};
 
 /// A workload whose old pod must end before the new one starts: the worst case for a version that cannot be made.
 fn stop_first(kind: &str, name: &str, image: &str) -> Value {
@@ -86,9 +71,8 @@ fn what_can_fail_early_fails_while_the_old_pod_runs() {
         sandbox.write(&format!("{name}.json"), &manifest.to_string());
     }
     for (_, name, _, word) in &cases {
-        agent.wait_for(&format!("{name}: {word} is named"), SOON, |agent| {
-            told(agent, name).contains(word).then_some(())
-        });
+        agent
+            .wait_for(&format!("{name}: {word} is named"), SOON, |agent| agent.told(name).contains(word).then_some(()));
     }
     let names: Vec<&str> = cases.iter().map(|(_, name, ..)| *name).collect();
     agent.assert_untouched(&names, &before, Duration::from_secs(2));
@@ -315,4 +299,45 @@ fn a_change_of_configuration_reaches_the_program() {
             (pids.len() == 1 && Some(&pids) != before.get(index)).then_some(())
         });
     }
+}
+
+/// A file of the project that a service mounts by itself and read-only counts as its configuration, also when it changes
+/// while no agent runs; one that the service may write to, or that lies elsewhere, does not.
+#[test]
+fn a_mounted_file_of_the_project_counts() {
+    if !require_root("a_mounted_file_of_the_project_counts") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("bound");
+    let outside = sandbox.dir().join("outside.conf");
+    std::fs::write(&outside, "first").expect("the sandbox's directory is ours");
+    sandbox.write("site.conf", "first");
+    sandbox.write("own.conf", "first");
+    let project = format!(
+        "name: shop\nservices:\n  web:\n    image: {image}\n    command: [sleep, forever]\n    stop_grace_period: 3s\n    volumes:\n      \
+         - ./site.conf:/site.conf:ro\n      - ./own.conf:/own.conf\n      - {}:/outside.conf:ro\n",
+        outside.display()
+    );
+    sandbox.write("compose.yaml", &project);
+    let mut agent = Agent::start(&sandbox);
+    let first = agent.wait_ready("web", 1);
+    agent.restart();
+    std::fs::write(&outside, "second").expect("the sandbox's directory is ours");
+    sandbox.write("own.conf", "second");
+    agent.assert_untouched(&["web"], std::slice::from_ref(&first), Duration::from_secs(1));
+    let replaced = |agent: &mut Agent<'_>, before: &[i32], text: &str| {
+        let pids = agent.wait_status(&format!("a pod with the {text} content"), |status| {
+            let pids = status.pids("web");
+            (pids.len() == 1 && pids != before).then_some(pids)
+        });
+        let said = agent.cli(&["exec", "shop-web-1", "--", "/bin/fixture", "cat", "/site.conf"]).stdout;
+        assert!(said.contains(text), "{said}");
+        pids
+    };
+    sandbox.write("site.conf", "second");
+    let second = replaced(&mut agent, &first, "second");
+    agent.kill9();
+    sandbox.write("site.conf", "third");
+    agent.start_again();
+    replaced(&mut agent, &second, "third");
 }

@@ -1,6 +1,7 @@
 //! The trait: each call is one piece of blocking work.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use spec::observed::{
 use spec::pod::PullPolicy;
 use spec::services::{ServiceSet, ServiceState};
 use spec::workload::NetworkSpec;
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 
 use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, records, transient};
@@ -150,6 +152,12 @@ impl Runtime for Embedded {
             }
         })
         .await
+    }
+
+    async fn socket(&self, pod: &PodUid, to: SocketAddr) -> std::io::Result<TcpSocket> {
+        let netns = self.layout().namespaces(pod).join("net");
+        let socket = self.sockets()?.tcp(netns, to).await?;
+        Ok(TcpSocket::from_std_stream(socket.into()))
     }
 
     async fn fail_pod(&self, pod: &PodUid, failure: &PodFailure) -> Result<()> {

@@ -22,6 +22,7 @@ mod reap;
 mod rule;
 mod services;
 mod setup;
+mod sockets;
 mod subnet;
 mod table;
 mod watch;
@@ -47,6 +48,7 @@ pub use namespace::{
     remove as remove_namespaces, share_network as share_network_namespace, unmount_all as unmount_namespaces,
 };
 pub use setup::NetworkState;
+pub use sockets::Sockets;
 pub use subnet::Ipv4Net;
 pub use watch::Hints;
 
