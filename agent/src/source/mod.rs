@@ -68,6 +68,8 @@ pub struct Sources {
     repositories: BTreeMap<PathBuf, View>,
     /// Content and state of everything at the last reading.
     stamp: Option<String>,
+    /// Files that services mount one by one.
+    bound: BTreeSet<PathBuf>,
 }
 
 impl Sources {
@@ -112,6 +114,7 @@ impl Sources {
             vanishing: BTreeSet::new(),
             repositories: BTreeMap::new(),
             stamp: None,
+            bound: BTreeSet::new(),
         };
         // What was good before the restart is what a reference that is broken now falls back to.
         let files: Vec<FileObjects> = sources.good.objects.values().map(as_file).collect();
@@ -224,6 +227,7 @@ impl Sources {
             return None;
         }
         let projects = self.load_projects(&listed);
+        self.bound.clear();
         for (main, project) in &projects {
             text.push_str(main);
             match project {
@@ -232,6 +236,8 @@ impl Sources {
                         text.push_str(name);
                         text.push_str(&Digest::of(bytes).hex());
                     }
+                    text.push_str(&format!("{:?}", project.loaded.bound));
+                    self.bound.extend(project.loaded.bound.keys().map(PathBuf::from));
                 }
                 Err(error) => text.push_str(error),
             }
