@@ -80,6 +80,45 @@ fn a_container_is_boxed_like_dockers() {
     assert!(seen["addresses"].as_array().is_some_and(|list| list.iter().any(|a| a["interface"] != "lo")), "{seen:#}");
 }
 
+/// Points in which Docker and Kubernetes differ, and a name that files of ours have, too.
+#[test]
+fn a_service_is_boxed_like_dockers() {
+    if !require_root("a_service_is_boxed_like_dockers") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("service");
+    let service = json!({"image": image, "command": ["probe"], "restart": "no", "mem_limit": "64m"});
+    let mut user = service.clone();
+    user["user"] = json!("1000:1001");
+    user["read_only"] = json!(true);
+    user["sysctls"] = json!({"net.ipv4.ip_unprivileged_port_start": 1024});
+    let project = json!({"name": "p", "services": {"hostname": service, "user": user}});
+    sandbox.write("compose.yaml", &project.to_string());
+    let mut agent = Agent::start(&sandbox);
+    let mut seen = |name: &str| -> Value {
+        agent.wait_status(&format!("{name} has ended"), |status| {
+            status.containers(name).first().filter(|c| c.state == "exited").map(|_| ())
+        });
+        serde_json::from_str(&agent.cli(&["logs", name]).ok().stdout).expect("a probe")
+    };
+    let plain = seen("hostname");
+    assert_eq!(plain["sysctls"]["net.ipv4.ip_unprivileged_port_start"], "0");
+    assert_eq!(plain["sysctls"]["net.ipv4.ping_group_range"], "0\t2147483647");
+    assert_eq!(plain["identity"]["groups"], json!([0]));
+    assert!(plain["dev"].get("termination-log").is_none(), "{}", plain["dev"]);
+    let user = seen("user");
+    assert_eq!(user["sysctls"]["net.ipv4.ip_unprivileged_port_start"], "1024");
+    assert_eq!(user["identity"]["groups"], json!([1001]));
+    for path in ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"] {
+        let options = |seen: &Value| {
+            let mounts = seen["mounts"].as_array().expect("mounts are listed");
+            mounts.iter().find(|mount| mount["point"] == path).map(|mount| mount["options"].to_string())
+        };
+        assert!(options(&plain).is_some_and(|options| options.starts_with("\"rw")), "{path}");
+        assert!(options(&user).is_some_and(|options| options.starts_with("\"ro")), "{path}");
+    }
+}
+
 #[test]
 fn the_security_context_is_obeyed() {
     if !require_root("the_security_context_is_obeyed") {

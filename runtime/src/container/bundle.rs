@@ -4,11 +4,13 @@
 //! limits, working directory and environment are *not* in it: our own executor applies them right before exec
 //! (see `shim::executor`), since libcontainer's order and error reports do not fit; the cgroup is made before.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::{Value, json};
 use spec::pod::Propagation;
 
@@ -173,7 +175,16 @@ fn default_mounts(config: &ContainerConfig) -> Vec<Value> {
     ]
 }
 
-fn mount(mount: &Mount) -> Value {
+/// The mode of a directory of the container's root; `None` when there is none. No link leads out of it.
+fn mode_of(root: &Path, path: &Path) -> Option<u32> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty()).ok()?;
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let found = rustix::fs::openat2(&root, path, flags, Mode::empty(), how).ok()?;
+    Some(rustix::fs::fstat(found).ok()?.st_mode & 0o7777)
+}
+
+fn mount(mount: &Mount, root: &Path) -> Value {
     let target = mount.target.display().to_string();
     match &mount.kind {
         MountKind::Bind => {
@@ -193,6 +204,10 @@ fn mount(mount: &Mount) -> Value {
             all.extend(options.iter().cloned());
             if mount.read_only {
                 all.push("ro".to_owned());
+            }
+            // What the image has there keeps its mode (runc); what it does not have is as tmpfs makes it: open to all.
+            if !all.iter().any(|option| option.starts_with("mode=")) {
+                all.extend(mode_of(root, &mount.target).map(|mode| format!("mode={mode:o}")));
             }
             json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": all})
         }
@@ -231,7 +246,8 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
     mounts.retain(|default| {
         !targets.iter().any(|target| default["destination"].as_str().is_some_and(|own| Path::new(own) == *target))
     });
-    mounts.extend(config.mounts.iter().map(mount));
+    let root = config.root();
+    mounts.extend(config.mounts.iter().map(|one| mount(one, &root)));
 
     for mount in config.mounts.iter().filter(|mount| mount.kind == MountKind::Bind) {
         if let Err(source) = fs::metadata(&mount.source) {
@@ -302,6 +318,14 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
         spec["process"]["apparmorProfile"] = json!(profile);
     }
     Ok((spec, all_rules))
+}
+
+/// Directories below /dev that device nodes of a specification are in.
+pub(crate) fn device_dirs(spec: &Value) -> BTreeSet<PathBuf> {
+    let devices = spec["linux"]["devices"].as_array().into_iter().flatten();
+    let parents =
+        devices.filter_map(|device| device["path"].as_str()).flat_map(|path| Path::new(path).ancestors().skip(1));
+    parents.filter(|dir| dir.parent().is_some_and(|parent| parent.starts_with("/dev"))).map(Path::to_owned).collect()
 }
 
 /// The AppArmor profile to apply, when the host has AppArmor.

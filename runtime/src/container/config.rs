@@ -121,6 +121,8 @@ pub struct User {
     pub gid: u32,
     /// Supplementary groups.
     pub additional_gids: Vec<u32>,
+    /// Those of them that come from the manifest: another user in the same container has them too.
+    pub manifest_gids: Vec<u32>,
     /// Home directory for HOME, when the environment has none; `/` when `None`.
     pub home: Option<String>,
 }

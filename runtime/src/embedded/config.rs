@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use spec::health::{ImageCheck, Numbers};
 use spec::observed::PodRecord;
-use spec::pod::{ContainerSpec, PodSpec, Seccomp, Security};
+use spec::pod::{ContainerSpec, PodSpec, Resources, Seccomp, Security};
 use spec::time::Millis;
+use spec::workload::WorkloadKind;
 
 use crate::api::ContainerStart;
 use crate::container::{ContainerConfig, Env, Mount, MountKind, Namespace, Namespaces, Rootfs, User};
@@ -88,8 +89,9 @@ fn user(pod: &PodSpec, container: &ContainerSpec, image: &Image) -> Result<User,
     if user.uid == 0 && security.run_as_non_root == Some(true) {
         return Err(ConfigError::IsRoot(container.name.clone()));
     }
-    user.additional_gids.extend(pod.fs_group);
-    user.additional_gids.extend(&pod.supplemental_groups);
+    let of_the_pod = pod.fs_group.iter().chain(&pod.supplemental_groups);
+    user.manifest_gids.extend(of_the_pod.clone());
+    user.additional_gids.extend(of_the_pod);
     Ok(user)
 }
 
@@ -167,10 +169,31 @@ pub(super) fn parse_signal(text: &str) -> Option<i32> {
     Some(signal as i32)
 }
 
-/// The host name of a pod.
+/// Whether a pod is of a Compose file.
+fn is_compose(record: &PodRecord) -> bool {
+    record.workload.kind == WorkloadKind::Service
+}
+
+/// The limits, with what Docker makes of a memory limit without one for swap: as much of it again. Kubernetes allows no
+/// swap then.
+pub(super) fn resources(record: &PodRecord, container: &ContainerSpec) -> Resources {
+    let mut resources = container.resources.clone();
+    if is_compose(record) && resources.memory_swap_limit.is_none() {
+        let both = resources.memory_limit.map(|limit| i64::try_from(limit.saturating_mul(2)).unwrap_or(i64::MAX));
+        resources.memory_swap_limit = both;
+    }
+    resources
+}
+
+/// The host name of a pod. On the host's network it is the host's (kubelet, `generatePodSandboxConfig`), but for a
+/// Compose file that gives another one.
 #[must_use]
 pub(super) fn hostname(record: &PodRecord) -> String {
-    let name = record.spec.hostname.clone().unwrap_or_else(|| record.name.clone());
+    let own = record.spec.hostname.clone();
+    if record.spec.host_network && (own.is_none() || !is_compose(record)) {
+        return rustix::system::uname().nodename().to_string_lossy().into_owned();
+    }
+    let name = own.unwrap_or_else(|| record.name.clone());
     // The kernel takes 64 bytes; Kubernetes cuts at 63.
     name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
@@ -229,7 +252,9 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
     {
         let taken = |mount: &Mount| mount.target == Path::new(target);
         if !volumes.iter().any(taken) {
-            mounts.push(bind(super::joined::etc_dir(layout, record, file).join(file), target));
+            let source = super::joined::etc_dir(layout, record, file).join(file);
+            // As read-only as the root is (Docker; containerd for the kubelet).
+            mounts.push(Mount { read_only: container.security.read_only_root, ..bind(source, target) });
         }
     }
     for (path, options) in &container.tmpfs {
@@ -269,7 +294,11 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         namespaces: Namespaces {
             net: if own_network { Namespace::Path(pinned.join("net")) } else { Namespace::Host },
             ipc: if spec.host_ipc { Namespace::Host } else { Namespace::Path(pinned.join("ipc")) },
-            uts: if own_network { Namespace::Path(pinned.join("uts")) } else { Namespace::Host },
+            uts: match (own_network, &spec.hostname) {
+                (true, _) => Namespace::Path(pinned.join("uts")),
+                (false, Some(_)) if is_compose(record) => Namespace::New,
+                (false, _) => Namespace::Host,
+            },
             pid: if spec.host_pid {
                 Namespace::Host
             } else if spec.share_process_namespace {
@@ -284,7 +313,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         cgroup_path: attempt.cgroup.clone(),
         shim_cgroup: layout.shim_cgroup(),
         mounts,
-        resources: container.resources.clone(),
+        resources: resources(record, container),
         security: security(container, layout),
         devices,
         hooks: cdi.hooks,
@@ -297,9 +326,9 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         stdin_once: container.stdin_once,
         tty: container.tty,
         init: container.init,
-        termination_message_path: Some(
-            container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".to_owned()),
-        ),
+        // Docker knows no such file.
+        termination_message_path: (!is_compose(record))
+            .then(|| container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".to_owned())),
         termination_message_from_log: container.termination_message_from_log,
     })
 }

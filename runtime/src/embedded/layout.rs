@@ -22,6 +22,14 @@ use std::path::{Path, PathBuf};
 
 use spec::observed::PodUid;
 
+/// What lies beside the directories of containers in those of their pod. A container of such a name, which is a good
+/// one, has its directory elsewhere. No container's name begins with `_`.
+const TAKEN: [&str; 7] = ["failed.json", "files-changed", "hostname", "hosts", "pod.json", "ready", "resolv.conf"];
+
+fn directory(container: &str) -> String {
+    if TAKEN.contains(&container) { format!("_{container}") } else { container.to_owned() }
+}
+
 /// The two directories of an agent.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -69,7 +77,7 @@ impl Layout {
     /// Durable directory of all attempts of a container.
     #[must_use]
     pub fn container(&self, uid: &PodUid, container: &str) -> PathBuf {
-        self.pod(uid).join(container)
+        self.pod(uid).join(directory(container))
     }
 
     /// An attempt.
@@ -77,7 +85,7 @@ impl Layout {
     pub fn attempt(&self, uid: &PodUid, container: &str, attempt: u32) -> Attempt {
         Attempt {
             dir: self.container(uid, container).join(attempt.to_string()),
-            run: self.pod_run(uid).join(container).join(attempt.to_string()),
+            run: self.pod_run(uid).join(directory(container)).join(attempt.to_string()),
             cgroup: format!("{}/{container}-{attempt}", self.pod_cgroup(uid)),
             id: format!("{uid}-{container}-{attempt}"),
         }

@@ -81,7 +81,7 @@ fn join(dir: &Path, name: &str, errors: Option<&File>) -> Result<i32, Failure> {
     // Nobody in there may look into this process while it is neither out nor in.
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).map_err(step("hide from the container"))?;
     Layout::detect()
-        .and_then(|layout| cgroup::enter(&layout, &config.cgroup_path, std::process::id()))
+        .and_then(|layout| cgroup::enter(&layout, &config.cgroup_path, std::process::id(), state.pid))
         .map_err(|error| failure(chain(&error)))?;
     let namespaces = libc::CLONE_NEWNS
         | libc::CLONE_NEWNET
@@ -125,7 +125,7 @@ fn launch(config: &ContainerConfig, request: &ExecRequest, pid: u32) -> Result<L
         config.cwd.clone_from(cwd);
     }
     if let Some(user) = &request.user {
-        let extra: Vec<String> = config.user.additional_gids.iter().map(u32::to_string).collect();
+        let extra: Vec<String> = config.user.manifest_gids.iter().map(u32::to_string).collect();
         let root = PathBuf::from(format!("/proc/{pid}/root"));
         config.user = users::resolve(&[root], user, &extra, true)
             .map_err(|error| Failure { permanent: true, ..failure(chain(&error)) })?;

@@ -165,6 +165,10 @@ fn populate(dir: &Path, request: &NamespaceRequest) -> Result<()> {
         Links::open()?.set_up(1, "lo")?;
         // Addresses are given out by us and work at once. Absent without IPv6.
         let _ = set_sysctl("net.ipv6.conf.default.accept_dad", "0");
+        // No port of a namespace of one's own is anybody else's, and a ping does no harm (Docker since 20.10, containerd
+        // since 2.0). Parameters of the manifest come after these.
+        let _ = set_sysctl("net.ipv4.ip_unprivileged_port_start", "0");
+        let _ = set_sysctl("net.ipv4.ping_group_range", "0 2147483647");
     }
     for (name, value) in &request.sysctls {
         set_sysctl(name, value)?;

@@ -89,6 +89,7 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     let mut config = with_termination_file(config)?;
     // Dropped at the end of this function: only the container's own processes keep its namespaces alive.
     let _opened = open_namespaces(&mut config.namespaces)?;
+    rootfs::prepare(&config)?;
     let (oci, rules) = bundle::build(&config, all).map_err(|error| bundle_failure(&error))?;
     let bundle_dir = bundle::bundle_dir(&config.dir);
     write_bundle(&bundle_dir, &oci).map_err(io_failure("bundle", "write the bundle"))?;
@@ -99,7 +100,6 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
         CgroupError::NoController { .. } => permanent("cgroup", error.to_string()),
         other => failure("cgroup", chain(&other)),
     })?);
-    rootfs::prepare(&config)?;
 
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
     let io_pipe = || pipe().map_err(io_failure("create", "make a pipe"));
@@ -114,6 +114,7 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     let executor = LaunchExecutor {
         launch: Rc::new(launch),
         errors: error_write.as_raw_fd(),
+        device_dirs: bundle::device_dirs(&oci),
         cgroups: CgroupMount::of(&config, &layout),
     };
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
@@ -137,10 +138,6 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
         } else {
             File::open("/dev/null").map_err(io_failure("create", "open /dev/null"))?.into()
         };
-        for (end, _) in [(&out_write, 1), (&err_write, 2)] {
-            // A program may reopen /dev/stdout whatever its user: the pipe is then its own.
-            let _ = rustix::fs::fchown(end, unix_uid(config.user.uid), unix_gid(config.user.gid));
-        }
         (stdout, stderr) = (Some(out_read), Some(err_read));
         builder = builder.with_stdin(input).with_stdout(out_write).with_stderr(err_write);
     }
@@ -185,14 +182,6 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
         stdin,
         terminal,
     })
-}
-
-fn unix_uid(id: u32) -> Option<rustix::fs::Uid> {
-    Some(rustix::fs::Uid::from_raw(id))
-}
-
-fn unix_gid(id: u32) -> Option<rustix::fs::Gid> {
-    Some(rustix::fs::Gid::from_raw(id))
 }
 
 /// Why libcontainer could not make the container: what it logged first, else its error.
