@@ -358,6 +358,49 @@ pub fn mount_read_only(path: &CStr) -> io::Result<()> {
     .map(drop)
 }
 
+/// Maps the ids of a detached copy of a mount (open_tree(2)) as a user namespace maps those of its processes; with
+/// `below` those of the mounts below it too.
+///
+/// # Errors
+/// The file system cannot be mapped, or has been.
+pub fn mount_map_ids(tree: BorrowedFd<'_>, users: BorrowedFd<'_>, below: bool) -> io::Result<()> {
+    const ID_MAP: u64 = 0x0010_0000;
+    const RECURSIVE: libc::c_int = 0x8000;
+    // attr_set, attr_clr, propagation, userns_fd
+    let attributes = [ID_MAP, 0, 0, u64::try_from(users.as_raw_fd()).map_err(io::Error::other)?];
+    // SAFETY: the path is an empty string and the attributes have the layout and size of `struct mount_attr`.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | if below { RECURSIVE } else { 0 },
+            attributes.as_ptr(),
+            std::mem::size_of_val(&attributes),
+        )
+    })
+    .map(drop)
+}
+
+/// Lets this thread make and reach files as another user and group would, with the capabilities that it has.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn act_as(id: u32) -> io::Result<()> {
+    let before = capget()?;
+    for call in [libc::SYS_setfsgid, libc::SYS_setfsuid] {
+        // SAFETY: plain integers; the calls change this thread alone and tell the id before.
+        unsafe { libc::syscall(call, id) };
+        // SAFETY: an id that is none changes nothing, and what is there is told.
+        let now = unsafe { libc::syscall(call, -1) };
+        if now != libc::c_long::from(id) {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
+    }
+    // A user other than root loses those for files.
+    capset(before)
+}
+
 /// Calls bpf(2) with an attribute block.
 ///
 /// # Errors

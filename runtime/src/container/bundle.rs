@@ -74,6 +74,7 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 /// A device node in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Node {
+    host: PathBuf,
     path: String,
     kind: char,
     major: u32,
@@ -92,6 +93,7 @@ fn node(host: &Path, inside: &str) -> io::Result<Node> {
     };
     let number = meta.rdev();
     Ok(Node {
+        host: host.to_owned(),
         path: inside.to_owned(),
         kind,
         major: rustix::fs::major(number),
@@ -228,11 +230,10 @@ fn namespace(kind: &str, wanted: &Namespace) -> Option<Value> {
 /// Missing devices and fields that are not supported.
 pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<DeviceRule>), BundleError> {
     let privileged = config.security.privileged;
-    if config.namespaces.user.is_some() {
-        let reason = "user namespaces are not supported yet".to_owned();
-        return Err(BundleError::Unsupported { field: "hostUsers: false", reason });
-    }
     let mut namespaces = vec![json!({"type": "mount"})];
+    if let Some(users) = &config.namespaces.user {
+        namespaces.push(json!({"type": "user", "path": users.path}));
+    }
     if !config.security.host_cgroup_namespace {
         namespaces.push(json!({"type": "cgroup"}));
     }
@@ -256,8 +257,15 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
         }
     }
     let (nodes, rules) = devices(config)?;
+    // Nobody makes device nodes in a user namespace. libcontainer mounts those of the host instead, by the same path only.
+    let mapped = config.namespaces.user.is_some();
+    let elsewhere = |node: &&Node| mapped && node.host != Path::new(&node.path);
+    mounts.extend(nodes.iter().filter(elsewhere).map(|node| {
+        json!({"destination": node.path, "type": "bind", "source": node.host, "options": ["bind"]})
+    }));
     let devices: Vec<Value> = nodes
         .iter()
+        .filter(|node| !elsewhere(node))
         .map(|node| {
             json!({"path": node.path, "type": node.kind.to_string(), "major": node.major, "minor": node.minor,
                 "fileMode": node.mode, "uid": node.uid, "gid": node.gid})

@@ -151,8 +151,20 @@ pub struct Namespaces {
     pub uts: Namespace,
     /// Processes.
     pub pid: Namespace,
-    /// Users; only the host's is supported as yet.
-    pub user: Option<PathBuf>,
+    /// Users: that of a pinned file, which the others belong to; the host's when `None`.
+    pub user: Option<Users>,
+}
+
+/// How many ids a user namespace has.
+pub const ID_COUNT: u32 = 65_536;
+
+/// A user namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// Where it is pinned.
+    pub path: PathBuf,
+    /// The id of the host that is root in it; [`ID_COUNT`] ids from there on are its own.
+    pub first: u32,
 }
 
 /// What a mount is.

@@ -59,6 +59,7 @@ impl Inner {
                 layout: self.layout(),
                 attempt: &self.layout().attempt(&record.uid, &container.name, 0),
                 volumes: Vec::new(),
+                users: None,
                 log_max_size: self.options.log_max_size,
                 log_max_files: self.options.log_max_files,
             };

@@ -12,7 +12,7 @@ use spec::time::Millis;
 use spec::workload::WorkloadKind;
 
 use crate::api::ContainerStart;
-use crate::container::{ContainerConfig, Env, Mount, MountKind, Namespace, Namespaces, Rootfs, User};
+use crate::container::{ContainerConfig, ID_COUNT, Env, Mount, MountKind, Namespace, Namespaces, Rootfs, User, Users};
 use crate::image::store::Image;
 
 use super::layout::{Attempt, Layout};
@@ -33,6 +33,14 @@ pub(super) enum ConfigError {
         container: String,
         /// Why.
         source: crate::container::users::UserError,
+    },
+    /// A user or group that a user namespace does not have.
+    #[error("container `{container}` runs with user or group {id}, and a pod with `hostUsers: false` has 0 to 65535")]
+    NotMapped {
+        /// The container.
+        container: String,
+        /// The id.
+        id: u32,
     },
     /// A device of the host is missing.
     #[error("cannot give container `{container}` its devices")]
@@ -92,6 +100,10 @@ fn user(pod: &PodSpec, container: &ContainerSpec, image: &Image) -> Result<User,
     let of_the_pod = pod.fs_group.iter().chain(&pod.supplemental_groups);
     user.manifest_gids.extend(of_the_pod.clone());
     user.additional_gids.extend(of_the_pod);
+    let ids = [user.uid, user.gid].into_iter().chain(user.additional_gids.iter().copied());
+    if let Some(id) = ids.max().filter(|id| pod.host_users == Some(false) && *id >= ID_COUNT) {
+        return Err(ConfigError::NotMapped { container: container.name.clone(), id });
+    }
     Ok(user)
 }
 
@@ -234,13 +246,15 @@ pub(super) struct Inputs<'a> {
     pub layout: &'a Layout,
     pub attempt: &'a Attempt,
     pub volumes: Vec<Mount>,
+    /// First id of the pod's user namespace.
+    pub users: Option<u32>,
     pub log_max_size: u64,
     pub log_max_files: u32,
 }
 
 /// Puts everything together.
 pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, ConfigError> {
-    let Inputs { start, image, layout, attempt, volumes, log_max_size, log_max_files } = inputs;
+    let Inputs { start, image, layout, attempt, volumes, users, log_max_size, log_max_files } = inputs;
     let (container, record) = (&start.container, &start.pod);
     let spec = &record.spec;
     let hostname = kernel_hostname(record)?;
@@ -307,7 +321,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
             } else {
                 Namespace::New
             },
-            user: None,
+            user: users.map(|first| Users { path: pinned.join("user"), first }),
         },
         left_behind: Some(layout.all_namespaces()),
         cgroup_path: attempt.cgroup.clone(),

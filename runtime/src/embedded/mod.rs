@@ -7,6 +7,7 @@ mod calls;
 mod check;
 mod config;
 mod etc;
+mod id_range;
 mod joined;
 mod layout;
 pub mod logs;
@@ -346,7 +347,7 @@ impl Inner {
         let addresses = if spec.host_network {
             if !spec.host_ipc {
                 let request = network::NamespaceRequest { ipc: true, ..network::NamespaceRequest::default() };
-                network::create_namespaces(&namespaces, &request).map_err(network_failed)?;
+                network::create_namespaces(&namespaces, &request, None).map_err(network_failed)?;
             }
             Addresses::default()
         } else if let Some(service) = &spec.network_of {
@@ -361,7 +362,10 @@ impl Inner {
                     domainname: spec.domainname.clone(),
                     sysctls: spec.sysctls.clone(),
                 };
-                network::create_namespaces(&namespaces, &request).map_err(network_failed)?;
+                let first = (spec.host_users == Some(false)).then(|| id_range::choose(layout, uid)).transpose();
+                let first = first.map_err(|error| transient(&operation)(error.into()))?;
+                let users = first.map(|first| network::UserRange { first, self_exe: &self.self_exe });
+                network::create_namespaces(&namespaces, &request, users.as_ref()).map_err(network_failed)?;
             }
             if spec.no_network {
                 Addresses::default()
@@ -373,7 +377,8 @@ impl Inner {
             let dir = pod_run.join("init");
             let running = std::fs::read_to_string(dir.join("pid")).ok().and_then(|pid| pid.parse::<u32>().ok());
             if running.and_then(container::record::start_time).is_none() {
-                let init = container::start_pod_init(&dir, &layout.init_cgroup(uid), &self.self_exe)
+                let users = (spec.host_users == Some(false)).then(|| namespaces.join("user"));
+                let init = container::start_pod_init(&dir, &layout.init_cgroup(uid), users.as_deref(), &self.self_exe)
                     .map_err(|error| transient(&operation)(error.into()))?;
                 std::fs::write(dir.join("pid"), init.pid.to_string())
                     .map_err(|error| transient(&operation)(error.into()))?;
@@ -416,6 +421,7 @@ impl Inner {
             layout,
             attempt: &attempt,
             volumes,
+            users: id_range::of(layout, uid).map_err(|error| transient(&operation)(error.into()))?,
             log_max_size: self.options.log_max_size,
             log_max_files: self.options.log_max_files,
         })

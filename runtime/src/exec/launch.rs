@@ -8,7 +8,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 
 use spec::pod::Seccomp;
@@ -188,14 +188,12 @@ impl Launch {
     /// Gives the terminal and pipes without a name to the user, who may open /dev/stdout and the like then (runc,
     /// `fixStdioPermissions`). Files, sockets and named pipes of whoever runs `exec` stay as they are.
     fn give_streams(&self) {
-        const PIPEFS: u64 = 0x5049_5045;
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
-            let is_pipe = rustix::fs::fstatfs(stream).is_ok_and(|stat| u64::try_from(stat.f_type) == Ok(PIPEFS));
             let is_terminal = self.tty && rustix::termios::isatty(stream);
-            if is_pipe || is_terminal {
+            if is_pipe(stream) || is_terminal {
                 // The group of a terminal is `tty`, for write(1).
-                let group = is_pipe.then(|| rustix::fs::Gid::from_raw(self.user.gid));
+                let group = (!is_terminal).then(|| rustix::fs::Gid::from_raw(self.user.gid));
                 let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(self.user.uid)), group);
             }
         }
@@ -364,6 +362,12 @@ impl Launch {
             }
         }
     }
+}
+
+/// Whether a descriptor is a pipe without a name.
+pub(super) fn is_pipe(stream: BorrowedFd<'_>) -> bool {
+    const PIPEFS: u64 = 0x5049_5045;
+    rustix::fs::fstatfs(stream).is_ok_and(|stat| u64::try_from(stat.f_type) == Ok(PIPEFS))
 }
 
 /// The supplementary groups, the user's own among them: a program that changes its group must not shed what files deny

@@ -24,6 +24,7 @@ mod services;
 mod setup;
 mod subnet;
 mod table;
+mod users;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,8 @@ pub use namespace::{
 };
 pub use setup::NetworkState;
 pub use subnet::Ipv4Net;
+pub(crate) use users::hold as hold_namespaces;
+pub use users::UserRange;
 pub use watch::Hints;
 
 use hold::Holds;

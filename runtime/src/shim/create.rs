@@ -12,7 +12,7 @@ use spec::causes::chain;
 
 use super::cgroup_mount::CgroupMount;
 use super::executor::LaunchExecutor;
-use super::{details, failure, permanent, rootfs, start_time};
+use super::{details, failure, mapped, permanent, rootfs, start_time};
 use crate::container::bundle::{self, BundleError};
 use crate::container::caps;
 use crate::container::cgroup::{self, CgroupError, Layout};
@@ -73,6 +73,11 @@ fn open_namespaces(namespaces: &mut Namespaces) -> Result<Vec<OwnedFd>, Failure>
             opened.push(OwnedFd::from(file));
         }
     }
+    if let Some(users) = &mut namespaces.user {
+        let file = File::open(&users.path).map_err(io_failure("create", "open the pod's user namespace"))?;
+        users.path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+        opened.push(OwnedFd::from(file));
+    }
     Ok(opened)
 }
 
@@ -90,6 +95,7 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     // Dropped at the end of this function: only the container's own processes keep its namespaces alive.
     let _opened = open_namespaces(&mut config.namespaces)?;
     rootfs::prepare(&config)?;
+    mapped::map_mounts(&mut config)?;
     let (oci, rules) = bundle::build(&config, all).map_err(|error| bundle_failure(&error))?;
     let bundle_dir = bundle::bundle_dir(&config.dir);
     write_bundle(&bundle_dir, &oci).map_err(io_failure("bundle", "write the bundle"))?;
@@ -138,6 +144,13 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
         } else {
             File::open("/dev/null").map_err(io_failure("create", "open /dev/null"))?.into()
         };
+        if let Some(users) = &config.namespaces.user {
+            // Inside, nobody can do that: it is a file of the host.
+            for pipe in [Some(&out_write), Some(&err_write), stdin.as_ref().map(|_| &input)].into_iter().flatten() {
+                let given = mapped::give_pipe(pipe, users, config.user.uid, config.user.gid);
+                given.map_err(io_failure("create", "give a pipe to the container"))?;
+            }
+        }
         (stdout, stderr) = (Some(out_read), Some(err_read));
         builder = builder.with_stdin(input).with_stdout(out_write).with_stderr(err_write);
     }

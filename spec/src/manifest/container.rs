@@ -43,8 +43,9 @@ pub(super) fn read(
     let security = security::container(report, node, around.security);
     if security.unmasked_proc && around.host_users {
         let at = read::get(node, "securityContext").unwrap_or(node);
-        let message = "`procMount: Unmasked` needs a user namespace, which pods do not have here";
-        report.error_at(codes::REJECTED_FIELD, at, "procMount", message);
+        let message = "`procMount: Unmasked` needs a user namespace";
+        report.error_at(codes::CONFLICT, at, "procMount", message).hint =
+            Some("set `hostUsers: false` on the pod".to_owned());
     }
     let command = read::get(node, "command").map(|_| read::strings(node, "command")).filter(|c| !c.is_empty());
     let args = read::get(node, "args").map(|_| read::strings(node, "args")).filter(|a| !a.is_empty());
