@@ -1,11 +1,14 @@
-//! Health checks, run by the agent: nothing is needed in the image.
+//! Health checks, run by the agent from within the pod's network: nothing is needed in the image.
 //!
 //! One task per running container that has probes; it reports a [`Health`] whenever it changes. Numbers and rules are
 //! Kubernetes' (Probe: period 10 s, timeout 1 s, thresholds 1 and 3; a startup probe holds the others back;
 //! readiness never restarts) and Docker's where a Compose healthcheck set them (start period, start interval).
 
+mod check;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +16,15 @@ use runtime::Runtime;
 use spec::health::{self, Checks};
 use spec::observed::{ContainerState, PodFacts, PodUid};
 use spec::plan::Health;
-use spec::pod::{Handler, PortRef, Probe};
+use spec::pod::Probe;
 use spec::services::ReadyContainers;
 use spec::time::{Millis, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::clock::SharedClock;
 use crate::telemetry::Metrics;
+
+pub use check::check;
 
 /// A container's health has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,135 +309,5 @@ impl Task {
             }
             self.pause(probe, &streak).await;
         }
-    }
-}
-
-/// Does one check; the error says what was wrong.
-pub async fn check(
-    handler: &Handler,
-    pod: &PodFacts,
-    container: &str,
-    limit: Duration,
-    runtime: &dyn Runtime,
-) -> Result<(), String> {
-    match handler {
-        Handler::Exec(command) => {
-            let result =
-                runtime.exec(&pod.record.uid, container, command, limit).await.map_err(|error| error.to_string())?;
-            match result.code {
-                0 => Ok(()),
-                code => {
-                    let output = String::from_utf8_lossy(&result.output);
-                    Err(format!("exit code {code}: {}", output.trim().chars().take(200).collect::<String>()))
-                }
-            }
-        }
-        Handler::Tcp { port, host } => {
-            let address = address(pod, container, host.as_deref(), port)?;
-            tokio::net::TcpStream::connect(&address).await.map(drop).map_err(|error| format!("{address}: {error}"))
-        }
-        Handler::Http { path, port, host, https, headers } => {
-            let address = address(pod, container, host.as_deref(), port)?;
-            let scheme = if *https { "https" } else { "http" };
-            let path = if path.starts_with('/') { path.clone() } else { format!("/{path}") };
-            let url = format!("{scheme}://{address}{path}");
-            let mut request = client()?.get(&url);
-            for (name, value) in headers {
-                request = request.header(name, value);
-            }
-            let answer = request.send().await.map_err(|error| format!("{url}: {}", root_cause(&error)))?;
-            let code = answer.status().as_u16();
-            if (200..400).contains(&code) { Ok(()) } else { Err(format!("{url}: HTTP status {code}")) }
-        }
-        Handler::Grpc { port, service } => grpc(pod, container, *port, service.as_deref().unwrap_or("")).await,
-        Handler::Sleep(_) => Err("`sleep` is a hook, not a check".to_owned()),
-    }
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    spec::causes::causes(error).last().unwrap_or(error).to_string()
-}
-
-/// `host:port` of a check: the pod's own address unless another host is named.
-fn address(pod: &PodFacts, container: &str, host: Option<&str>, port: &PortRef) -> Result<String, String> {
-    let port = match port {
-        PortRef::Number(port) => *port,
-        PortRef::Name(name) => {
-            let ports = || pod.record.spec.all_containers().filter(|c| c.name == container).flat_map(|c| &c.ports);
-            ports()
-                .find(|port| port.name.as_deref() == Some(name))
-                .map(|port| port.container_port)
-                .ok_or_else(|| format!("container `{container}` has no port named `{name}`"))?
-        }
-    };
-    Ok(match host {
-        Some(host) if host.contains(':') => format!("[{host}]:{port}"),
-        Some(host) => format!("{host}:{port}"),
-        None => {
-            let ip = pod.addresses.v4.map(IpAddr::from).or(pod.addresses.v6.map(IpAddr::from));
-            SocketAddr::new(ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port).to_string()
-        }
-    })
-}
-
-/// One client for all checks: no redirects followed, certificates not verified (Kubernetes HTTPGetAction).
-fn client() -> Result<&'static reqwest::Client, String> {
-    static CLIENT: std::sync::OnceLock<Result<reqwest::Client, String>> = std::sync::OnceLock::new();
-    CLIENT
-        .get_or_init(|| {
-            runtime::install_crypto();
-            reqwest::Client::builder()
-                .redirect(reqwest::redirect::Policy::none())
-                .danger_accept_invalid_certs(true)
-                .no_proxy()
-                .pool_max_idle_per_host(0)
-                .user_agent("mainstay-probe")
-                .build()
-                .map_err(|error| error.to_string())
-        })
-        .as_ref()
-        .map_err(Clone::clone)
-}
-
-/// The gRPC health checking protocol (grpc.health.v1.Health/Check) with its two small messages written by hand.
-async fn grpc(pod: &PodFacts, container: &str, port: u16, service: &str) -> Result<(), String> {
-    let address = address(pod, container, None, &PortRef::Number(port))?;
-    let name = u8::try_from(service.len()).ok().filter(|len| *len < 128).ok_or("service name is too long")?;
-    let mut message = Vec::new();
-    if name > 0 {
-        message.extend([0x0a, name]);
-        message.extend(service.as_bytes());
-    }
-    let length = u32::try_from(message.len()).map_err(|error| error.to_string())?;
-    let mut body = vec![0];
-    body.extend(length.to_be_bytes());
-    body.extend(message);
-    static CLIENT: std::sync::OnceLock<Result<reqwest::Client, String>> = std::sync::OnceLock::new();
-    let client = CLIENT
-        .get_or_init(|| {
-            runtime::install_crypto();
-            reqwest::Client::builder()
-                .http2_prior_knowledge()
-                .no_proxy()
-                .pool_max_idle_per_host(0)
-                .build()
-                .map_err(|error| error.to_string())
-        })
-        .as_ref()
-        .map_err(Clone::clone)?;
-    let answer = client
-        .post(format!("http://{address}/grpc.health.v1.Health/Check"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(body)
-        .send()
-        .await
-        .map_err(|error| format!("{address}: {}", root_cause(&error)))?;
-    let bytes = answer.bytes().await.map_err(|error| format!("{address}: {}", root_cause(&error)))?;
-    // Frame: flag, length, then HealthCheckResponse with field 1 (varint) = SERVING (1).
-    match bytes.get(5..) {
-        Some([0x08, 0x01, ..]) => Ok(()),
-        Some([0x08, status, ..]) => Err(format!("{address}: gRPC health status {status}")),
-        _ => Err(format!("{address}: gRPC health check was refused")),
     }
 }

@@ -391,16 +391,7 @@ fn tell(verdict: Result<&Verdict, &Refusal>, journal: &Journal, metrics: &Metric
             (EventKind::Warning, "reload_refused", format!("the agent goes on as it was: {message}"))
         }
     };
-    journal.record(crate::events::Event {
-        unix_millis: unix.saturating_mul(1000),
-        kind,
-        reason: reason.to_owned(),
-        workload: None,
-        pod: None,
-        container: None,
-        cause: None,
-        message,
-    });
+    journal.record(crate::events::Event::of_node(unix, kind, reason, message));
 }
 
 /// Waits for SIGTERM or SIGINT.

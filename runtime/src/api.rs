@@ -4,6 +4,7 @@
 //! making what is there and removing what is gone are successes.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub use spec::observed::{PortKey, PortTarget};
 use spec::pod::{ContainerSpec, PullPolicy};
 use spec::services::{Entrance, ServiceSet, ServiceState};
 use spec::workload::NetworkSpec;
+use tokio::net::TcpStream;
 
 /// An error for people: what failed, and the chain of causes below it.
 #[derive(Debug, thiserror::Error)]
@@ -259,6 +261,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Runs a command in a running container and collects what it says (64 KiB at most).
     async fn exec(&self, pod: &PodUid, container: &str, command: &[String], timeout: Duration) -> Result<ExecResult>;
+
+    /// Connects to an address from within the network of a pod that is not on the host's. The error is the kernel's.
+    async fn connect(&self, pod: &PodUid, to: SocketAddr) -> std::io::Result<TcpStream>;
 
     /// Writes down that a pod has failed as a whole. What has been written stays as it is.
     async fn fail_pod(&self, pod: &PodUid, failure: &PodFailure) -> Result<()>;

@@ -111,6 +111,16 @@ pub fn set_command_line(text: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Sets whether a descriptor stays open when this process executes another program.
+///
+/// # Errors
+/// There is no such descriptor.
+pub fn keep_across_exec(fd: RawFd, keep: bool) -> io::Result<()> {
+    let flags = if keep { 0 } else { libc::FD_CLOEXEC };
+    // SAFETY: F_SETFD changes a flag and takes an integer.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, flags) }.into()).map(drop)
+}
+
 /// Takes over a descriptor that was handed down by number.
 ///
 /// # Errors

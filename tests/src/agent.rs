@@ -306,6 +306,16 @@ impl<'a> Agent<'a> {
         serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("status has another shape: {e}\n{value:#}"))
     }
 
+    /// Everything that `status` says about a workload and about faults of sources, one text.
+    ///
+    /// # Panics
+    /// When `status` does not answer.
+    pub fn told(&self, workload: &str) -> String {
+        let status = self.json(&["status"]);
+        let found = status["workloads"].as_array().into_iter().flatten().find(|found| found["name"] == workload);
+        format!("{} {}", found.map(Value::to_string).unwrap_or_default(), self.status().errors())
+    }
+
     /// Where metrics are served.
     ///
     /// # Panics

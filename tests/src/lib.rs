@@ -21,3 +21,12 @@ pub use agent::Agent;
 pub use image::{Image, ImageBuilder, Layer};
 pub use registry::{Fault, Registry};
 pub use sandbox::{Sandbox, require_root};
+
+/// A world with the fixture image on its registry as `app:1`, and that image's reference. The registry serves until it
+/// is dropped; the sandbox comes first so that it is dropped last and sees what the rest leaves behind.
+pub fn world(name: &str) -> (Sandbox, Registry, String) {
+    let sandbox = Sandbox::new(name);
+    let registry = Registry::start();
+    let image = registry.push("app:1", &image::fixture_image());
+    (sandbox, registry, image)
+}

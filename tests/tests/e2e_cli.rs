@@ -3,9 +3,8 @@
 use std::os::unix::process::CommandExt;
 
 use serde_json::json;
-use tests::image::fixture_image;
 use tests::manifest::{pod, web};
-use tests::{Agent, Registry, Sandbox, require_root};
+use tests::{Agent, Sandbox, require_root, world};
 
 const BROKEN: &str = "apiVersion: v1
 kind: Pod
@@ -73,9 +72,7 @@ fn plan_shows_the_fields_that_change() {
     if !require_root("plan_shows_the_fields_that_change") {
         return;
     }
-    let sandbox = Sandbox::new("plan");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("plan");
     sandbox.write("web.yaml", &web("web", &image, "one", 8080));
     let mut agent = Agent::start(&sandbox);
     agent.wait_ready("web", 1);
@@ -102,9 +99,7 @@ fn reading_commands_agree_with_the_kernel() {
     if !require_root("reading_commands_agree_with_the_kernel") {
         return;
     }
-    let sandbox = Sandbox::new("reading");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("reading");
     sandbox.write("web.yaml", &web("web", &image, "one", 8080));
     let mut agent = Agent::start(&sandbox);
     let pids = agent.wait_ready("web", 1);
@@ -133,9 +128,7 @@ fn a_log_is_whole_and_outlives_the_agent() {
     if !require_root("a_log_is_whole_and_outlives_the_agent") {
         return;
     }
-    let sandbox = Sandbox::new("logs");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("logs");
     let mut lines = pod("lines", &image, &["print", "5000", "of", "many"]);
     lines["spec"]["restartPolicy"] = json!("Never");
     sandbox.write("lines.json", &lines.to_string());
@@ -159,9 +152,7 @@ fn a_log_is_followed() {
     if !require_root("a_log_is_followed") {
         return;
     }
-    let sandbox = Sandbox::new("follow");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("follow");
     sandbox.write("web.yaml", &web("web", &image, "one", 8080));
     let mut agent = Agent::start(&sandbox);
     agent.wait_page(8080, "/", |body| body == "one\n");
@@ -191,9 +182,7 @@ fn metrics_count_what_happened() {
     if !require_root("metrics_count_what_happened") {
         return;
     }
-    let sandbox = Sandbox::new("metrics");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("metrics");
     sandbox.write("web.yaml", &web("web", &image, "one", 8080));
     sandbox.write("broken.yaml", BROKEN);
     let mut agent = Agent::start(&sandbox);
@@ -265,9 +254,7 @@ fn commands_reach_into_a_running_container() {
     if !require_root("commands_reach_into_a_running_container") {
         return;
     }
-    let sandbox = Sandbox::new("reach");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("reach");
     sandbox.write("web.json", &pod("web", &image, &["serve"]).to_string());
     let mut talker = pod("talker", &image, &["stdin"]);
     talker["spec"]["containers"][0]["stdin"] = json!(true);

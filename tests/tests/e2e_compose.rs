@@ -2,7 +2,7 @@
 
 use tests::agent::SOON;
 use tests::image::{fixture_builder, fixture_image};
-use tests::{Agent, Registry, Sandbox, require_root};
+use tests::{Agent, Registry, Sandbox, require_root, world};
 
 /// The database is healthy a moment after its start; a migration runs to its end after that; the web server waits for
 /// both and for the cache, and reaches them by name.
@@ -98,9 +98,7 @@ fn update_config_says_how_a_new_version_takes_over() {
     if !require_root("update_config_says_how_a_new_version_takes_over") {
         return;
     }
-    let sandbox = Sandbox::new("roll");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("roll");
     let project = |message: &str, command: &str| {
         format!(
             "name: roll
@@ -170,9 +168,7 @@ fn a_service_in_the_network_of_another_follows_it() {
     if !require_root("a_service_in_the_network_of_another_follows_it") {
         return;
     }
-    let sandbox = Sandbox::new("joined");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("joined");
     let project = |message: &str| {
         format!(
             "name: vpn

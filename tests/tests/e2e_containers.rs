@@ -1,16 +1,8 @@
 //! What a container sees and how it ends, asked from inside with the fixture and from outside through /proc.
 
 use serde_json::{Value, json};
-use tests::image::fixture_image;
 use tests::manifest::{deployment, pod};
-use tests::{Agent, Registry, Sandbox, require_root};
-
-fn world(name: &str) -> (Sandbox, Registry, String) {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
-    (sandbox, registry, image)
-}
+use tests::{Agent, require_root, world};
 
 /// What `fixture probe` says from inside a pod.
 fn probed(agent: &mut Agent<'_>, mut wanted: Value) -> Value {

@@ -8,22 +8,7 @@ use serde_json::json;
 use tests::agent::SOON;
 use tests::image::{fixture_builder, fixture_image, scratch_image};
 use tests::manifest::{pod, web};
-use tests::{Agent, Layer, Registry, Sandbox, require_root};
-
-fn world(name: &str) -> (Sandbox, Registry, String) {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
-    (sandbox, registry, image)
-}
-
-/// Everything that the agent says about a workload, one lower-case text.
-fn told(agent: &Agent<'_>, name: &str) -> String {
-    let status = agent.json(&["status"]);
-    let workloads = status["workloads"].as_array().cloned().unwrap_or_default();
-    let found = workloads.into_iter().find(|workload| workload["name"] == name);
-    found.map(|workload| workload.to_string().to_lowercase()).unwrap_or_default()
-}
+use tests::{Agent, Layer, require_root, world};
 
 #[test]
 fn a_taken_port_is_named_and_taken_over_when_free() {
@@ -35,7 +20,7 @@ fn a_taken_port_is_named_and_taken_over_when_free() {
     sandbox.write("web.yaml", &web("web", &image, "one", 8080));
     let mut agent = Agent::start(&sandbox);
     agent.wait_for("the taken port is named", SOON, |agent| {
-        let told = told(agent, "web");
+        let told = agent.told("web").to_lowercase();
         (told.contains("8080") && (told.contains("taken") || told.contains("in use"))).then_some(())
     });
     drop(holder);
@@ -54,7 +39,7 @@ fn a_port_is_given_to_one_workload_only() {
     agent.wait_page(8080, "/", |body| body == "one\n");
     sandbox.write("two.yaml", &web("two", &image, "two", 8080));
     agent.wait_for("the conflict is named", SOON, |agent| {
-        let said = format!("{}{}", told(agent, "two"), agent.status().errors().to_lowercase());
+        let said = agent.told("two").to_lowercase();
         (said.contains("8080") && said.contains("one")).then_some(())
     });
     assert_eq!(tests::http::get(("127.0.0.1", 8080), "/").expect("it serves").text(), "one\n");
@@ -87,7 +72,7 @@ fn a_container_that_cannot_start_says_why() {
         ("unknown", &["not found", "404", "no such", "unknown:"]),
     ] {
         agent.wait_for(&format!("{name} says why"), SOON, |agent| {
-            let told = told(agent, name);
+            let told = agent.told(name).to_lowercase();
             words.iter().any(|word| told.contains(word)).then_some(())
         });
     }
@@ -137,7 +122,7 @@ fn a_full_disk_stops_nothing_that_runs() {
     let large = registry.push("large:1", &large);
     sandbox.write("large.json", &pod("large", &large, &["sleep", "forever"]).to_string());
     agent.wait_for("the full disk is named", SOON, |agent| {
-        let told = told(agent, "large");
+        let told = agent.told("large").to_lowercase();
         (told.contains("no space") || told.contains("disk") || told.contains("full")).then_some(())
     });
     assert_eq!(agent.status().pids("web"), pids);

@@ -1,18 +1,15 @@
 //! A Git repository as a source, with the real agent and real containers.
 
 use tests::git::{GitServer, Repository, signer};
-use tests::image::fixture_image;
 use tests::manifest::web;
-use tests::{Agent, Registry, Sandbox, require_root};
+use tests::{Agent, Sandbox, require_root, world};
 
 #[test]
 fn a_repository_is_followed_and_only_signed_revisions_count() {
     if !require_root("a_repository_is_followed_and_only_signed_revisions_count") {
         return;
     }
-    let sandbox = Sandbox::new("git");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("git");
     let (key, allowed) = signer(sandbox.dir(), "operator");
     let token = sandbox.dir().join("token");
     std::fs::write(&token, "a-canary-of-a-token\n").expect("the directory is ours");

@@ -1,18 +1,16 @@
 //! Healthchecks of Compose that act, with real containers: a sick service is restarted, by its own check or by the
 //! HEALTHCHECK of its image, unless it is told not to.
 
-use tests::image::{fixture_builder, fixture_image};
+use tests::image::fixture_builder;
 use tests::manifest::pod;
-use tests::{Agent, Registry, Sandbox, require_root};
+use tests::{Agent, require_root, world};
 
 #[test]
 fn a_sick_service_is_restarted_unless_told_otherwise() {
     if !require_root("a_sick_service_is_restarted_unless_told_otherwise") {
         return;
     }
-    let sandbox = Sandbox::new("heal");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, registry, image) = world("heal");
     let check = ["CMD", "/bin/fixture", "healthz", "8080"];
     let checked = registry.push("checked:1", &fixture_builder().healthcheck(&check, 300, 2).build());
     let failing = ["CMD", "/bin/fixture", "exit", "1"];

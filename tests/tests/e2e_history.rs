@@ -7,16 +7,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tests::agent::SOON;
-use tests::image::{fixture_builder, fixture_image};
+use tests::image::fixture_builder;
 use tests::manifest::{deployment, pod, web};
-use tests::{Agent, Registry, Sandbox, require_root};
-
-fn world(name: &str) -> (Sandbox, Registry, String) {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
-    (sandbox, registry, image)
-}
+use tests::{Agent, require_root, world};
 
 /// Whether a change of a workload is held back.
 fn waits(agent: &Agent<'_>, name: &str) -> bool {

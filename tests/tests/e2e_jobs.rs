@@ -1,9 +1,8 @@
 //! Jobs and CronJobs with real containers: rules of failure, ends that are remembered, runs by the clock.
 
 use serde_json::{Value, json};
-use tests::image::fixture_image;
 use tests::manifest::pod;
-use tests::{Agent, Registry, Sandbox, require_root};
+use tests::{Agent, Sandbox, require_root, world};
 
 /// A pod template that runs once, with the sandbox's `volume` at `/data`.
 fn template(sandbox: &Sandbox, image: &str, arguments: &[&str]) -> Value {
@@ -26,9 +25,7 @@ fn jobs_end_by_their_rules_and_stay_ended() {
     if !require_root("jobs_end_by_their_rules_and_stay_ended") {
         return;
     }
-    let sandbox = Sandbox::new("jobs");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("jobs");
     let policy = json!({"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]});
     let jobs: [(&str, &[&str], Value); 8] = [
         ("parallel", &["append", "/data/parallel", "done"], json!({"completions": 4, "parallelism": 2})),
@@ -87,9 +84,7 @@ fn a_cron_job_runs_by_the_clock_and_no_moment_twice() {
     if !require_root("a_cron_job_runs_by_the_clock_and_no_moment_twice") {
         return;
     }
-    let sandbox = Sandbox::new("cron");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("cron");
     // Each run writes down the moment that it is for.
     let mut template = template(&sandbox, &image, &["append", "/data/runs", "$(MOMENT)"]);
     let path = "metadata.annotations['batch.kubernetes.io/cronjob-scheduled-timestamp']";

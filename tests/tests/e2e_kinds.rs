@@ -1,16 +1,8 @@
 //! Kinds beyond Pod and Deployment, probes, names and the removal budget, with real containers.
 
 use serde_json::{Value, json};
-use tests::image::fixture_image;
 use tests::manifest::{deployment, pod};
-use tests::{Agent, Registry, Sandbox, require_root};
-
-fn world(name: &str) -> (Sandbox, Registry, String) {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
-    (sandbox, registry, image)
-}
+use tests::{Agent, require_root, world};
 
 /// Waits until all containers of a workload have ended; their number.
 fn wait_ended(agent: &mut Agent<'_>, name: &str, pods: usize) {
@@ -133,12 +125,16 @@ fn probes_decide_on_readiness_and_life() {
         sandbox.write(&format!("{name}.json"), &wanted.to_string());
     };
     with("serves", "readinessProbe", json!({"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}));
+    // Asked inside of the pod: nobody listens there on this host.
+    let inside = json!({"httpGet": {"host": "127.0.0.1", "path": "/", "port": 8080}, "periodSeconds": 1});
+    with("inside", "readinessProbe", inside);
     with("mute", "readinessProbe", json!({"tcpSocket": {"port": 9}, "periodSeconds": 1}));
     let failing =
         json!({"exec": {"command": ["/bin/fixture", "exit", "3"]}, "periodSeconds": 1, "failureThreshold": 1});
     with("sick", "livenessProbe", failing);
     let mut agent = Agent::start(&sandbox);
     agent.wait_ready("serves", 1);
+    agent.wait_ready("inside", 1);
     agent.wait_status("the sick one was started again", |status| {
         status.containers("sick").first().filter(|container| container.restarts > 0).map(|_| ())
     });

@@ -6,15 +6,7 @@ use serde_json::json;
 use tests::agent::{SOON, poll};
 use tests::image::{fixture_image, write_oci_archive};
 use tests::manifest::{deployment, pod, web};
-use tests::{Agent, Registry, Sandbox, require_root};
-
-/// A sandbox with the standard image on its registry as `app:1`.
-fn world(name: &str) -> (Sandbox, Registry, String) {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
-    (sandbox, registry, image)
-}
+use tests::{Agent, Sandbox, require_root, world};
 
 /// Whether nobody listens on a port of this host: neither a process nor a rule.
 fn port_is_free(port: u16) -> bool {

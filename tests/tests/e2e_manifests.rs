@@ -4,16 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tests::agent::SOON;
-use tests::image::fixture_image;
 use tests::manifest::{pod, web};
-use tests::{Agent, Registry, Sandbox, require_root};
-
-fn world(name: &str) -> (Sandbox, Registry, String) {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
-    (sandbox, registry, image)
-}
+use tests::{Agent, Sandbox, require_root, world};
 
 #[test]
 fn every_format_and_packaging_counts() {

@@ -4,16 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
-use tests::image::fixture_image;
 use tests::manifest::{deployment, pod};
-use tests::{Agent, Registry, Sandbox, http, require_root};
-
-fn world(name: &str) -> (Sandbox, Registry, String) {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
-    (sandbox, registry, image)
-}
+use tests::{Agent, http, require_root, world};
 
 fn service(name: &str, spec: &Value) -> String {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}).to_string()

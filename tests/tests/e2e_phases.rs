@@ -7,24 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::agent::SOON;
-use tests::image::{fixture_builder, fixture_image};
+use tests::image::fixture_builder;
 use tests::manifest::{deployment, pod};
-use tests::{Agent, Layer, Registry, Sandbox, require_root};
-
-fn world(name: &str) -> (Sandbox, Registry, String) {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
-    (sandbox, registry, image)
-}
-
-/// Everything that the agent says about a workload, and of its files.
-fn told(agent: &Agent<'_>, name: &str) -> String {
-    let status = agent.json(&["status"]);
-    let workloads = status["workloads"].as_array().cloned().unwrap_or_default();
-    let found = workloads.into_iter().find(|workload| workload["name"] == name);
-    format!("{} {}", found.map(|workload| workload.to_string()).unwrap_or_default(), agent.status().errors())
-}
+use tests::{Agent, Layer, require_root, world};
 
 /// A workload whose old pod must end before the new one starts: the worst case for a version that cannot be made.
 fn stop_first(kind: &str, name: &str, image: &str) -> Value {
@@ -86,9 +71,8 @@ fn what_can_fail_early_fails_while_the_old_pod_runs() {
         sandbox.write(&format!("{name}.json"), &manifest.to_string());
     }
     for (_, name, _, word) in &cases {
-        agent.wait_for(&format!("{name}: {word} is named"), SOON, |agent| {
-            told(agent, name).contains(word).then_some(())
-        });
+        agent
+            .wait_for(&format!("{name}: {word} is named"), SOON, |agent| agent.told(name).contains(word).then_some(()));
     }
     let names: Vec<&str> = cases.iter().map(|(_, name, ..)| *name).collect();
     agent.assert_untouched(&names, &before, Duration::from_secs(2));

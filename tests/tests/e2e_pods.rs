@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tests::agent::SOON;
-use tests::image::fixture_image;
 use tests::manifest::{deployment, pod};
 use tests::{Agent, Registry, Sandbox, require_root};
 
@@ -20,9 +19,7 @@ struct World {
 }
 
 fn world(name: &str) -> World {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, registry, image) = tests::world(name);
     let log = sandbox.dir().join("log");
     std::fs::create_dir(&log).expect("the directory is ours");
     World { sandbox, _registry: registry, image, log }

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use tests::agent::SOON;
 use tests::binary::workspace_root;
-use tests::image::fixture_image;
-use tests::{Agent, Registry, Sandbox, require_root};
+use tests::{Agent, Sandbox, require_root, world};
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("the directory is ours");
@@ -46,9 +45,7 @@ fn a_compose_project_runs() {
     if !require_root("a_compose_project_runs") {
         return;
     }
-    let sandbox = Sandbox::new("compose");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("compose");
     let project = |message: &str| {
         format!(
             "name: shop

@@ -9,9 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tests::image::fixture_image;
 use tests::manifest::{deployment, pod};
-use tests::{Agent, Registry, Sandbox, require_root};
+use tests::{Agent, require_root, world};
 
 /// Every record below a directory of pods, by its path there.
 fn records(dir: &Path) -> Vec<PathBuf> {
@@ -57,9 +56,7 @@ fn records_of_every_version_are_taken_over() {
     }
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     for version in ["records-1"] {
-        let sandbox = Sandbox::new("records");
-        let registry = Registry::start();
-        let image = registry.push("app:1", &fixture_image());
+        let (sandbox, _registry, image) = world("records");
         sandbox.cli(&["pull", &image]).ok();
         let images = sandbox.json(&["images"]);
         let digest = images[0]["digest"].as_str().expect("the image has a digest").to_owned();

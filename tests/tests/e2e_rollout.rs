@@ -11,16 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::agent::SOON;
-use tests::image::fixture_image;
 use tests::manifest::deployment;
-use tests::{Agent, Registry, Sandbox, require_root};
-
-fn world(name: &str) -> (Sandbox, Registry, String) {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
-    (sandbox, registry, image)
-}
+use tests::{Agent, require_root, world};
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)

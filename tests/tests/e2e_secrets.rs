@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use tests::image::fixture_image;
 use tests::manifest::deployment;
-use tests::{Agent, Registry, Sandbox, http, require_root};
+use tests::{Agent, http, require_root, world};
 
 /// What is encrypted in the fixtures.
 const CANARY: &str = "canary-of-a-password";
@@ -37,9 +36,7 @@ fn encrypted_secrets_reach_containers_and_nothing_else() {
     if !require_root("encrypted_secrets_reach_containers_and_nothing_else") {
         return;
     }
-    let sandbox = Sandbox::new("secrets");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("secrets");
     let key = sandbox.dir().join("age.key");
     write_private(&key, &fixture("key.txt"));
     let secret = |name: &str| {

@@ -7,16 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use tests::image::fixture_image;
 use tests::manifest::pod;
-use tests::{Agent, Registry, Sandbox, require_root};
-
-fn world(name: &str) -> (Sandbox, Registry, String) {
-    let sandbox = Sandbox::new(name);
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
-    (sandbox, registry, image)
-}
+use tests::{Agent, require_root, world};
 
 fn mount_tmpfs(at: &Path) {
     mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("root mounts a tmpfs");

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tests::agent::SOON;
 use tests::image::fixture_image;
 use tests::manifest::{pod, web};
-use tests::{Agent, Registry, Sandbox, require_root};
+use tests::{Agent, Registry, Sandbox, require_root, world};
 
 /// The messages of a fake service manager, as they come.
 struct Manager {
@@ -63,9 +63,7 @@ fn a_service_manager_hears_of_it_and_down_stays_down() {
     if !require_root("a_service_manager_hears_of_it_and_down_stays_down") {
         return;
     }
-    let sandbox = Sandbox::new("notify");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("notify");
     let mut manager = Manager::new(&sandbox.dir().join("notify"));
     let notify = sandbox.dir().join("notify").display().to_string();
     // Ready does not depend on a source: there is none yet.
@@ -101,9 +99,7 @@ fn a_reload_touches_no_container() {
     if !require_root("a_reload_touches_no_container") {
         return;
     }
-    let sandbox = Sandbox::new("reload");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("reload");
     sandbox.write("web.yaml", &web("web", &image, "one", 8080));
     let config = sandbox.dir().join("config.toml");
     fs::write(&config, "").expect("the directory is ours");
@@ -247,9 +243,7 @@ fn a_shutdown_stops_in_order_and_forgets_nothing() {
     if !require_root("a_shutdown_stops_in_order_and_forgets_nothing") {
         return;
     }
-    let sandbox = Sandbox::new("shutdown");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("shutdown");
     let compose = format!(
         "name: shop\nservices:\n  web:\n    image: {image}\n    command: [sleep, forever]\n    restart: always\n    depends_on: [db]\n    stop_grace_period: 5s\n  db:\n    image: {image}\n    command: [sleep, forever]\n    restart: always\n    stop_grace_period: 5s\n"
     );

@@ -8,9 +8,8 @@ use std::sync::mpsc;
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use serde_json::{Value, json};
 use tests::agent::{SOON, poll};
-use tests::image::fixture_image;
 use tests::manifest::pod;
-use tests::{Agent, Registry, Sandbox, require_root};
+use tests::{Agent, require_root, world};
 
 /// A command at a terminal.
 struct AtTerminal {
@@ -92,9 +91,7 @@ fn a_terminal_has_its_size_and_its_exit_code() {
     if !require_root("a_terminal_has_its_size_and_its_exit_code") {
         return;
     }
-    let sandbox = Sandbox::new("tty");
-    let registry = Registry::start();
-    let image = registry.push("app:1", &fixture_image());
+    let (sandbox, _registry, image) = world("tty");
     sandbox.write("web.json", &pod("web", &image, &["serve"]).to_string());
     let mut screen = pod("screen", &image, &["window"]);
     screen["spec"]["containers"][0]["stdin"] = json!(true);

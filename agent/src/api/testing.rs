@@ -2,6 +2,7 @@
 //! that the test sets and an inbox that the test reads.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use spec::observed::{
     Addresses, ContainerFacts, DiskUsage, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget,
 };
 use spec::pod::PullPolicy;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use super::{ApiState, Server};
@@ -80,6 +82,9 @@ impl Runtime for Readable {
     }
     async fn exec(&self, _: &PodUid, _: &str, _: &[String], _: Duration) -> Result<ExecResult> {
         refuse("run a command")
+    }
+    async fn connect(&self, _: &PodUid, to: SocketAddr) -> std::io::Result<TcpStream> {
+        TcpStream::connect(to).await
     }
     async fn fail_pod(&self, _: &PodUid, _: &PodFailure) -> Result<()> {
         refuse("fail a pod")

@@ -65,6 +65,23 @@ pub struct Event {
     pub message: String,
 }
 
+impl Event {
+    /// Something that happened to the node as a whole. `unix` is in seconds of Unix time.
+    #[must_use]
+    pub fn of_node(unix: i64, kind: EventKind, reason: &str, message: String) -> Self {
+        Self {
+            unix_millis: unix.saturating_mul(1000),
+            kind,
+            reason: reason.to_owned(),
+            workload: None,
+            pod: None,
+            container: None,
+            cause: None,
+            message,
+        }
+    }
+}
+
 /// An event with its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {

@@ -123,16 +123,7 @@ impl ImageGc {
     }
 
     fn event(&self, kind: EventKind, reason: &str, message: String) {
-        self.journal.record(Event {
-            unix_millis: self.clock.unix().saturating_mul(1000),
-            kind,
-            reason: reason.to_owned(),
-            workload: None,
-            pod: None,
-            container: None,
-            cause: None,
-            message,
-        });
+        self.journal.record(Event::of_node(self.clock.unix(), kind, reason, message));
     }
 }
 

@@ -6,7 +6,7 @@
 //! come back.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use runtime::image::store::{Store, StoreError};
@@ -128,15 +128,12 @@ pub fn named(desired: &Desired) -> BTreeSet<String> {
 pub fn note(data: &Path, part: &str, needed: &BTreeSet<String>) -> std::io::Result<()> {
     let dir = data.join("image-roots");
     std::fs::create_dir_all(&dir)?;
-    let (path, temporary) = (dir.join(part), dir.join(format!("{part}.tmp")));
+    let path = dir.join(part);
     let text: String = needed.iter().map(|name| format!("{name}\n")).collect();
     if std::fs::read_to_string(&path).is_ok_and(|before| before == text) {
         return Ok(());
     }
-    let mut file = std::fs::File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, &path)
+    crate::record::write_bytes(&path, text.as_bytes())
 }
 
 #[cfg(test)]

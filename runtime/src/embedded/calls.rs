@@ -1,6 +1,7 @@
 //! The trait: each call is one piece of blocking work.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use spec::observed::{
 use spec::pod::PullPolicy;
 use spec::services::{ServiceSet, ServiceState};
 use spec::workload::NetworkSpec;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, records, transient};
@@ -24,6 +26,7 @@ use crate::api::{
 };
 use crate::container::{ShimClient, cgroup};
 use crate::exec;
+use crate::network;
 
 #[async_trait]
 impl Runtime for Embedded {
@@ -150,6 +153,13 @@ impl Runtime for Embedded {
             }
         })
         .await
+    }
+
+    async fn connect(&self, pod: &PodUid, to: SocketAddr) -> std::io::Result<TcpStream> {
+        let netns = self.layout().namespaces(pod).join("net");
+        let made = tokio::task::spawn_blocking(move || network::socket_inside(&netns, to));
+        let socket = made.await.map_err(std::io::Error::other)??;
+        TcpSocket::from_std_stream(socket.into()).connect(to).await
     }
 
     async fn fail_pod(&self, pod: &PodUid, failure: &PodFailure) -> Result<()> {

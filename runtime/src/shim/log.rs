@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const PART: usize = 16 << 10;
 
 /// Which stream a line came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Stream {
     Stdout,
     Stderr,

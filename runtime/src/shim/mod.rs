@@ -2,7 +2,7 @@
 //!
 //! `mainstay shim DIR` reads `DIR/config.json`, forks away from its caller, makes the container with libcontainer,
 //! reports on its standard output when the program runs, and then serves until the end: log, control socket, exit
-//! record. One thread, no async runtime. libcontainer clones without exec and goes on allocating in the child, which
+//! record. When the program runs it executes itself once more as `mainstay shim DIR STATE`, to be small. One thread, no async runtime. libcontainer clones without exec and goes on allocating in the child, which
 //! is only sound in a process with one thread: [`shim_main`] is to be called before anything starts another.
 
 mod cgroup_mount;
@@ -14,6 +14,7 @@ pub(crate) mod frames;
 mod log;
 pub(crate) mod mapped;
 mod pod_init;
+mod renew;
 mod rootfs;
 mod serve;
 mod terminal;
@@ -45,7 +46,10 @@ pub fn shim_main(args: Vec<std::ffi::OsString>) -> ! {
             let _ = sys::close_from(3);
             crate::network::hold_namespaces(args.get(1..).unwrap_or_default())
         }
-        Some(dir) => run(&dir),
+        Some(dir) => match args.get(1).and_then(|arg| arg.to_str()) {
+            Some(state) => renew::resume(state),
+            None => run(&dir),
+        },
         None => {
             eprintln!("mainstay shim: no run directory given");
             2
@@ -144,6 +148,9 @@ fn shim(config: &ContainerConfig) -> i32 {
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         let _ = sys::dup_onto(null.as_fd(), 1);
     }
+    // Comes back only when it cannot be done: then this process goes on as it is.
+    let error = renew::renew(&config.dir, &server, &lock);
+    eprintln!("mainstay shim: goes on with all the memory of the start: {error}");
     sys::trim_heap();
     server.run();
     drop(lock);

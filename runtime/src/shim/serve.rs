@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::event::{PollFd, PollFlags};
 use rustix::time::Timespec;
+use serde::{Deserialize, Serialize};
 use spec::observed::Exit;
 
 use super::control::{self, Client, Input, write_some};
@@ -29,7 +30,7 @@ const MAX_MESSAGE: u64 = 4096;
 /// Longest part of the log that becomes the termination message (Kubernetes: 2048 bytes or 80 lines).
 const MAX_LOG_MESSAGE: u64 = 2048;
 
-/// What the shim serves.
+/// What the shim serves. What of it is more than the configuration goes through [`Server::handover`].
 pub(super) struct Server {
     config: ContainerConfig,
     running: Running,
@@ -39,10 +40,38 @@ pub(super) struct Server {
     stdin: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
     /// Other side of the terminal: while it is open, the program may close its own and open it again.
-    _slave: Option<OwnedFd>,
+    slave: Option<OwnedFd>,
     log: Option<Log>,
     listener: UnixListener,
     clients: Vec<Client>,
+}
+
+/// A server in numbers of descriptors, which stay open across exec.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Handover {
+    config: ContainerConfig,
+    running: Running,
+    pidfd: RawFd,
+    outputs: Vec<(Stream, RawFd)>,
+    stdin: Option<RawFd>,
+    terminal: Option<RawFd>,
+    slave: Option<RawFd>,
+    listener: RawFd,
+    /// The lock on the run directory: whoever has it is the shim.
+    pub(super) lock: RawFd,
+}
+
+impl Handover {
+    /// Every descriptor of it.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        let outputs = self.outputs.iter().map(|(_, fd)| *fd);
+        let optional = [self.stdin, self.terminal, self.slave].into_iter().flatten();
+        [self.pidfd, self.listener, self.lock].into_iter().chain(outputs).chain(optional)
+    }
+}
+
+fn log_of(config: &ContainerConfig) -> Option<Log> {
+    config.log_path.as_ref().map(|path| Log::new(path, config.log_max_size, config.log_max_files))
 }
 
 /// What became ready.
@@ -69,16 +98,50 @@ impl Server {
         let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
         let slave = created.terminal.as_ref().and_then(|master| rustix::pty::ioctl_tiocgptpeer(master, flags).ok());
         Ok(Self {
-            _slave: slave,
+            slave,
             running: created.running,
             pidfd: created.pidfd,
             outputs,
             stdin: created.stdin,
             terminal: created.terminal,
-            log: config.log_path.as_ref().map(|path| Log::new(path, config.log_max_size, config.log_max_files)),
+            log: log_of(config),
             listener: handle::listen(&config.dir)?,
             clients: Vec::new(),
             config: ContainerConfig { env: Default::default(), ..config.clone() },
+        })
+    }
+
+    /// What another process image needs to go on.
+    pub(super) fn handover(&self, lock: &impl AsRawFd) -> Handover {
+        let number = |fd: &Option<OwnedFd>| fd.as_ref().map(AsRawFd::as_raw_fd);
+        Handover {
+            config: self.config.clone(),
+            running: self.running.clone(),
+            pidfd: self.pidfd.as_raw_fd(),
+            outputs: self.outputs.iter().map(|(stream, fd)| (*stream, fd.as_raw_fd())).collect(),
+            stdin: number(&self.stdin),
+            terminal: number(&self.terminal),
+            slave: number(&self.slave),
+            listener: self.listener.as_raw_fd(),
+            lock: lock.as_raw_fd(),
+        }
+    }
+
+    /// Goes on with what [`Server::handover`] gave, in a process that owns none of it yet.
+    pub(super) fn resume(from: Handover) -> io::Result<Self> {
+        let optional = |fd: Option<RawFd>| fd.map(sys::take_fd).transpose();
+        let outputs = from.outputs.into_iter().map(|(stream, fd)| Ok((stream, sys::take_fd(fd)?)));
+        Ok(Self {
+            running: from.running,
+            pidfd: sys::take_fd(from.pidfd)?,
+            outputs: outputs.collect::<io::Result<_>>()?,
+            stdin: optional(from.stdin)?,
+            terminal: optional(from.terminal)?,
+            slave: optional(from.slave)?,
+            listener: sys::take_fd(from.listener)?.into(),
+            log: log_of(&from.config),
+            clients: Vec::new(),
+            config: from.config,
         })
     }
 

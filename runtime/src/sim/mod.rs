@@ -16,6 +16,7 @@
 mod rng;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -31,6 +32,7 @@ use spec::pod::PullPolicy;
 use spec::services::{ServiceRange, ServiceSet, ServiceState};
 use spec::time::Timestamp;
 use spec::workload::WorkloadId;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::api::{
@@ -454,6 +456,10 @@ impl Runtime for Sim {
 
     async fn exec(&self, _: &PodUid, _: &str, _: &[String], _: Duration) -> Result<ExecResult> {
         Ok(ExecResult { code: 0, output: Vec::new() })
+    }
+
+    async fn connect(&self, _: &PodUid, _: SocketAddr) -> std::io::Result<TcpStream> {
+        Err(std::io::ErrorKind::ConnectionRefused.into())
     }
 
     async fn fail_pod(&self, pod: &PodUid, failure: &PodFailure) -> Result<()> {
