@@ -169,7 +169,9 @@ fn root_of_a_user_namespace_is_nobody_outside() {
     run(&agent, &["--user", "1000:1001", "one", "--", "/bin/fixture", "write", "/disk/user", "x"]);
     let owner = |path: &std::path::Path| std::fs::metadata(path).map(|meta| (meta.uid(), meta.gid())).ok();
     assert_eq!(owner(&shared.join("new")), Some((0, 0)));
-    let found = |name: &str| files_named(&sandbox.data().join("pods"), name).iter().filter_map(|path| owner(path)).collect::<Vec<_>>();
+    let found = |name: &str| {
+        files_named(&sandbox.data().join("pods"), name).iter().filter_map(|path| owner(path)).collect::<Vec<_>>()
+    };
     assert_eq!(found("user"), [(1000, 1001)]);
     // The writable layer is the container's own, with ids that are nobody's.
     let mut new = found("new");

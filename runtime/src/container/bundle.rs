@@ -260,9 +260,12 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
     // Nobody makes device nodes in a user namespace. libcontainer mounts those of the host instead, by the same path only.
     let mapped = config.namespaces.user.is_some();
     let elsewhere = |node: &&Node| mapped && node.host != Path::new(&node.path);
-    mounts.extend(nodes.iter().filter(elsewhere).map(|node| {
-        json!({"destination": node.path, "type": "bind", "source": node.host, "options": ["bind"]})
-    }));
+    mounts.extend(
+        nodes
+            .iter()
+            .filter(elsewhere)
+            .map(|node| json!({"destination": node.path, "type": "bind", "source": node.host, "options": ["bind"]})),
+    );
     let devices: Vec<Value> = nodes
         .iter()
         .filter(|node| !elsewhere(node))

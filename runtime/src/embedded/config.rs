@@ -12,7 +12,7 @@ use spec::time::Millis;
 use spec::workload::WorkloadKind;
 
 use crate::api::ContainerStart;
-use crate::container::{ContainerConfig, ID_COUNT, Env, Mount, MountKind, Namespace, Namespaces, Rootfs, User, Users};
+use crate::container::{ContainerConfig, Env, ID_COUNT, Mount, MountKind, Namespace, Namespaces, Rootfs, User, Users};
 use crate::image::store::Image;
 
 use super::layout::{Attempt, Layout};

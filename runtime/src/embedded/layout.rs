@@ -26,7 +26,9 @@ use spec::observed::PodUid;
 /// one, has its directory elsewhere. No container's name begins with `_`.
 const TAKEN: [&str; 7] = ["failed.json", "files-changed", "hostname", "hosts", "pod.json", "ready", "resolv.conf"];
 
-fn directory(container: &str) -> String {
+/// The name of a container's directory in those of its pod.
+#[must_use]
+pub fn container_directory(container: &str) -> String {
     if TAKEN.contains(&container) { format!("_{container}") } else { container.to_owned() }
 }
 
@@ -77,7 +79,7 @@ impl Layout {
     /// Durable directory of all attempts of a container.
     #[must_use]
     pub fn container(&self, uid: &PodUid, container: &str) -> PathBuf {
-        self.pod(uid).join(directory(container))
+        self.pod(uid).join(container_directory(container))
     }
 
     /// An attempt.
@@ -85,7 +87,7 @@ impl Layout {
     pub fn attempt(&self, uid: &PodUid, container: &str, attempt: u32) -> Attempt {
         Attempt {
             dir: self.container(uid, container).join(attempt.to_string()),
-            run: self.pod_run(uid).join(directory(container)).join(attempt.to_string()),
+            run: self.pod_run(uid).join(container_directory(container)).join(attempt.to_string()),
             cgroup: format!("{}/{container}-{attempt}", self.pod_cgroup(uid)),
             id: format!("{uid}-{container}-{attempt}"),
         }

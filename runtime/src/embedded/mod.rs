@@ -42,7 +42,7 @@ use crate::image::store::Store;
 use crate::network::{self, Network, NetworkConfig};
 use crate::volume::{self};
 
-pub use layout::{Attempt, Layout};
+pub use layout::{Attempt, Layout, container_directory};
 
 /// Bytes of output that are kept of a command in a container.
 const EXEC_OUTPUT: usize = 64 << 10;

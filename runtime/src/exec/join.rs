@@ -133,7 +133,8 @@ fn join(dir: &Path, name: &str, errors: Option<&File>) -> Result<i32, Failure> {
 /// Gives pipes without a name to the program, which cannot take files of the host from inside a user namespace.
 fn give_pipes(users: &Users, user: &User) {
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-    for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().filter(|stream| launch::is_pipe(*stream)) {
+    for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().filter(|stream| launch::is_pipe(*stream))
+    {
         let _ = mapped::give_pipe(stream, users, user.uid, user.gid);
     }
 }

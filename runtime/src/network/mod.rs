@@ -50,8 +50,8 @@ pub use namespace::{
 };
 pub use setup::NetworkState;
 pub use subnet::Ipv4Net;
-pub(crate) use users::hold as hold_namespaces;
 pub use users::UserRange;
+pub(crate) use users::hold as hold_namespaces;
 pub use watch::Hints;
 
 use hold::Holds;

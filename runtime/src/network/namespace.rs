@@ -186,7 +186,9 @@ fn populate(dir: &Path, request: &NamespaceRequest, users: Option<&UserRange<'_>
         let _ = set_sysctl("net.ipv6.conf.default.accept_dad", "0");
         // No port of a namespace of one's own is anybody else's, and a ping does no harm (Docker since 20.10, containerd
         // since 2.0). Parameters of the manifest come after these.
-        for (name, value) in [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")] {
+        for (name, value) in
+            [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
+        {
             if !request.sysctls.contains_key(name) {
                 let _ = set_sysctl(name, value);
             }

@@ -292,7 +292,11 @@ static SECURITY_CONTEXT: Type = Type {
         field("capabilities", Obj(&CAPABILITIES), "Added and dropped capabilities."),
         field("readOnlyRootFilesystem", Bool, "No writes to the root file system."),
         field("allowPrivilegeEscalation", Bool, "`false` sets no_new_privs."),
-        field("procMount", Enum(&["Default", "Unmasked"]), "`Unmasked` hides nothing of /proc; with `hostUsers: false` only."),
+        field(
+            "procMount",
+            Enum(&["Default", "Unmasked"]),
+            "`Unmasked` hides nothing of /proc; with `hostUsers: false` only.",
+        ),
         field("seccompProfile", Obj(&SECCOMP_PROFILE), "System call filter."),
         field("appArmorProfile", Obj(&APPARMOR_PROFILE), "AppArmor profile."),
         inert("seLinuxOptions", Obj(&SELINUX), "SELinux labels are not managed", "SELinux label."),
