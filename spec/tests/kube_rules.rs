@@ -337,12 +337,21 @@ fn resources() {
                 "M0020 spec.containers[0].resources.requests.memory",
             ),
             (
-                "resources: {limits: {nvidia.com/gpu: 1}}",
-                "M0036 spec.containers[0].resources.limits[\"nvidia.com/gpu\"]",
+                "resources: {limits: {nvidia.com/gpu: 0.5}}",
+                "M0015 spec.containers[0].resources.limits[\"nvidia.com/gpu\"]",
+            ),
+            ("resources: {limits: {nvidia.com/gpu: 1}, requests: {nvidia.com/gpu: 1}}", ""),
+            (
+                "resources: {limits: {nvidia.com/gpu: 2}, requests: {nvidia.com/gpu: 1}}",
+                "M0020 spec.containers[0].resources.requests[\"nvidia.com/gpu\"]",
+            ),
+            (
+                "resources: {limits: {attachable.kubernetes.io/x: 1}}",
+                "M0036 spec.containers[0].resources.limits[\"attachable.kubernetes.io/x\"]",
             ),
             (
                 "resources: {requests: {example.com/dongle: 1}}",
-                "M0036 spec.containers[0].resources.requests[\"example.com/dongle\"]",
+                "M0020 spec.containers[0].resources.requests[\"example.com/dongle\"]",
             ),
             ("resources: {limits: {storage: 1Gi}}", "M0014 spec.containers[0].resources.limits.storage"),
             ("resources: {limits: {mem: 1Gi}}", "M0014 spec.containers[0].resources.limits.mem"),

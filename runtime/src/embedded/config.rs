@@ -58,6 +58,21 @@ pub(super) enum ConfigError {
     Signal(String),
 }
 
+impl ConfigError {
+    /// What helps against it.
+    pub(super) fn hint(&self) -> Option<String> {
+        let Self::Devices { source: crate::container::cdi::CdiError::Unknown { name, .. }, .. } = self else {
+            return None;
+        };
+        Some(if name.starts_with("nvidia.com/gpu=") {
+            "make the file with `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`, after the driver is installed"
+                .to_owned()
+        } else {
+            "the maker of the device has a program that writes its CDI file".to_owned()
+        })
+    }
+}
+
 /// Program and arguments.
 pub(super) fn argv(container: &ContainerSpec, image: &Image) -> Result<Vec<String>, ConfigError> {
     let config = image.config.config().as_ref();

@@ -130,6 +130,12 @@ fn failure(
     RuntimeError { operation: operation.into(), class, hint: None, source: source.into() }
 }
 
+/// A container that does not fit its image or this host.
+fn config_failure(operation: &str, error: config::ConfigError) -> RuntimeError {
+    let hint = error.hint();
+    RuntimeError { hint, ..failure(operation, FailureClass::Permanent, error) }
+}
+
 fn transient(operation: impl Into<String>) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> RuntimeError {
     let operation = operation.into();
     move |source| failure(operation, FailureClass::Transient, source)
@@ -414,7 +420,7 @@ impl Inner {
         let attempt = layout.attempt(uid, name, start.attempt);
         self.drop_old_attempts(uid, name, start.attempt);
         let volumes = self.volume_mounts(start, &image)?;
-        let permanent = |error: config::ConfigError| failure(&operation, FailureClass::Permanent, error);
+        let permanent = |error| config_failure(&operation, error);
         let config = config::container_config(config::Inputs {
             start,
             image: &image,
