@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::clock::SharedClock;
 use crate::telemetry::Metrics;
 
-pub use check::check;
+pub use check::{Fault, check};
 
 /// A container's health has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,7 +217,15 @@ impl Task {
         let excused = self.in_start_period(probe, streak);
         let result = match tokio::time::timeout(limit, check).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no answer within {}", humantime::format_duration(limit))),
+            Err(_) => Err(Fault::Sick(format!("no answer within {}", humantime::format_duration(limit)))),
+        };
+        let result = match result {
+            Ok(()) => Ok(()),
+            Err(Fault::Sick(message)) => Err(message),
+            Err(Fault::Unknown(message)) => {
+                tracing::warn!(pod = %self.pod.record.name, container = self.container, message, "not probed");
+                return Err(message);
+            }
         };
         self.metrics.probe(kind, result.is_ok(), started.elapsed());
         match &result {

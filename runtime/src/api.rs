@@ -18,7 +18,7 @@ pub use spec::observed::{PortKey, PortTarget};
 use spec::pod::{ContainerSpec, PullPolicy};
 use spec::services::{Entrance, ServiceSet, ServiceState};
 use spec::workload::NetworkSpec;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 
 /// An error for people: what failed, and the chain of causes below it.
 #[derive(Debug, thiserror::Error)]
@@ -262,8 +262,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Runs a command in a running container and collects what it says (64 KiB at most).
     async fn exec(&self, pod: &PodUid, container: &str, command: &[String], timeout: Duration) -> Result<ExecResult>;
 
-    /// Connects to an address from within the network of a pod that is not on the host's. The error is the kernel's.
-    async fn connect(&self, pod: &PodUid, to: SocketAddr) -> std::io::Result<TcpStream>;
+    /// A socket in the network of a pod that is not on the host's, to be connected to an address of this family.
+    async fn socket(&self, pod: &PodUid, to: SocketAddr) -> std::io::Result<TcpSocket>;
 
     /// Writes down that a pod has failed as a whole. What has been written stays as it is.
     async fn fail_pod(&self, pod: &PodUid, failure: &PodFailure) -> Result<()>;

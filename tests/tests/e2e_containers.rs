@@ -206,6 +206,42 @@ fn root_of_a_user_namespace_is_nobody_outside() {
     assert_eq!(status(again, "Uid"), FIRST.to_string());
 }
 
+#[test]
+fn gpus_are_devices_of_a_cdi_file() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    if !require_root("gpus_are_devices_of_a_cdi_file") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("gpus");
+    let with = |name: &str| {
+        let mut wanted = pod(name, &image, &["probe"]);
+        wanted["spec"]["containers"][0]["resources"] = json!({"limits": {"nvidia.com/gpu": 2}});
+        wanted
+    };
+    let mut agent = Agent::start(&sandbox);
+    sandbox.write("none.json", &with("none").to_string());
+    agent.wait_for("it is refused with what to do", tests::agent::SOON, |agent| {
+        let said = agent.cli(&["why", "none"]).stdout;
+        (said.contains("there is no CDI device `nvidia.com/gpu=0`") && said.contains("nvidia-ctk")).then_some(())
+    });
+    sandbox.remove("none.json");
+    // As if the host had such a file; only this test's own mount namespace shows it.
+    let layer = sandbox.dir().join("etc");
+    std::fs::create_dir_all(layer.join("cdi")).expect("the sandbox is ours");
+    let device = |number: u32| json!({"name": number.to_string(), "containerEdits": {"deviceNodes": [{"path": format!("/dev/nvidia{number}"), "hostPath": "/dev/null"}], "env": [format!("GPU_{number}=yes")]}});
+    let file = json!({"cdiVersion": "0.6.0", "kind": "nvidia.com/gpu", "devices": [device(0), device(1), device(2)]});
+    std::fs::write(layer.join("cdi/nvidia.json"), file.to_string()).expect("the sandbox is ours");
+    let options = format!("lowerdir={}:/etc", layer.display());
+    mount(Some("overlay"), "/etc", Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str())).expect("mounted");
+    let seen = probed(&mut agent, with("gpu"));
+    umount2("/etc", MntFlags::MNT_DETACH).expect("mounted above");
+    let env = seen["env"].as_object().expect("variables are listed");
+    assert_eq!(["GPU_0", "GPU_1", "GPU_2"].map(|name| env.contains_key(name)), [true, true, false]);
+    let dev = seen["dev"].as_object().expect("devices are listed");
+    let there = ["nvidia0", "nvidia1", "nvidia2"].map(|name| dev.contains_key(name));
+    assert_eq!(there, [true, true, false], "{dev:?}");
+}
+
 fn nix_kill(pid: i32) {
     let killed = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     killed.expect("it runs");

@@ -18,7 +18,7 @@ use spec::observed::{
     Addresses, ContainerFacts, DiskUsage, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget,
 };
 use spec::pod::PullPolicy;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, watch};
 
 use super::{ApiState, Server};
@@ -83,8 +83,11 @@ impl Runtime for Readable {
     async fn exec(&self, _: &PodUid, _: &str, _: &[String], _: Duration) -> Result<ExecResult> {
         refuse("run a command")
     }
-    async fn connect(&self, _: &PodUid, to: SocketAddr) -> std::io::Result<TcpStream> {
-        TcpStream::connect(to).await
+    async fn socket(&self, pod: &PodUid, _: SocketAddr) -> std::io::Result<TcpSocket> {
+        match pod.0.as_str() {
+            "unreachable" => Err(std::io::ErrorKind::NotFound.into()),
+            _ => TcpSocket::new_v4(),
+        }
     }
     async fn fail_pod(&self, _: &PodUid, _: &PodFailure) -> Result<()> {
         refuse("fail a pod")

@@ -16,8 +16,10 @@ use crate::config::LogLimit;
 use crate::events::{Event, EventKind, Journal};
 use crate::telemetry::Metrics;
 
-/// Between two looks.
+/// Between two looks while more than half of the limit is taken.
 const PERIOD: Duration = Duration::from_secs(10);
+/// Between two looks while there is much room: a look costs some calls for each container, on an idle node as well.
+const ROOMY: Duration = Duration::from_secs(60);
 /// Where containers never stop to write, an event tells of so much time.
 const PAUSE: Duration = Duration::from_secs(600);
 /// Containers that an event names.
@@ -63,10 +65,8 @@ impl LogGc {
         let mut complained: Option<String> = None;
         let mut untold: BTreeMap<String, u64> = BTreeMap::new();
         let mut told: Option<Instant> = None;
-        let mut period = tokio::time::interval(PERIOD);
-        period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            period.tick().await;
+            let mut pause = PERIOD;
             let complaint = match self.pass().await {
                 Ok(pass) => {
                     for (owner, bytes) in &pass.removed {
@@ -75,6 +75,9 @@ impl LogGc {
                     if !untold.is_empty() && told.is_none_or(|told| told.elapsed() >= PAUSE) {
                         self.event("logs_removed", removed(&std::mem::take(&mut untold), pass.limit));
                         told = Some(Instant::now());
+                    }
+                    if pass.left < pass.limit / 2 {
+                        pause = ROOMY;
                     }
                     pass.failed
                 }
@@ -85,6 +88,7 @@ impl LogGc {
                 self.event("logs_not_removed", message);
             }
             complained = complaint;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -98,16 +102,7 @@ impl LogGc {
     }
 
     fn event(&self, reason: &str, message: String) {
-        self.journal.record(Event {
-            unix_millis: self.clock.unix().saturating_mul(1000),
-            kind: EventKind::Warning,
-            reason: reason.to_owned(),
-            workload: None,
-            pod: None,
-            container: None,
-            cause: None,
-            message,
-        });
+        self.journal.record(Event::of_node(self.clock.unix(), EventKind::Warning, reason, message));
     }
 }
 

@@ -22,14 +22,45 @@ use rustls::pki_types::ServerName;
 use spec::observed::PodFacts;
 use spec::pod::{Handler, PortRef};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Redirects that are followed, as the kubelet does.
 const REDIRECTS: usize = 10;
 /// Longest gRPC answer that is read: a health status has two bytes.
 const GRPC_ANSWER: usize = 4096;
 
-/// Does one check; the error says what was wrong.
+/// Why a check did not pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The container is not well.
+    Sick(String),
+    /// It could not be asked, through no fault of its own: that counts neither for it nor against it, as with the kubelet.
+    Unknown(String),
+}
+
+impl From<String> for Fault {
+    fn from(message: String) -> Self {
+        Self::Sick(message)
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(message: &str) -> Self {
+        Self::Sick(message.to_owned())
+    }
+}
+
+impl Fault {
+    /// The same with words before it.
+    fn of(self, what: &str) -> Self {
+        match self {
+            Self::Sick(message) => Self::Sick(format!("{what}: {message}")),
+            Self::Unknown(message) => Self::Unknown(message),
+        }
+    }
+}
+
+/// Does one check.
 ///
 /// # Errors
 /// The container is not well, or cannot be asked.
@@ -39,7 +70,7 @@ pub async fn check(
     container: &str,
     limit: Duration,
     runtime: &dyn Runtime,
-) -> Result<(), String> {
+) -> Result<(), Fault> {
     let dial = Dial { runtime, pod };
     match handler {
         Handler::Exec(command) => {
@@ -49,7 +80,7 @@ pub async fn check(
                 0 => Ok(()),
                 code => {
                     let output = String::from_utf8_lossy(&result.output);
-                    Err(format!("exit code {code}: {}", output.trim().chars().take(200).collect::<String>()))
+                    Err(format!("exit code {code}: {}", output.trim().chars().take(200).collect::<String>()).into())
                 }
             }
         }
@@ -63,16 +94,16 @@ pub async fn check(
             let path = path.strip_prefix('/').unwrap_or(path);
             let url = format!("{scheme}://{}/{path}", authority(&host, port));
             let url = Url::parse(&url).map_err(|error| format!("{url}: {error}"))?;
-            let status = dial.get(url.clone(), headers).await.map_err(|error| format!("{url}: {error}"))?;
+            let status = dial.get(url.clone(), headers).await.map_err(|fault| fault.of(url.as_str()))?;
             let well = status.is_success() || status.is_redirection();
-            if well { Ok(()) } else { Err(format!("{url}: HTTP status {}", status.as_u16())) }
+            if well { Ok(()) } else { Err(format!("{url}: HTTP status {}", status.as_u16()).into()) }
         }
         Handler::Grpc { port, service } => {
             let (host, port) = address(pod, container, None, &PortRef::Number(*port))?;
             let answer = dial.grpc(&host, port, service.as_deref().unwrap_or("")).await;
-            answer.map_err(|error| format!("{}: {error}", authority(&host, port)))
+            answer.map_err(|fault| fault.of(&authority(&host, port)))
         }
-        Handler::Sleep(_) => Err("`sleep` is a hook, not a check".to_owned()),
+        Handler::Sleep(_) => Err("`sleep` is a hook, not a check".into()),
     }
 }
 
@@ -108,7 +139,7 @@ struct Dial<'a> {
 }
 
 impl Dial<'_> {
-    async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, String> {
+    async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Fault> {
         let failed = |error: std::io::Error| format!("{}: {error}", authority(host, port));
         let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
             Ok(ip) => vec![SocketAddr::new(ip, port)],
@@ -116,19 +147,21 @@ impl Dial<'_> {
         };
         let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
         for to in addresses {
-            let made = match self.pod.record.spec.host_network {
-                true => TcpStream::connect(to).await,
-                false => self.runtime.connect(&self.pod.record.uid, to).await,
+            let socket = match (self.pod.record.spec.host_network, to.is_ipv4()) {
+                (false, _) => self.runtime.socket(&self.pod.record.uid, to).await,
+                (true, true) => TcpSocket::new_v4(),
+                (true, false) => TcpSocket::new_v6(),
             };
-            match made {
+            let socket = socket.map_err(|error| Fault::Unknown(format!("cannot reach into the pod: {error}")))?;
+            match socket.connect(to).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
         }
-        Err(failed(last))
+        Err(failed(last).into())
     }
 
-    async fn get(&self, mut url: Url, headers: &[(String, String)]) -> Result<StatusCode, String> {
+    async fn get(&self, mut url: Url, headers: &[(String, String)]) -> Result<StatusCode, Fault> {
         let first = url.host_str().unwrap_or_default().to_owned();
         for _ in 0..=REDIRECTS {
             let answer = self.get_once(&url, headers).await?;
@@ -139,10 +172,10 @@ impl Dial<'_> {
                 _ => return Ok(answer.status()),
             }
         }
-        Err(format!("more than {REDIRECTS} redirects"))
+        Err(format!("more than {REDIRECTS} redirects").into())
     }
 
-    async fn get_once(&self, url: &Url, headers: &[(String, String)]) -> Result<Response<Incoming>, String> {
+    async fn get_once(&self, url: &Url, headers: &[(String, String)]) -> Result<Response<Incoming>, Fault> {
         let host = url.host_str().ok_or("the address names no host")?.trim_matches(['[', ']']);
         let port = url.port_or_known_default().ok_or("the address names no port")?;
         let stream = self.connect(host, port).await?;
@@ -166,14 +199,14 @@ impl Dial<'_> {
         if url.scheme() == "https" {
             let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
             let stream = tls()?.connect(name, stream).await.map_err(|error| error.to_string())?;
-            ask(stream, request).await
+            Ok(ask(stream, request).await?)
         } else {
-            ask(stream, request).await
+            Ok(ask(stream, request).await?)
         }
     }
 
     /// The gRPC health checking protocol (grpc.health.v1.Health/Check) with its two small messages written by hand.
-    async fn grpc(&self, host: &str, port: u16, service: &str) -> Result<(), String> {
+    async fn grpc(&self, host: &str, port: u16, service: &str) -> Result<(), Fault> {
         let name = u8::try_from(service.len()).ok().filter(|len| *len < 128).ok_or("service name is too long")?;
         let mut message = Vec::new();
         if name > 0 {
@@ -202,8 +235,8 @@ impl Dial<'_> {
         // Frame: flag, length, then HealthCheckResponse with field 1 (varint) = SERVING (1).
         match drive(answer, connection).await?.get(5..) {
             Some([0x08, 0x01, ..]) => Ok(()),
-            Some([0x08, status, ..]) => Err(format!("gRPC health status {status}")),
-            _ => Err("gRPC health check was refused".to_owned()),
+            Some([0x08, status, ..]) => Err(format!("gRPC health status {status}").into()),
+            _ => Err("gRPC health check was refused".into()),
         }
     }
 }

@@ -21,7 +21,7 @@ use spec::workload::SourceRef;
 use spec::workload::{WorkloadId, WorkloadKind};
 use tokio::net::TcpListener;
 
-use super::check;
+use super::{Fault, check};
 use crate::api::testing::Readable;
 
 /// What a server of a test speaks.
@@ -104,11 +104,15 @@ fn acceptor() -> tokio_rustls::TlsAcceptor {
 }
 
 fn pod(port: u16) -> PodFacts {
+    pod_called("00", port)
+}
+
+fn pod_called(uid: &str, port: u16) -> PodFacts {
     let port = Port { name: Some("web".to_owned()), container_port: port, ..Port::default() };
     let container = ContainerSpec { name: "main".to_owned(), ports: vec![port], ..ContainerSpec::default() };
     PodFacts {
         record: Arc::new(PodRecord {
-            uid: PodUid("00".to_owned()),
+            uid: PodUid(uid.to_owned()),
             workload: WorkloadId { kind: WorkloadKind::Pod, namespace: "default".into(), name: "web".into() },
             ordinal: 0,
             revision: String::new(),
@@ -116,6 +120,7 @@ fn pod(port: u16) -> PodFacts {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             run: None,
+            bound: std::collections::BTreeMap::new(),
             depends_on: Vec::new(),
             source: SourceRef::default(),
             spec: Arc::new(PodSpec { containers: vec![container], ..PodSpec::default() }),
@@ -133,11 +138,16 @@ fn pod(port: u16) -> PodFacts {
 
 /// What a check of a pod that serves on this port says.
 async fn said(handler: Handler, port: u16) -> String {
-    let (pod, runtime) = (pod(port), Readable::default());
+    said_of(pod(port), handler).await
+}
+
+async fn said_of(pod: PodFacts, handler: Handler) -> String {
+    let runtime = Readable::default();
     let checked = check(&handler, &pod, "main", Duration::from_secs(10), &runtime);
     match tokio::time::timeout(Duration::from_secs(20), checked).await.expect("it ends") {
         Ok(()) => "well".to_owned(),
-        Err(message) => message,
+        Err(Fault::Sick(message)) => message,
+        Err(Fault::Unknown(message)) => format!("unknown: {message}"),
     }
 }
 
@@ -189,6 +199,19 @@ async fn grpc_health() {
     assert_eq!(said(ask(None), port).await, "well");
     assert_eq!(said(ask(Some("shop")), port).await, "well");
     assert_eq!(said(ask(Some("sick")), port).await, format!("127.0.0.1:{port}: gRPC health status 2"));
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_reached_into_is_not_sick() {
+    let (port, _) = serve(Speaks::Http).await;
+    for handler in [
+        get("/", port, false, &[]),
+        Handler::Tcp { port: PortRef::Number(port), host: None },
+        Handler::Grpc { port, service: None },
+    ] {
+        let said = said_of(pod_called("unreachable", port), handler).await;
+        assert!(said.starts_with("unknown: cannot reach into the pod"), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use spec::observed::{
 use spec::pod::PullPolicy;
 use spec::services::{ServiceSet, ServiceState};
 use spec::workload::NetworkSpec;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 
 use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, records, transient};
@@ -26,7 +26,6 @@ use crate::api::{
 };
 use crate::container::{ShimClient, cgroup};
 use crate::exec;
-use crate::network;
 
 #[async_trait]
 impl Runtime for Embedded {
@@ -155,11 +154,10 @@ impl Runtime for Embedded {
         .await
     }
 
-    async fn connect(&self, pod: &PodUid, to: SocketAddr) -> std::io::Result<TcpStream> {
+    async fn socket(&self, pod: &PodUid, to: SocketAddr) -> std::io::Result<TcpSocket> {
         let netns = self.layout().namespaces(pod).join("net");
-        let made = tokio::task::spawn_blocking(move || network::socket_inside(&netns, to));
-        let socket = made.await.map_err(std::io::Error::other)??;
-        TcpSocket::from_std_stream(socket.into()).connect(to).await
+        let socket = self.sockets()?.tcp(netns, to).await?;
+        Ok(TcpSocket::from_std_stream(socket.into()))
     }
 
     async fn fail_pod(&self, pod: &PodUid, failure: &PodFailure) -> Result<()> {

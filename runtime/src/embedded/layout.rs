@@ -6,13 +6,14 @@
 //!        network/                                 address leases
 //!        volumes/<name>/                          named volumes: never removed by reconciling
 //!        pods/<uid>/pod.json                      what the pod was made as
+//!                   users.json                    its range of user ids, with `hostUsers: false`
 //!                   volumes/                      volumes that die with the pod
 //!                   <container>/<attempt>/start.json, exit.json
 //!                                         upper/, work/    writable layer
 //!                                         log, log.1 ...   CRI format
 //! <run>/lock
 //!       mainstay.sock                             API
-//!       namespaces/<uid>/{net,ipc,uts}            pinned namespaces, all below one mount
+//!       namespaces/<uid>/{net,ipc,uts,user}       pinned namespaces, all below one mount
 //!       pods/<uid>/hosts, resolv.conf, hostname
 //!                  volumes/                       volumes in memory
 //!                  <container>/<attempt>/         bundle, shim.sock

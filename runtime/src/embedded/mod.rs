@@ -36,6 +36,7 @@ use crate::api::{
 };
 use crate::container::{self, ContainerError, ShimClient, cgroup};
 use crate::dns::Responder;
+use crate::image::artifact::Artifacts;
 use crate::image::pull::Puller;
 use crate::image::registry::RegistryConfig;
 use crate::image::store::Store;
@@ -118,6 +119,8 @@ struct Inner {
     names: Mutex<spec::names::NameTable>,
     /// Tells pods names; made when the agent's loop starts.
     responder: std::sync::OnceLock<Responder>,
+    /// Makes sockets in pods' networks; started with the first probe.
+    sockets: Mutex<Option<Arc<network::Sockets>>>,
     /// Keep the directories ours; released by the kernel when the process ends.
     _locks: Vec<nix::fcntl::Flock<File>>,
 }
@@ -176,6 +179,7 @@ impl Embedded {
             network_suspect: AtomicBool::new(true),
             names: Mutex::default(),
             responder: std::sync::OnceLock::new(),
+            sockets: Mutex::default(),
             _locks: locks,
         })))
     }
@@ -184,6 +188,12 @@ impl Embedded {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// Fetches artifacts, over the connections and logins of images.
+    #[must_use]
+    pub fn artifacts(&self) -> Artifacts {
+        self.0.puller.artifacts()
     }
 
     /// Where everything lies.
@@ -210,6 +220,14 @@ impl Embedded {
             .await
             .map_err(|error| error.into_runtime(reference))?;
         Ok(ImageInfo { reference: reference.clone(), digest: image.digest, size: image.size, fetched: 0 })
+    }
+
+    fn sockets(&self) -> std::io::Result<Arc<network::Sockets>> {
+        let mut sockets = self.0.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*sockets {
+            Some(sockets) => Ok(Arc::clone(sockets)),
+            None => Ok(Arc::clone(sockets.insert(Arc::new(network::Sockets::start()?)))),
+        }
     }
 
     /// Runs blocking work off the async threads.

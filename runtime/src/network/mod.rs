@@ -22,6 +22,7 @@ mod reap;
 mod rule;
 mod services;
 mod setup;
+mod sockets;
 mod subnet;
 mod table;
 mod users;
@@ -45,10 +46,10 @@ pub use error::NetworkError;
 pub use hold::PortFault;
 pub use namespace::{
     NamespaceRequest, connect_inside, create as create_namespaces, is_pinned, mount_all as mount_namespaces,
-    remove as remove_namespaces, share_network as share_network_namespace, socket_inside,
-    unmount_all as unmount_namespaces,
+    remove as remove_namespaces, share_network as share_network_namespace, unmount_all as unmount_namespaces,
 };
 pub use setup::NetworkState;
+pub use sockets::Sockets;
 pub use subnet::Ipv4Net;
 pub use users::UserRange;
 pub(crate) use users::hold as hold_namespaces;

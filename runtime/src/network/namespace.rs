@@ -237,18 +237,6 @@ pub fn connect_inside(netns: &Path, port: u16, limit: std::time::Duration) -> io
     inside(&netns, connect).map_err(io::Error::other)?
 }
 
-/// A TCP socket of a network namespace, to be connected to an address of this family. It does not block.
-///
-/// # Errors
-/// There is no such namespace, or no socket can be had.
-pub fn socket_inside(netns: &Path, to: std::net::SocketAddr) -> io::Result<std::os::fd::OwnedFd> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let netns = fs::File::open(netns)?;
-    inside(&netns, || Ok(socket(family, SockType::Stream, flags, None))).map_err(io::Error::other)?.map_err(Into::into)
-}
-
 /// Runs a function in a thread that has entered a network namespace, and ends.
 pub(super) fn inside<T: Send>(netns: &fs::File, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     in_thread(|| {

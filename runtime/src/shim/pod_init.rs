@@ -76,6 +76,8 @@ fn make(dir: &Path, cgroup: &str, users: Option<&Path>) -> Result<Running, Failu
 /// Gives up everything of the host.
 fn settle(empty: &Path, mapped: bool) -> std::io::Result<()> {
     rustix::process::setsid()?;
+    // Its arguments are paths of the host, and containers can read them.
+    let _ = sys::set_command_line("mainstay-init");
     let _ = fs::write("/proc/self/oom_score_adj", "-998");
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;

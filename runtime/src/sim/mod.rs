@@ -32,7 +32,7 @@ use spec::pod::PullPolicy;
 use spec::services::{ServiceRange, ServiceSet, ServiceState};
 use spec::time::Timestamp;
 use spec::workload::WorkloadId;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 
 use crate::api::{
@@ -458,8 +458,8 @@ impl Runtime for Sim {
         Ok(ExecResult { code: 0, output: Vec::new() })
     }
 
-    async fn connect(&self, _: &PodUid, _: SocketAddr) -> std::io::Result<TcpStream> {
-        Err(std::io::ErrorKind::ConnectionRefused.into())
+    async fn socket(&self, _: &PodUid, _: SocketAddr) -> std::io::Result<TcpSocket> {
+        Err(std::io::ErrorKind::Unsupported.into())
     }
 
     async fn fail_pod(&self, pod: &PodUid, failure: &PodFailure) -> Result<()> {

@@ -698,14 +698,14 @@ fn shared_processes(f: &Fixture) {
     join(&mut config);
     f.start(&config).expect("started");
     // The neighbour is in sight, PID 1 holds nothing, and what is orphaned is reaped.
-    let script = "cat /proc/1/comm; ps | grep -c 'sleep [1]000'; sh -c 'sleep 0.01 & exit'; sleep 0.1;
+    let script = "cat /proc/1/comm; tr -d '\\0' < /proc/1/cmdline; echo; ps | grep -c 'sleep [1]000'; sh -c 'sleep 0.01 & exit'; sleep 0.1;
         cat /proc/[0-9]*/status | grep -c '^State:.Z'; ls /proc/1/root/ 2>&1 | grep -c -e bin -e work; ls /proc/1/fd | wc -l;
         sed -n 's/^Cap[PE]..://p' /proc/1/status";
     let output = f.probe(script, |c| {
         join(c);
         c.security.cap_add = vec!["SYS_PTRACE".into()];
     });
-    assert_eq!(output, "mainstay-init\n1\n0\n0\n0\n\t0000000000000000\n\t0000000000000000\n");
+    assert_eq!(output, "mainstay-init\nmainstay-init\n1\n0\n0\n0\n\t0000000000000000\n\t0000000000000000\n");
     f.kill(&config);
     container::kill_all(&cgroup).expect("killed");
     container::cleanup(&f.dir.join("init"), &cgroup).expect("removed");

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use spec::pod::Resources;
@@ -93,14 +94,21 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Looks at this process' mount table.
+    /// Looks at this process' mount table; once, since hierarchies stay where they were mounted at boot.
     ///
     /// # Errors
     /// It cannot be read, or there are no cgroups.
     pub fn detect() -> Result<Self> {
+        static FOUND: OnceLock<Layout> = OnceLock::new();
+        if let Some(found) = FOUND.get() {
+            return Ok(found.clone());
+        }
         let text = fs::read_to_string("/proc/self/mountinfo").map_err(CgroupError::Mounts)?;
         let layout = Self::parse(&text);
-        if layout.v1.is_empty() && layout.v2.is_none() { Err(CgroupError::NotMounted) } else { Ok(layout) }
+        if layout.v1.is_empty() && layout.v2.is_none() {
+            return Err(CgroupError::NotMounted);
+        }
+        Ok(FOUND.get_or_init(|| layout).clone())
     }
 
     fn parse(mountinfo: &str) -> Self {
