@@ -393,7 +393,7 @@ fn unmount(points: impl IntoIterator<Item = PathBuf>) {
 }
 
 fn mount_tmpfs(at: &Path) {
-    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some("mode=0700")).expect("root mounts a tmpfs");
+    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some("mode=0711")).expect("root mounts a tmpfs");
 }
 
 /// This thread's namespace of a kind, as its link reads.
