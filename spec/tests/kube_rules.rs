@@ -112,6 +112,34 @@ fn headers() {
     );
 }
 
+/// What a cluster wrote into an object is dropped, but a fault in it is one.
+#[test]
+fn statuses() {
+    let pod = |status: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, spec: {{containers: [{{name: c, image: x}}]}}, status: {status}}}"
+        )
+    };
+    check(
+        pod,
+        &[
+            ("{}", ""),
+            ("null", ""),
+            (
+                "{phase: Running, podIP: 1.2.3.4, startTime: '2024-01-02T03:04:05Z', conditions: [{type: Ready, status: 'True'}]}",
+                "",
+            ),
+            ("{containerStatuses: [{name: c, ready: true, restartCount: 1, state: {running: {startedAt: null}}}]}", ""),
+            ("x", "M0011 status"),
+            ("{phase: [x]}", "M0011 status.phase"),
+            ("{bogus: 1}", "M0012 status.bogus"),
+            ("{startTime: yesterday}", "M0016 status.startTime"),
+            ("{conditions: {}}", "M0011 status.conditions"),
+            ("{containerStatuses: [{restartCount: many}]}", "M0011 status.containerStatuses[0].restartCount"),
+        ],
+    );
+}
+
 #[test]
 fn metadata() {
     let config = |fragment: &str| format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{{fragment}}}}}");
@@ -121,7 +149,14 @@ fn metadata() {
             ("name: a.b-c", ""),
             ("name: a, namespace: ns, labels: {a/b: c, d: ''}, annotations: {A.b/c: 'x y'}", ""),
             ("generateName: a-", ""),
-            ("name: a, finalizers: [x], ownerReferences: [{kind: x, name: z}], managedFields: [], uid: x", ""),
+            (
+                "name: a, finalizers: [x], ownerReferences: [{apiVersion: v1, kind: x, name: z, uid: u}], managedFields: []",
+                "",
+            ),
+            ("name: a, ownerReferences: [{kind: x, name: z, uid: u}]", "M0013 metadata.ownerReferences[0].apiVersion"),
+            ("name: a, finalizers: [a b]", "M0016 metadata.finalizers[0]"),
+            ("name: a, generation: -1", "M0015 metadata.generation"),
+            ("name: a, generateName: A", "M0016 metadata.generateName"),
             ("name: a, labels: null, annotations: null", ""),
             ("name: A", "M0016 metadata.name"),
             ("name: a_b", "M0016 metadata.name"),

@@ -12,6 +12,7 @@ use spec::time::Millis;
 use spec::workload::WorkloadKind;
 
 use crate::api::ContainerStart;
+use crate::container::external::Program;
 use crate::container::{ContainerConfig, Env, ID_COUNT, Mount, MountKind, Namespace, Namespaces, Rootfs, User, Users};
 use crate::image::store::Image;
 
@@ -263,13 +264,14 @@ pub(super) struct Inputs<'a> {
     pub volumes: Vec<Mount>,
     /// First id of the pod's user namespace.
     pub users: Option<u32>,
+    pub runtime: Option<Program>,
     pub log_max_size: u64,
     pub log_max_files: u32,
 }
 
 /// Puts everything together.
 pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, ConfigError> {
-    let Inputs { start, image, layout, attempt, volumes, users, log_max_size, log_max_files } = inputs;
+    let Inputs { start, image, layout, attempt, volumes, users, runtime, log_max_size, log_max_files } = inputs;
     let (container, record) = (&start.container, &start.pod);
     let spec = &record.spec;
     let hostname = kernel_hostname(record)?;
@@ -309,6 +311,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         log_path: (!log.none).then(|| attempt.log()),
         log_max_size: log.max_size.unwrap_or(log_max_size),
         log_max_files: log.max_files.unwrap_or(log_max_files),
+        runtime,
         rootfs: Rootfs::Overlay {
             lowers: image.layers.clone(),
             upper: attempt.dir.join("upper"),

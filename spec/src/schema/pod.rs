@@ -2,7 +2,7 @@
 
 use super::Kind::{Bool, Enum, Int, Labels, List, Map, Obj, Objs, Quantity, Str};
 use super::container::{CONTAINER, INIT_CONTAINER, SECCOMP_PROFILE};
-use super::meta::{API_VERSION, KIND, LABEL_SELECTOR, LOCAL_REFERENCE, METADATA, STATUS, TEMPLATE_METADATA};
+use super::meta::{API_VERSION, KIND, LABEL_SELECTOR, LOCAL_REFERENCE, METADATA, TEMPLATE_METADATA};
 use super::volume::VOLUME;
 use super::{
     COUNT, Field, Format, INT32, ONE_NODE, POSITIVE, TEXT, TEXTS, Type, field, inert, rejected, required, silent,
@@ -11,7 +11,7 @@ use super::{
 pub(super) static POD: Type = Type {
     name: "Pod",
     doc: "One or more containers that run together with one address.",
-    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&POD_SPEC), "What runs."), STATUS],
+    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&POD_SPEC), "What runs."), super::status::POD],
 };
 
 pub(super) static POD_TEMPLATE: Type = Type {
@@ -65,12 +65,10 @@ pub(super) static POD_SPEC: Type = Type {
         field("setHostnameAsFQDN", Bool, "The host name is the full name."),
         field("hostnameOverride", Str(Format::DnsSubdomain), "Host name inside, whatever `hostname` says."),
         field("hostAliases", Objs(&HOST_ALIAS), "Lines for /etc/hosts."),
-        inert(
+        field(
             "runtimeClassName",
             Str(Format::DnsSubdomain),
-            "the configuration knows no runtime classes, so the pod runs on the built-in runtime, without what that \
-             class would add",
-            "Another runtime than the built-in one.",
+            "Another OCI runtime than the built-in one: a name of `[runtimes]` in the agent's configuration.",
         ),
         field("resources", Obj(&POD_RESOURCES), "CPU and memory of the pod as a whole."),
         field("os", Obj(&POD_OS), "The operating system; only `linux`."),
