@@ -25,6 +25,7 @@ spec:
   hostname: h
   subdomain: s
   setHostnameAsFQDN: true
+  runtimeClassName: runc
   hostAliases: [{ip: 1.2.3.4, hostnames: [x]}]
   imagePullSecrets: [{name: pull}]
   os: {name: linux}
