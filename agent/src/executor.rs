@@ -237,6 +237,7 @@ impl Executor {
             created: self.clock.now(),
             boot_id: self.boot_id.to_string(),
             run: None,
+            bound: template.bound.clone(),
         }
     }
 
@@ -447,7 +448,10 @@ impl Executor {
             Reaction::Signal(signal) => FilesChange::Signal(signal.clone()),
             Reaction::Restart => FilesChange::Compare,
         };
-        let differed = self.runtime.update_files(&pod.record.uid, files, change).await?;
+        let mut differed = self.runtime.update_files(&pod.record.uid, files, change).await?;
+        // What an earlier version made has no labels: nothing is known of it, and nothing is done for it.
+        let wished = desired.workloads.get(&pod.record.workload).map(|workload| &workload.template.bound);
+        differed |= !pod.record.bound.is_empty() && wished.is_some_and(|wished| *wished != pod.record.bound);
         // Files that stay as they are have no label that anybody wishes.
         let outdated = differed && reaction == Reaction::Restart;
         Ok(Outcome::FilesUpdated(if outdated { format!("not {label}") } else { label }))

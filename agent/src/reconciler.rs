@@ -38,6 +38,7 @@ use crate::orders::{Order, Orders};
 use crate::probe::{HealthReport, Prober};
 use crate::status::{HeldStatus, Snapshot, SourceStatus};
 use crate::telemetry::Metrics;
+use crate::traces::Traces;
 use crate::versions::Versions;
 
 /// What people can ask the loop for.
@@ -137,6 +138,7 @@ pub struct Reconciler {
     disks: DiskWatch,
     drains: DrainWatch,
     metrics: Metrics,
+    traces: Option<Traces>,
     journal: Journal,
     snapshot: watch::Sender<Arc<Snapshot>>,
     events: mpsc::UnboundedSender<Event>,
@@ -229,6 +231,7 @@ impl Reconciler {
             disks,
             drains,
             metrics: parts.metrics,
+            traces: None,
             journal: parts.journal,
             snapshot: parts.snapshot,
             events: events.clone(),
@@ -259,19 +262,24 @@ impl Reconciler {
         });
         let mut next_resync = tokio::time::Instant::now() + self.resync;
         let mut wake = None;
-        let mut pace = pace::Pace::new();
+        let (mut pace, mut begun) = (pace::Pace::new(), tokio::time::Instant::now());
         loop {
             let timer = wake.map_or(next_resync, |wake: tokio::time::Instant| wake.min(next_resync));
+            // What is here already came during the pass before, at its begin at the earliest.
+            let came = (!self.inbox.is_empty()).then_some(begun);
             tokio::select! {
                 event = self.inbox.recv() => {
                     let Some(event) = event else { return Ok(()) };
+                    let came = came.unwrap_or_else(tokio::time::Instant::now);
                     if let Event::Ping(reply) = event {
                         // Nothing has changed: no pass. Whoever asked may be gone.
                         let _ = reply.send(());
+                        begun = tokio::time::Instant::now();
                         continue;
                     }
                     // What comes meanwhile is taken together with it.
                     tokio::time::sleep_until(pace.next(tokio::time::Instant::now())).await;
+                    self.metrics.taken_in(self.inbox.len() + 1, came.elapsed());
                     if self.apply_all(event).await {
                         return Ok(());
                     }
@@ -282,6 +290,7 @@ impl Reconciler {
                 next_resync = tokio::time::Instant::now() + self.resync;
                 self.list();
             }
+            begun = tokio::time::Instant::now();
             pace.passed(self.observed.pods.len());
             wake = self.pass().map(|at| {
                 let wait = at.since(self.clock.now()).as_duration();
@@ -494,6 +503,7 @@ impl Reconciler {
         let ok = !matches!(outcome, Outcome::Failed(_));
         self.observed.in_flight.remove(&key);
         self.metrics.action(step.action.word(), step.reason.word(), ok, elapsed);
+        self.trace(&step, &outcome, elapsed);
         if matches!(step.action, Action::Prepare { .. }) {
             let bytes = if let Outcome::Prepared(_, fetched) = &outcome { *fetched } else { 0 };
             self.metrics.image_pull(ok, bytes, elapsed);
@@ -733,6 +743,7 @@ impl Reconciler {
         self.metrics.observe_snapshot(&snapshot);
         self.snapshot.send_replace(snapshot);
         self.metrics.reconcile(started.elapsed(), true);
+        self.metrics.running_actions(self.observed.in_flight.len());
         let gates =
             gates.map(|wait| self.clock.now().plus(Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))));
         [plan.wake, gates].into_iter().flatten().min()

@@ -12,11 +12,11 @@ use spec::env::NodeFacts;
 
 use crate::api::{ApiState, Server};
 use crate::clock::{HostClock, SharedClock};
-use crate::config::{ArchiveSource, GitSource, Settings};
+use crate::config::Settings;
 use crate::events::{EventKind, Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::follow::{Follower, Remote, Tools, View};
 use crate::gc::{ImageGc, logs::LogGc, roots};
-use crate::git::{Follower, GitView};
 use crate::history::History;
 use crate::memory::Memories;
 use crate::orders::Orders;
@@ -25,6 +25,7 @@ use crate::reload::{self, Handle, Invocation, Refusal, Request, Verdict};
 use crate::source::{SealError, Sources, watch};
 use crate::systemd::{EXIT_AFTER_DOWN, Inherited, Notifier, NotifyError, report, watchdog_limit};
 use crate::telemetry::Metrics;
+use crate::traces::Traces;
 use crate::versions::Versions;
 
 /// Why the agent ended.
@@ -210,19 +211,26 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         known_versions,
         planner: Arc::new(spec::plan::plan),
     });
+    let (reconciler, tracing) = match &settings.traces {
+        Some(collector) => {
+            let (traces, sending) = Traces::to(collector, &settings.node_name);
+            (reconciler.with_traces(traces), Some(tokio::spawn(sending)))
+        }
+        None => (reconciler, None),
+    };
+    let labels =
+        crate::ec2::with_labels(settings.node_metadata.as_deref(), &settings.data_dir, &settings.node_labels).await;
     let sources = Sources::open(
         settings.sources.clone(),
         settings.data_dir.clone(),
-        settings.node_labels.clone(),
+        labels,
         Arc::clone(&clock),
         metrics.clone(),
         orders,
     )?;
-    let views: Vec<GitView> = settings.git.iter().map(|source| GitView::of(source, &settings.data_dir)).collect();
-    let archive_views: Vec<GitView> =
-        settings.archives.iter().map(|source| GitView::of_archive(source, &settings.data_dir)).collect();
-    let views_of_all = views.iter().chain(&archive_views).cloned();
-    let sources = sources.with_age_identity(settings.age_identity.clone()).with_repositories(views_of_all);
+    let remotes = Remote::all(&settings);
+    let views: Vec<View> = remotes.iter().map(|remote| remote.view(&settings.data_dir)).collect();
+    let sources = sources.with_age_identity(settings.age_identity.clone()).with_repositories(views.clone());
     // What was named on the command line is in no file: `mainstay shutdown` asks here whom to stop in which order.
     if let Err(error) = crate::record::write(&settings.sources_file(), &settings.sources) {
         tracing::warn!(%error, "cannot note which sources these are");
@@ -251,6 +259,8 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         }
         .run(),
     );
+    let sizes = crate::sizes::run(runtime.store().clone(), settings.data_dir.clone(), metrics.clone());
+    let sizes = tokio::spawn(sizes);
     let log_gc = tokio::spawn(
         LogGc {
             layout: runtime.layout().clone(),
@@ -277,19 +287,14 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     });
     let inherited = Inherited::of_process().map_err(RunError::Inherited)?;
     let listener = inherited.as_ref().map(Inherited::listener).transpose().map_err(RunError::Inherited)?;
-    let followers: Vec<Follower> = settings
-        .git
-        .iter()
-        .zip(views)
-        .map(|(source, view)| {
-            let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
-            Follower::start(source.clone(), view, &settings.data_dir, clock, metrics, watching.reader())
-        })
-        .chain(settings.archives.iter().zip(archive_views).map(|(source, view)| {
-            let (clock, metrics) = (Arc::clone(&clock), metrics.clone());
-            Follower::start_archive(source.clone(), view, &settings.data_dir, clock, metrics, watching.reader())
-        }))
-        .collect();
+    let tools = Tools {
+        data_dir: settings.data_dir.clone(),
+        clock: Arc::clone(&clock),
+        metrics: metrics.clone(),
+        artifacts: runtime.artifacts(),
+    };
+    let follow = |(remote, view)| Follower::start(remote, view, tools.clone(), watching.reader());
+    let followers: Vec<Follower> = remotes.into_iter().zip(views).map(follow).collect();
     let read_now = watching.reader();
     let followers = Arc::new(followers);
     let asked = Arc::clone(&followers);
@@ -343,6 +348,8 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         }
     };
     gc.abort();
+    sizes.abort();
+    tracing.iter().for_each(tokio::task::JoinHandle::abort);
     log_gc.abort();
     webhooks.iter().for_each(tokio::task::JoinHandle::abort);
     reporting.abort();
@@ -411,18 +418,14 @@ async fn builtin(runtime: &Arc<Embedded>) -> Result<(), RunError> {
 
 fn announce(settings: &Settings, server: &Server) {
     let directories = settings.sources.iter().map(|path| path.display().to_string());
-    let sources: Vec<String> = directories
-        .chain(settings.git.iter().map(GitSource::label))
-        .chain(settings.archives.iter().map(ArchiveSource::label))
-        .collect();
+    let sources: Vec<String> = directories.chain(Remote::all(settings).iter().map(Remote::label)).collect();
     tracing::info!(
         sources = sources.join(", "),
         socket = %settings.socket().display(),
         metrics = server.metrics_address().map(tracing::field::display),
         "agent started"
     );
-    let followed = !settings.git.is_empty() || !settings.archives.is_empty();
-    if !followed && !settings.sources.iter().any(|path| Path::new(path).exists()) {
+    if !settings.follows() && !settings.sources.iter().any(|path| Path::new(path).exists()) {
         tracing::warn!("no source exists yet: nothing is started or stopped until one does");
     }
 }

@@ -61,7 +61,12 @@ fn workload(index: usize, wish: &Wish) -> Arc<Workload> {
         } else {
             Controller::Single
         },
-        template: PodTemplate { labels: BTreeMap::new(), annotations: BTreeMap::new(), spec: Arc::new(spec) },
+        template: PodTemplate {
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            spec: Arc::new(spec),
+            bound: BTreeMap::new(),
+        },
         depends_on: Vec::new(),
     })
 }

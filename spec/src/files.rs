@@ -1,11 +1,12 @@
 //! Content of generated volumes: configMap, secret and downwardAPI files of a pod, as pure functions.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
-use crate::pod::{EnvSource, FileItem, FilesSource, FilesVolume, VolumeSource};
+use crate::pod::{EnvSource, FileItem, FilesSource, FilesVolume, PodSpec, VolumeSource};
 use crate::secret::SecretBytes;
 use crate::workload::{Desired, Workload};
 
@@ -120,12 +121,37 @@ pub fn holds_secrets(files: &FilesVolume) -> bool {
     files.sources.iter().any(|source| matches!(source, FilesSource::Secret { .. }))
 }
 
-/// A label of the content of a workload's generated volumes: another content has another label. It never leaves
-/// memory, since it depends on secrets.
+/// Files of the host that a project mounts one by one: their content counts as that of `configs` does. These are the
+/// sources of binds below the project's directory whose mounts are all read-only; only reading shows which of them are
+/// files. What a container may write to would restart it for its own doing, and what is elsewhere, such as
+/// `/etc/localtime`, is not the project's.
+#[must_use]
+pub fn bound_files(spec: &PodSpec, directory: &Path) -> Vec<String> {
+    let mounted_to_read = |volume: &str| {
+        let mut mounts = spec.all_containers().flat_map(|container| &container.mounts).filter(|m| m.volume == volume);
+        let first = mounts.next();
+        first.is_some() && first.into_iter().chain(mounts).all(|mount| mount.read_only)
+    };
+    let inside = |path: &str| Path::new(path).strip_prefix(directory).is_ok_and(|rest| !rest.as_os_str().is_empty());
+    spec.volumes
+        .iter()
+        .filter_map(|volume| match &volume.source {
+            VolumeSource::Bind { path, .. } if inside(path) && mounted_to_read(&volume.name) => Some(path.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A label of the content of a workload's generated volumes, and of files of the host that count: another content has
+/// another label. It never leaves memory, since it depends on secrets.
 #[must_use]
 pub fn content_label(desired: &Desired, workload: &Workload) -> String {
     let mut hash = Sha256::new();
-    let mut any = false;
+    let mut any = !workload.template.bound.is_empty();
+    for text in workload.template.bound.iter().flat_map(|(path, label)| [path, label]) {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
     for volume in &workload.template.spec.volumes {
         let VolumeSource::Files(files) = &volume.source else { continue };
         any = true;
@@ -143,4 +169,40 @@ pub fn content_label(desired: &Desired, workload: &Workload) -> String {
         }
     }
     if any { Digest::from_bytes(hash.finalize().into()).short() } else { String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::{ContainerSpec, Volume, VolumeMount};
+
+    /// Sources of binds in a project at `/p`, each with whether its mounts are read-only, and which of them count.
+    #[test]
+    fn files_count_that_are_the_projects_and_only_read() {
+        for (mounts, expected) in [
+            (vec![("/p/a.conf", true)], vec!["/p/a.conf"]),
+            (vec![("/p/sub/a.conf", true), ("/p/b", true)], vec!["/p/sub/a.conf", "/p/b"]),
+            (vec![("/p/a.conf", false)], vec![]),
+            (vec![("/etc/localtime", true), ("/pp/a", true), ("/p", true), ("/", true)], vec![]),
+        ] {
+            let mut spec = PodSpec::default();
+            let mut container = ContainerSpec::default();
+            for (index, (path, read_only)) in mounts.iter().enumerate() {
+                let (name, path) = (format!("v{index}"), (*path).to_owned());
+                container.mounts.push(VolumeMount {
+                    volume: name.clone(),
+                    read_only: *read_only,
+                    ..VolumeMount::default()
+                });
+                spec.volumes.push(Volume { name, source: VolumeSource::Bind { path, create: true } });
+            }
+            // Another container that may write to it makes a file one that is written to.
+            let mut writer = ContainerSpec { mounts: container.mounts.clone(), ..ContainerSpec::default() };
+            spec.containers = vec![container];
+            assert_eq!(bound_files(&spec, Path::new("/p")), expected, "{mounts:?}");
+            writer.mounts.iter_mut().for_each(|mount| mount.read_only = false);
+            spec.containers.push(writer);
+            assert_eq!(bound_files(&spec, Path::new("/p")), Vec::<String>::new(), "{mounts:?}");
+        }
+    }
 }

@@ -69,13 +69,20 @@ impl Reader<'_> {
     fn fault(&self, at: usize, what: impl std::fmt::Display) -> Fault {
         let end = (at + 1).min(self.text.len());
         let span = self.places.span(at.min(self.text.len()), end);
-        Box::new(Diagnostic::error(codes::SYNTAX, self.file, Some(span), format!("invalid JSON: {what}")))
+        let found = Diagnostic::error(codes::SYNTAX, self.file, Some(span), format!("invalid JSON: {what}"));
+        let rest = self.text.get(at..).unwrap_or_default();
+        Box::new(match rest.as_bytes() {
+            [b'/', b'/' | b'*', ..] | [b'#', ..] => found.hint("JSON has no comments; remove it, or write YAML"),
+            [b'\'', ..] => found.hint("JSON takes double quotes only"),
+            _ => found,
+        })
     }
 
     fn found(&self) -> String {
         match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
             None => "the end of the file".to_owned(),
-            Some(c) => format!("`{}`", c.escape_default()),
+            Some(c) if c.is_control() => format!("`{}`", c.escape_default()),
+            Some(c) => format!("`{c}`"),
         }
     }
 

@@ -68,8 +68,26 @@ pub fn load(file: &str, bytes: &[u8], limits: &Limits) -> Loaded {
         );
     }
     let mut loaded = read(file, bytes, limits);
+    if let Some(conflict) = merge_conflict(file, bytes, &loaded.diagnostics) {
+        loaded.diagnostics = vec![conflict];
+    }
     loaded.diagnostics.truncate(MOST);
     loaded
+}
+
+/// The one error of a file that version control left half merged: what its readers said of the marks follows from it.
+fn merge_conflict(file: &str, bytes: &[u8], found: &[Diagnostic]) -> Option<Diagnostic> {
+    if !found.iter().any(Diagnostic::is_error) {
+        return None;
+    }
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mark = |mark: &str| text.lines().any(|line| line.strip_prefix(mark).is_some_and(|rest| !rest.starts_with('=')));
+    let start = if text.starts_with("<<<<<<< ") { 0 } else { text.find("\n<<<<<<< ")? + 1 };
+    (mark("=======") && mark(">>>>>>> ")).then(|| {
+        let span = Places::new(text).span(start, start + 7);
+        Diagnostic::error(codes::SYNTAX, file, Some(span), "the file holds a merge conflict that is not resolved")
+            .hint("keep one side, and remove the lines that start with `<<<<<<<`, `=======` and `>>>>>>>`")
+    })
 }
 
 fn read(file: &str, bytes: &[u8], limits: &Limits) -> Loaded {

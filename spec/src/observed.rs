@@ -59,6 +59,9 @@ pub struct PodRecord {
     /// For a pod of a CronJob: the moment of the schedule that it runs for, in seconds of Unix time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<i64>,
+    /// Files of the host whose content counts, with the label of what they held when it was made.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bound: BTreeMap<String, String>,
 }
 
 /// What must not be forgotten about a workload when no pod tells it any more: kept on disk beside the pods.

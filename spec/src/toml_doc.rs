@@ -18,7 +18,16 @@ pub(crate) fn load(file: &str, text: &str, skip: usize, limits: &Limits) -> Load
         let duplicate = error.message().contains("duplicate key");
         let code = if duplicate { codes::DUPLICATE_KEY } else { codes::SYNTAX };
         let message = format!("invalid TOML: {}", error.message().lines().next().unwrap_or_default());
-        reader.diagnostics.push(Diagnostic::error(code, file, span, message));
+        let mut found = Diagnostic::error(code, file, span, message);
+        let word = span.and_then(|span| text.get(span.start..span.end)).unwrap_or_default();
+        if !duplicate
+            && word.starts_with(|c: char| c.is_alphabetic())
+            && text[..span.map_or(0, |s| s.start)].trim_end().ends_with('=')
+        {
+            found =
+                found.hint(format!("text stands in quotes: \"{}\"", word.lines().next().unwrap_or_default().trim()));
+        }
+        reader.diagnostics.push(found);
     }
     let root = Node::new(places.span(skip, text.len()), Value::Map(reader.table(table.get_ref(), 1)));
     let mut diagnostics = reader.diagnostics;

@@ -108,6 +108,9 @@ pub struct PodTemplate {
     pub annotations: BTreeMap<String, String>,
     /// What each pod is. Shared, since records, plans and actions all point at it.
     pub spec: Arc<PodSpec>,
+    /// Files of the host whose content counts, with a label of it: see [`crate::files::bound_files`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bound: BTreeMap<String, String>,
 }
 
 /// How pods follow from a workload.

@@ -491,6 +491,16 @@ fn syntax_error(file: &str, part: &str, places: &Chars<'_>, fault: &ScanError) -
     let line_start = part.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
     let line = part.get(line_start..).unwrap_or_default().lines().next().unwrap_or_default();
     let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
+    // Where the parser's words tell more of the parser than of the text, these say what is there.
+    let info = match info {
+        "simple key expect ':'" => "expected `: ` after a key",
+        "while parsing a block collection, did not find expected '-' indicator" => {
+            "this line is indented like no other before it, and begins no list entry"
+        }
+        "while parsing a block mapping, did not find expected key" => "this line is indented like no other before it",
+        "invalid indentation in quoted scalar" => "a quote that opens here is not closed",
+        other => other,
+    };
     let diagnostic = Diagnostic::error(codes::SYNTAX, file, Some(span), format!("invalid YAML: {info}"));
     if indent.contains('\t') || info.contains("tab") {
         return diagnostic.hint("indent with spaces; YAML does not allow tabs");
@@ -502,7 +512,7 @@ fn syntax_error(file: &str, part: &str, places: &Chars<'_>, fault: &ScanError) -
     if value.contains(": ") && !value.starts_with(['"', '\'', '{', '[', '|', '>']) {
         return diagnostic.hint("a value that contains `: ` must be in quotes");
     }
-    if info.contains("mapping values are not allowed") {
+    if info.contains("mapping values are not allowed") || info.starts_with("this line is indented") {
         return diagnostic.hint("check the indentation of this line and the one before it");
     }
     diagnostic

@@ -56,6 +56,7 @@ fn pod(workload: &Workload, facts: ContainerFacts) -> PodFacts {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             run: None,
+            bound: BTreeMap::new(),
             depends_on: Vec::new(),
             source: SourceRef::default(),
             spec: Arc::clone(&workload.template.spec),

@@ -143,6 +143,7 @@ impl Host {
                     created: self.now,
                     boot_id: self.observed.boot_id.clone(),
                     run,
+                    bound: BTreeMap::new(),
                 };
                 let facts = PodFacts {
                     record: Arc::new(record),

@@ -77,6 +77,7 @@ fn pod(workload: &Workload, number: u32, since: i64) -> PodFacts {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             run: None,
+            bound: BTreeMap::new(),
             depends_on: workload.depends_on.iter().map(|dependency| dependency.workload.clone()).collect(),
             source: SourceRef::default(),
             spec: Arc::clone(&workload.template.spec),

@@ -84,6 +84,7 @@ impl Case {
                 created: Timestamp(0),
                 boot_id: "boot".into(),
                 run: None,
+                bound: BTreeMap::new(),
             };
             let state = match is {
                 Is::New => None,

@@ -170,6 +170,7 @@ impl World {
                     created: self.now,
                     boot_id: "boot".into(),
                     run,
+                    bound: BTreeMap::new(),
                 };
                 let pod = PodFacts {
                     record: Arc::new(record),

@@ -71,6 +71,7 @@ impl World {
             created: Timestamp(0),
             boot_id: "boot".into(),
             run: None,
+            bound: BTreeMap::new(),
             spec: Arc::new(spec),
         };
         let v4 = (!record.spec.host_network).then(|| Ipv4Addr::new(10, 88, 0, 10 + index));

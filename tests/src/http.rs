@@ -83,12 +83,30 @@ pub fn get(address: impl ToSocketAddrs, path: &str) -> io::Result<Response> {
 /// # Errors
 /// As [`get`].
 pub fn get_with(address: impl ToSocketAddrs, path: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
+    request(address, "GET", path, headers, b"")
+}
+
+/// POST with more headers.
+///
+/// # Errors
+/// As [`get`].
+pub fn post(address: impl ToSocketAddrs, path: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Response> {
+    request(address, "POST", path, headers, body)
+}
+
+fn request(
+    address: impl ToSocketAddrs,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Response> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
             Ok(stream) => {
                 stream.set_read_timeout(Some(PATIENCE))?;
-                return exchange(stream, "GET", path, headers, b"");
+                return exchange(stream, method, path, headers, body);
             }
             Err(e) => last = e,
         }

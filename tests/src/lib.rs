@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod netlink;
 pub mod registry;
 pub mod sandbox;
+pub mod server;
 pub mod source;
 pub mod status;
 
@@ -21,6 +22,7 @@ pub use agent::Agent;
 pub use image::{Image, ImageBuilder, Layer};
 pub use registry::{Fault, Registry};
 pub use sandbox::{Sandbox, require_root};
+pub use server::Server;
 
 /// A world with the fixture image on its registry as `app:1`, and that image's reference. The registry serves until it
 /// is dropped; the sandbox comes first so that it is dropped last and sees what the rest leaves behind.

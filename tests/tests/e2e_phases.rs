@@ -300,3 +300,44 @@ fn a_change_of_configuration_reaches_the_program() {
         });
     }
 }
+
+/// A file of the project that a service mounts by itself and read-only counts as its configuration, also when it changes
+/// while no agent runs; one that the service may write to, or that lies elsewhere, does not.
+#[test]
+fn a_mounted_file_of_the_project_counts() {
+    if !require_root("a_mounted_file_of_the_project_counts") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("bound");
+    let outside = sandbox.dir().join("outside.conf");
+    std::fs::write(&outside, "first").expect("the sandbox's directory is ours");
+    sandbox.write("site.conf", "first");
+    sandbox.write("own.conf", "first");
+    let project = format!(
+        "name: shop\nservices:\n  web:\n    image: {image}\n    command: [sleep, forever]\n    stop_grace_period: 3s\n    volumes:\n      \
+         - ./site.conf:/site.conf:ro\n      - ./own.conf:/own.conf\n      - {}:/outside.conf:ro\n",
+        outside.display()
+    );
+    sandbox.write("compose.yaml", &project);
+    let mut agent = Agent::start(&sandbox);
+    let first = agent.wait_ready("web", 1);
+    agent.restart();
+    std::fs::write(&outside, "second").expect("the sandbox's directory is ours");
+    sandbox.write("own.conf", "second");
+    agent.assert_untouched(&["web"], std::slice::from_ref(&first), Duration::from_secs(1));
+    let replaced = |agent: &mut Agent<'_>, before: &[i32], text: &str| {
+        let pids = agent.wait_status(&format!("a pod with the {text} content"), |status| {
+            let pids = status.pids("web");
+            (pids.len() == 1 && pids != before).then_some(pids)
+        });
+        let said = agent.cli(&["exec", "shop-web-1", "--", "/bin/fixture", "cat", "/site.conf"]).stdout;
+        assert!(said.contains(text), "{said}");
+        pids
+    };
+    sandbox.write("site.conf", "second");
+    let second = replaced(&mut agent, &first, "second");
+    agent.kill9();
+    sandbox.write("site.conf", "third");
+    agent.start_again();
+    replaced(&mut agent, &second, "third");
+}

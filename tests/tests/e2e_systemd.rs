@@ -245,7 +245,7 @@ fn a_shutdown_stops_in_order_and_forgets_nothing() {
     }
     let (sandbox, _registry, image) = world("shutdown");
     let compose = format!(
-        "name: shop\nservices:\n  web:\n    image: {image}\n    command: [sleep, forever]\n    restart: always\n    depends_on: [db]\n    stop_grace_period: 5s\n  db:\n    image: {image}\n    command: [sleep, forever]\n    restart: always\n    stop_grace_period: 5s\n"
+        "name: shop\nservices:\n  web:\n    image: {image}\n    command: [ignore-term]\n    restart: always\n    depends_on: [db]\n    stop_grace_period: 2s\n  db:\n    image: {image}\n    command: [sleep, forever]\n    restart: always\n    stop_grace_period: 5s\n"
     );
     sandbox.write("compose.yaml", &compose);
     let mut agent = Agent::start(&sandbox);
@@ -260,9 +260,9 @@ fn a_shutdown_stops_in_order_and_forgets_nothing() {
     // Not beside an agent, which would start everything again.
     assert_eq!(agent.cli(&["shutdown"]).code, 2);
     assert_eq!(agent.stop(), 0);
-    // The agent was told where manifests are on its command line, which says who depends on whom.
-    let sources = format!("sources={}", sandbox.manifests().display());
-    let stopped = sandbox.cli(&["shutdown", "--timeout", "20s", "--set", &sources]).ok();
+    // Manifests say who depends on whom; where they are was on the agent's command line and is in no file but the record
+    // that it left.
+    let stopped = sandbox.cli(&["shutdown", "--timeout", "20s"]).ok();
     assert!(stopped.stderr.contains("stopped 2 pods"), "{}", stopped.stderr);
     // Records of both ends are there; who depends on the other one ended first.
     let ended = |name: &str| -> i64 {
@@ -276,6 +276,7 @@ fn a_shutdown_stops_in_order_and_forgets_nothing() {
         assert_eq!(records.len(), 1, "{name}");
         records[0]
     };
+    // It takes its whole grace period: at the same time the other one would have ended first.
     assert!(ended("web") <= ended("db"));
     // The next agent goes on with the same pods.
     agent.start_again();
@@ -284,5 +285,40 @@ fn a_shutdown_stops_in_order_and_forgets_nothing() {
     assert_eq!(uids(&agent), before);
     assert_eq!(agent.stop(), 0);
     sandbox.down();
+    sandbox.assert_clean();
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_told_and_tried_again_when_it_is_mended() {
+    if !require_root("a_configuration_that_cannot_be_used_is_told_and_tried_again_when_it_is_mended") {
+        return;
+    }
+    let sandbox = Sandbox::new("exit78");
+    let config = sandbox.dir().join("config.toml");
+    fs::write(&config, "log_levle = \"debug\"\n").expect("the directory is ours");
+    let start = |notify: Option<&Path>| {
+        let mut command = sandbox.command();
+        command.env("MAINSTAY_CONFIG", &config).arg("run").stderr(std::process::Stdio::null());
+        command.envs(notify.map(|socket| ("NOTIFY_SOCKET", socket)));
+        command.spawn().expect("the binary runs")
+    };
+    let ended = |child: &mut std::process::Child| {
+        tests::agent::poll("the agent ends", SOON, || child.try_wait().expect("the child is ours"))
+            .expect("it ends by itself")
+            .code()
+    };
+    // Nobody listens: at once.
+    assert_eq!(ended(&mut start(None)), Some(78));
+    // A service manager starts it again within 100 ms, so that it waits itself, and says why.
+    let mut manager = Manager::new(&sandbox.dir().join("notify"));
+    let begun = Instant::now();
+    let mut agent = start(Some(&sandbox.dir().join("notify")));
+    let told = manager.wait("STATUS=not started: ");
+    assert!(told.contains("log_levle"), "{told}");
+    assert!(agent.try_wait().expect("the child is ours").is_none(), "it waits");
+    fs::write(&config, "log_level = \"debug\"\n").expect("the directory is ours");
+    assert_eq!(ended(&mut agent), Some(78));
+    assert!(begun.elapsed() < Duration::from_secs(10), "mended: it does not wait to the end");
+    assert!(!manager.heard.iter().any(|message| message.starts_with("READY")), "{:?}", manager.heard);
     sandbox.assert_clean();
 }

@@ -99,3 +99,78 @@ fn scripts_are_shell() {
         assert!(checked.status.success(), "{script}: {}", String::from_utf8_lossy(&checked.stderr));
     }
 }
+
+/// Runs a command that must work; what it printed.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{command:?}\n{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn the_debian_package_holds_what_it_needs() {
+    let out = tempfile::tempdir().expect("a temporary directory");
+    let binary = tests::binary::mainstay();
+    // Packing a binary with debug information takes long and shows nothing.
+    run(Command::new(root().join("packaging/scripts/deb"))
+        .args([binary.as_os_str(), "1.2.3".as_ref(), out.path().as_os_str()])
+        .env("MAINSTAY_DEB_COMPRESSION", "none"));
+    let file = fs::read_dir(out.path()).expect("it is there").flatten().next().expect("a package was made").path();
+    let fields = run(Command::new("dpkg-deb").arg("--field").arg(&file));
+    for field in ["Package: mainstay", "Version: 1.2.3", "Depends: libc6 (>= ", "Recommends: ca-certificates"] {
+        assert!(fields.contains(field), "{field}\n{fields}");
+    }
+    let content = run(Command::new("dpkg-deb").arg("--contents").arg(&file));
+    let check = |mode: &str, path: &str| {
+        let line = content.lines().find(|line| line.ends_with(&format!(" .{path}")));
+        assert!(line.is_some_and(|line| line.starts_with(&format!("{mode} root/root"))), "{path}: {line:?}\n{content}");
+    };
+    check("drwxr-xr-x", "/");
+    check("-rwxr-xr-x", "/usr/bin/mainstay");
+    for unit in ["mainstay.service", "mainstay-pods.service", "mainstay.socket"] {
+        check("-rw-r--r--", &format!("/usr/lib/systemd/system/{unit}"));
+    }
+    check("-rw-r--r--", "/etc/mainstay/conf.d/10-systemd.toml");
+    check("drwxr-xr-x", "/etc/mainstay/manifests/");
+    check("-rw-r--r--", "/usr/share/man/man1/mainstay.1.gz");
+    check("-rw-r--r--", "/usr/share/man/man1/mainstay-status.1.gz");
+    check("-rw-r--r--", "/usr/share/bash-completion/completions/mainstay");
+    check("-rw-r--r--", "/usr/share/zsh/vendor-completions/_mainstay");
+    check("-rw-r--r--", "/usr/share/doc/mainstay/operations.md");
+    check("-rw-r--r--", "/usr/share/doc/mainstay/monitoring/mainstay.rules.yml");
+    check("-rw-r--r--", "/usr/share/doc/mainstay/examples/cloud-init.yaml");
+    // What is not a file of the configuration is replaced by an upgrade; this one is not.
+    let control = out.path().join("control");
+    run(Command::new("dpkg-deb").arg("--control").arg(&file).arg(&control));
+    assert_eq!(fs::read_to_string(control.join("conffiles")).expect("there"), "/etc/mainstay/conf.d/10-systemd.toml\n");
+}
+
+#[test]
+fn the_install_script_puts_everything_into_its_place() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (packed, target) = (dir.path().join("packed"), dir.path().join("target"));
+    fs::create_dir(&packed).expect("the directory is ours");
+    // As `packaging/scripts/tarball` packs it.
+    fs::copy(tests::binary::mainstay(), packed.join("mainstay")).expect("copied");
+    run(Command::new("cp").arg("-r").arg(root().join("packaging/systemd")).arg(&packed));
+    run(Command::new("cp").arg(root().join("packaging/scripts/install")).arg(&packed));
+    run(Command::new(root().join("packaging/scripts/generate")).arg(packed.join("mainstay")).arg(&packed));
+    let install = || {
+        run(Command::new(packed.join("install")).arg("--prefix").arg("/opt/m").arg("--root").arg(&target));
+    };
+    install();
+    let version = run(Command::new(target.join("opt/m/bin/mainstay")).arg("version"));
+    assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    let there = |path: &str| fs::read_to_string(target.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    assert!(there("etc/systemd/system/mainstay.service").contains("ExecStart=/opt/m/bin/mainstay run"));
+    assert!(there("etc/systemd/system/mainstay-pods.service").contains("ExecStop=/opt/m/bin/mainstay shutdown"));
+    assert!(there("opt/m/share/bash-completion/completions/mainstay").contains("adopt"));
+    assert!(target.join("opt/m/share/man/man1/mainstay.1.gz").exists());
+    assert!(target.join("etc/mainstay/manifests").is_dir());
+    // Again, over what somebody has changed.
+    fs::write(target.join("etc/mainstay/conf.d/10-systemd.toml"), "# mine\n").expect("the directory is ours");
+    install();
+    assert_eq!(there("etc/mainstay/conf.d/10-systemd.toml"), "# mine\n");
+    assert!(!target.join("opt/m/bin/mainstay.new").exists());
+}

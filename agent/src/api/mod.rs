@@ -5,6 +5,7 @@
 mod error;
 mod events;
 mod health;
+mod hook;
 mod routes;
 mod socket;
 
@@ -70,8 +71,10 @@ pub enum ApiError {
         source: std::io::Error,
     },
     /// The address cannot be taken.
-    #[error("cannot serve metrics on {address}")]
+    #[error("cannot serve {what} on {address}")]
     Listen {
+        /// "metrics", "the sync hook".
+        what: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -93,7 +96,7 @@ impl ApiError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Taken { .. } => Some("stop the other agent, or give this one --run-dir and --data-dir of its own"),
-            Self::Listen { .. } => Some("choose another address with --metrics-listen, or `none`"),
+            Self::Listen { .. } => Some("choose another address with `metrics_listen` or `sync_hook`, or `none`"),
             Self::Socket { .. } | Self::AddressFile { .. } => None,
         }
     }
@@ -141,13 +144,15 @@ impl Server {
         tasks.spawn(serve(axum::serve(listener, api).with_graceful_shutdown(stop_of(ends.clone()))));
         let mut metrics_address = None;
         if let Some(wanted) = settings.metrics_listen {
-            let failed = |source| ApiError::Listen { address: wanted, source };
-            let listener = tokio::net::TcpListener::bind(wanted).await.map_err(failed)?;
-            let bound = listener.local_addr().map_err(failed)?;
-            write_address(&settings.metrics_address_file(), bound)?;
+            let (listener, bound) = bind("metrics", wanted, &settings.metrics_address_file()).await?;
             metrics_address = Some(bound);
-            let public = public_routes().fallback(error::not_found).with_state(shared);
-            tasks.spawn(serve(axum::serve(listener, public).with_graceful_shutdown(stop_of(ends))));
+            let public = public_routes().fallback(error::not_found).with_state(shared.clone());
+            tasks.spawn(serve(axum::serve(listener, public).with_graceful_shutdown(stop_of(ends.clone()))));
+        }
+        if let Some(wanted) = settings.sync_hook.clone() {
+            let (listener, _) = bind("the sync hook", wanted.listen, &settings.hook_address_file()).await?;
+            let hook = hook::routes(wanted, shared.state.sync, shared.state.metrics);
+            tasks.spawn(serve(axum::serve(listener, hook).with_graceful_shutdown(stop_of(ends))));
         }
         Ok(Self { tasks, stopping, socket: bound, metrics_address })
     }
@@ -212,6 +217,19 @@ fn private_routes() -> Router<Shared> {
         .route("/v1/orders", post(routes::order))
         .route("/v1/reload", post(routes::reload))
         .method_not_allowed_fallback(error::wrong_method)
+}
+
+/// Takes an address and says in a file which one it is.
+async fn bind(
+    what: &'static str,
+    address: SocketAddr,
+    file: &Path,
+) -> Result<(tokio::net::TcpListener, SocketAddr), ApiError> {
+    let failed = |source| ApiError::Listen { what, address, source };
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    write_address(file, bound)?;
+    Ok((listener, bound))
 }
 
 fn write_address(path: &Path, address: SocketAddr) -> Result<(), ApiError> {

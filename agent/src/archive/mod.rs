@@ -1,58 +1,30 @@
-//! A tar archive as a source: fetched over https, accepted by its digest, unpacked into a directory that is then read
-//! like any other.
+//! Archives as sources: from their bytes to a directory that is read like any other. [`https`] fetches them by URL and
+//! digest, [`oci`] from registries.
 //!
-//! What the digest names never changes, so that nothing is asked once it is there. Only regular files and directories
-//! are unpacked, into a new directory of our own in which no link is ever made; anything else in an archive refuses it
-//! as a whole. The switch to another revision is one rename of a symlink; what fails changes nothing.
+//! Only regular files and directories are unpacked, into a new directory of our own in which no link is ever made;
+//! anything else in an archive refuses it as a whole. The switch to another revision is one rename of a symlink; what
+//! fails changes nothing.
+
+pub(crate) mod https;
+pub(crate) mod oci;
 
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use spec::digest::Digest;
 
-use crate::config::ArchiveSource;
-use crate::credential::{self, CredentialError};
-
-/// Longest archive as it is served.
-const MAX_SERVED: usize = 64 << 20;
-/// Most bytes and entries in one.
+/// Most bytes that are fetched.
+pub(crate) const MAX_SERVED: usize = 64 << 20;
+/// Most bytes and entries that are unpacked.
 const MAX_CONTENT: u64 = 256 << 20;
 const MAX_ENTRIES: usize = 50_000;
 
-/// Why an archive is no source now.
+/// Why bytes are no source.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ArchiveError {
-    /// The token cannot be had.
-    #[error(transparent)]
-    Credential(#[from] CredentialError),
-    /// It cannot be fetched.
-    #[error("cannot fetch {url}")]
-    Fetch {
-        /// From where.
-        url: String,
-        /// Why.
-        #[source]
-        source: reqwest::Error,
-    },
-    /// The server says no.
-    #[error("cannot fetch {url}: the server answered {status}")]
-    Refused {
-        /// From where.
-        url: String,
-        /// Its answer.
-        status: u16,
-    },
+pub(crate) enum UnpackError {
     /// It is too long.
     #[error("the archive is too long: at most {} MiB are fetched and {} MiB unpacked", MAX_SERVED >> 20, MAX_CONTENT >> 20)]
     TooLarge,
-    /// It is another file.
-    #[error("the archive has the digest sha256:{found}, not sha256:{wanted}")]
-    Digest {
-        /// What is served.
-        found: String,
-        /// What was asked for.
-        wanted: String,
-    },
     /// It cannot be unpacked.
     #[error("cannot unpack the archive")]
     Unpack(#[source] std::io::Error),
@@ -69,77 +41,74 @@ pub(crate) enum ArchiveError {
     NoPath(PathBuf),
 }
 
-/// One try: fetches and switches when this digest is not there yet. What counts then.
-pub(crate) async fn poll(source: &ArchiveSource, home: &Path) -> Result<String, ArchiveError> {
-    let place = place(source);
-    if std::fs::read_link(home.join("current")).ok().as_ref() == Some(&place) && home.join(&place).is_dir() {
-        return Ok(source.hex().to_owned());
-    }
-    let bytes = fetch(source).await?;
-    let (source, home) = (source.clone(), home.to_owned());
-    let hex = source.hex().to_owned();
-    let unpacked = tokio::task::spawn_blocking(move || switch(&source, &home, &place, &bytes)).await;
-    unpacked.unwrap_or_else(|error| Err(ArchiveError::Unpack(std::io::Error::other(error))))?;
-    Ok(hex)
+/// Which part of the content is looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Selection {
+    /// So many leading directories of each name are left out.
+    pub(crate) strip: usize,
+    /// The directory that counts, after that.
+    pub(crate) path: Option<PathBuf>,
 }
 
-/// The files of this digest; another path in it, or another depth, is another place.
-fn place(source: &ArchiveSource) -> PathBuf {
-    let view = format!("{}\n{}", source.strip, source.path.as_deref().unwrap_or(Path::new("")).display());
-    Path::new("revisions").join(format!("{}-{}", source.hex(), Digest::of(view.as_bytes()).short()))
+/// Bytes that were fetched.
+#[derive(Debug, Clone)]
+pub(crate) struct Content {
+    /// The name of the file that they are, should they be no archive.
+    pub(crate) name: Option<String>,
+    /// The bytes.
+    pub(crate) bytes: Vec<u8>,
 }
 
-async fn fetch(source: &ArchiveSource) -> Result<Vec<u8>, ArchiveError> {
-    let failed = |error: reqwest::Error| ArchiveError::Fetch { url: source.url.clone(), source: error.without_url() };
-    runtime::install_crypto();
-    // A token goes to the host of the URL only: reqwest drops it when a redirect leads to another one.
-    let client = reqwest::Client::builder()
-        .https_only(source.url.starts_with("https://"))
-        .connect_timeout(std::time::Duration::from_secs(10))
-        .read_timeout(std::time::Duration::from_secs(30))
-        .user_agent("mainstay")
-        .build()
-        .map_err(failed)?;
-    let mut request = client.get(&source.url);
-    if let Some(file) = &source.token_file {
-        request = request.bearer_auth(String::from_utf8_lossy(&credential::read(file)?).trim());
+impl Selection {
+    /// Where the files of a digest are, seen from the directory of the source. Another path in it, or another depth,
+    /// is another place.
+    pub(crate) fn place(&self, hex: &str) -> PathBuf {
+        let view = format!("{}\n{}", self.strip, self.path.as_deref().unwrap_or(Path::new("")).display());
+        Path::new("revisions").join(format!("{hex}-{}", Digest::of(view.as_bytes()).short()))
     }
-    let mut answer = request.send().await.map_err(failed)?;
-    if !answer.status().is_success() {
-        return Err(ArchiveError::Refused { url: source.url.clone(), status: answer.status().as_u16() });
-    }
-    let mut bytes = Vec::new();
-    while let Some(part) = answer.chunk().await.map_err(failed)? {
-        if bytes.len() + part.len() > MAX_SERVED {
-            return Err(ArchiveError::TooLarge);
-        }
-        bytes.extend_from_slice(&part);
-    }
-    if !source.is_this(&bytes) {
-        let (found, wanted) = (Digest::of(&bytes).hex(), source.hex().to_owned());
-        return Err(ArchiveError::Digest { found, wanted });
-    }
-    Ok(bytes)
 }
 
-/// Unpacks into a directory of its own and lets it count.
-fn switch(source: &ArchiveSource, home: &Path, place: &Path, bytes: &[u8]) -> Result<(), ArchiveError> {
+/// Whether the files at this place are those that count.
+pub(crate) fn counts(home: &Path, place: &Path) -> bool {
+    std::fs::read_link(home.join("current")).is_ok_and(|now| now == place) && home.join(place).is_dir()
+}
+
+/// Unpacks everything into one directory of its own and lets it count.
+pub(crate) async fn switch(
+    selection: Selection,
+    home: &Path,
+    hex: &str,
+    contents: Vec<Content>,
+) -> Result<(), UnpackError> {
+    let (home, place) = (home.to_owned(), selection.place(hex));
+    let unpacked = tokio::task::spawn_blocking(move || switch_now(&selection, &home, &place, &contents)).await;
+    unpacked.unwrap_or_else(|error| Err(UnpackError::Unpack(std::io::Error::other(error))))
+}
+
+fn switch_now(selection: &Selection, home: &Path, place: &Path, contents: &[Content]) -> Result<(), UnpackError> {
     use std::os::unix::fs::DirBuilderExt as _;
-    let failed = ArchiveError::Unpack;
+    let failed = UnpackError::Unpack;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home.join("revisions")).map_err(failed)?;
     let draft = home.join("draft");
     if draft.exists() {
         std::fs::remove_dir_all(&draft).map_err(failed)?;
     }
     std::fs::DirBuilder::new().mode(0o700).create(&draft).map_err(failed)?;
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        unpack(source, flate2::read::MultiGzDecoder::new(bytes), &draft)?;
-    } else {
-        unpack(source, bytes, &draft)?;
+    // Long names and extended headers are entries too; all of them together have an end.
+    let mut left = MAX_CONTENT;
+    for Content { name, bytes } in contents {
+        left = if bytes.starts_with(&[0x1f, 0x8b]) {
+            unpack(selection.strip, flate2::read::MultiGzDecoder::new(&**bytes), left, &draft)?
+        } else if let Some(name) = name.as_deref().filter(|_| !is_tar(bytes)) {
+            write(&below(&draft, Path::new(name), 0)?.ok_or_else(|| entry(name, "no name"))?, &mut &**bytes)?;
+            left.saturating_sub(bytes.len() as u64)
+        } else {
+            unpack(selection.strip, &**bytes, left, &draft)?
+        };
     }
-    let wanted = source.path.as_ref().map_or_else(|| draft.clone(), |path| draft.join(path));
+    let wanted = selection.path.as_ref().map_or_else(|| draft.clone(), |path| draft.join(path));
     if !wanted.is_dir() {
-        return Err(ArchiveError::NoPath(source.path.clone().unwrap_or_default()));
+        return Err(UnpackError::NoPath(selection.path.clone().unwrap_or_default()));
     }
     let directory = home.join(place);
     if directory.exists() {
@@ -162,50 +131,66 @@ fn switch(source: &ArchiveSource, home: &Path, place: &Path, bytes: &[u8]) -> Re
     Ok(())
 }
 
-fn unpack(source: &ArchiveSource, from: impl Read, draft: &Path) -> Result<(), ArchiveError> {
-    let failed = ArchiveError::Unpack;
-    // Long names and extended headers are entries too; all of them together have an end.
-    let mut limited = from.take(MAX_CONTENT);
-    let mut archive = tar::Archive::new(&mut limited);
-    for (number, entry) in archive.entries().map_err(failed)?.enumerate() {
-        let mut entry = entry.map_err(failed)?;
-        let path = entry.path().map_err(failed)?.into_owned();
-        let refused = |what| Err(ArchiveError::Entry { path: path.display().to_string(), what });
-        if number >= MAX_ENTRIES {
-            return refused("one entry too many");
+/// Whether these bytes begin with the header of a tar archive (POSIX pax, "ustar Interchange Format").
+fn is_tar(bytes: &[u8]) -> bool {
+    bytes.get(257..262) == Some(b"ustar")
+}
+
+fn entry(path: impl AsRef<Path>, what: &'static str) -> UnpackError {
+    UnpackError::Entry { path: path.as_ref().display().to_string(), what }
+}
+
+/// Where a name leads below a directory, without its first parts; nowhere when it has no more than those.
+fn below(directory: &Path, name: &Path, strip: usize) -> Result<Option<PathBuf>, UnpackError> {
+    let mut parts = Vec::new();
+    for part in name.components() {
+        match part {
+            Component::Normal(part) => parts.push(part),
+            Component::CurDir => {}
+            Component::RootDir | Component::ParentDir | Component::Prefix(_) => {
+                return Err(entry(name, "outside of the archive"));
+            }
         }
-        let kind = entry.header().entry_type();
+    }
+    let kept = parts.iter().skip(strip);
+    Ok((parts.len() > strip).then(|| kept.fold(directory.to_owned(), |target, part| target.join(part))))
+}
+
+/// Writes a file that is not there yet.
+fn write(target: &Path, from: &mut impl Read) -> Result<(), UnpackError> {
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent).map_err(UnpackError::Unpack)?;
+    }
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(target);
+    std::io::copy(from, &mut file.map_err(UnpackError::Unpack)?).map(drop).map_err(UnpackError::Unpack)
+}
+
+/// Unpacks one archive; how much may follow.
+fn unpack(strip: usize, from: impl Read, left: u64, draft: &Path) -> Result<u64, UnpackError> {
+    let failed = UnpackError::Unpack;
+    let mut limited = from.take(left);
+    let mut archive = tar::Archive::new(&mut limited);
+    for (number, found) in archive.entries().map_err(failed)?.enumerate() {
+        let mut found = found.map_err(failed)?;
+        let path = found.path().map_err(failed)?.into_owned();
+        if number >= MAX_ENTRIES {
+            return Err(entry(path, "one entry too many"));
+        }
+        let kind = found.header().entry_type();
         if kind.is_pax_global_extensions() {
             continue;
         }
-        let mut parts = Vec::new();
-        for part in path.components() {
-            match part {
-                Component::Normal(part) => parts.push(part),
-                Component::CurDir => {}
-                Component::RootDir | Component::ParentDir | Component::Prefix(_) => {
-                    return refused("outside of the archive");
-                }
-            }
-        }
-        let target = parts.iter().skip(source.strip).fold(draft.to_owned(), |target, part| target.join(part));
-        if parts.len() <= source.strip {
-            continue;
-        }
+        let Some(target) = below(draft, &path, strip)? else { continue };
         if kind.is_dir() {
             std::fs::create_dir_all(&target).map_err(failed)?;
         } else if kind.is_file() {
-            if let Some(parent) = target.parent() {
-                std::fs::create_dir_all(parent).map_err(failed)?;
-            }
-            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&target).map_err(failed)?;
-            std::io::copy(&mut entry, &mut file).map_err(failed)?;
+            write(&target, &mut found)?;
         } else {
-            return refused("neither a file nor a directory");
+            return Err(entry(path, "neither a file nor a directory"));
         }
     }
     // One that was cut off here would be half of what is wished.
-    if limited.limit() == 0 { Err(ArchiveError::TooLarge) } else { Ok(()) }
+    if limited.limit() == 0 { Err(UnpackError::TooLarge) } else { Ok(limited.limit()) }
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::https::poll;
 use super::*;
+use crate::config::{ArchiveSource, OciSource};
 
 /// An archive of entries: name, kind and content. Names are written as they are.
 fn archive(entries: &[(&str, tar::EntryType, &str)]) -> Vec<u8> {
@@ -33,21 +35,34 @@ fn packed(bytes: &[u8]) -> Vec<u8> {
 
 /// Serves these bytes for as long as the test runs; its URL and how it was asked.
 async fn serve(status: u16, bytes: Vec<u8>) -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
+    let (address, asked) = serve_with(move |_| (status, bytes.clone())).await;
+    (format!("http://{address}/x.tar"), asked)
+}
+
+/// Answers each request by its first line.
+async fn serve_with(
+    answer: impl Fn(&str) -> (u16, Vec<u8>) + Send + 'static,
+) -> (std::net::SocketAddr, Arc<std::sync::Mutex<Vec<String>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let url = format!("http://{}/x.tar", listener.local_addr().expect("it is bound"));
+    let address = listener.local_addr().expect("it is bound");
     let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = Arc::clone(&asked);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut buffer = [0; 4096];
             let read = stream.read(&mut buffer).await.unwrap_or(0);
-            seen.lock().expect("not poisoned").push(String::from_utf8_lossy(&buffer[..read]).into_owned());
+            let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
+            let first = request.lines().next().unwrap_or_default().to_owned();
+            seen.lock().expect("not poisoned").push(request);
+            let (status, bytes) = answer(&first);
             let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", bytes.len());
             drop(stream.write_all(head.as_bytes()).await);
-            drop(stream.write_all(&bytes).await);
+            if !first.starts_with("HEAD") {
+                drop(stream.write_all(&bytes).await);
+            }
         }
     });
-    (url, asked)
+    (address, asked)
 }
 
 async fn source(bytes: &[u8], strip: usize, path: Option<&str>) -> ArchiveSource {
@@ -142,4 +157,86 @@ async fn what_is_wrong_changes_nothing() {
         assert_eq!(read(home, "a.yaml").as_deref(), Some("good"), "{expected}");
         assert!(!home.join("out.yaml").exists() && !home.join("draft/out.yaml").exists(), "{expected}");
     }
+}
+
+/// A registry with one artifact of these layers: title and content. Its tag is `main`.
+async fn registry(layers: &[(Option<&str>, Vec<u8>)]) -> (OciSource, Digest, Arc<std::sync::Mutex<Vec<String>>>) {
+    let mut described = Vec::new();
+    for (title, bytes) in layers {
+        let mut layer = serde_json::json!({"digest": Digest::of(bytes), "size": bytes.len()});
+        if let Some(title) = title {
+            layer["annotations"] = serde_json::json!({"org.opencontainers.image.title": title});
+        }
+        described.push(layer);
+    }
+    let manifest = serde_json::json!({"schemaVersion": 2, "layers": described}).to_string().into_bytes();
+    let digest = Digest::of(&manifest);
+    let blobs: Vec<Vec<u8>> = layers.iter().map(|(_, bytes)| bytes.clone()).collect();
+    let (address, asked) = serve_with(move |first| {
+        let blob = blobs.iter().find(|blob| first.contains(&Digest::of(blob).to_string()));
+        match blob {
+            _ if first.contains("/manifests/main") => (200, manifest.clone()),
+            Some(blob) => (200, blob.clone()),
+            None => (404, Vec::new()),
+        }
+    })
+    .await;
+    let source = OciSource {
+        name: "fleet".to_owned(),
+        reference: format!("oci://{address}/ops/fleet:main"),
+        path: None,
+        strip: 0,
+        poll: std::time::Duration::from_secs(60),
+    };
+    (source, digest, asked)
+}
+
+fn artifacts(home: &Path) -> runtime::image::artifact::Artifacts {
+    use runtime::image::{pull::Puller, registry::RegistryConfig, store::Store};
+    let config = RegistryConfig { credential_files: Some(Vec::new()), tries: 1, ..RegistryConfig::default() };
+    Puller::new(Store::open(&home.join("images")).expect("a store"), config).artifacts()
+}
+
+#[tokio::test]
+async fn an_artifact_is_unpacked_and_switched_to() {
+    let home = tempfile::tempdir().expect("a directory for the test");
+    let home = home.path();
+    let artifacts = artifacts(home);
+    let check = async |source: &OciSource, known: Option<&str>| oci::poll(source, home, known, &artifacts).await;
+
+    // What `flux push artifact` makes: one archive with gzip. Whatever else has a title is a file.
+    let packed = packed(&archive(&[("web/a.yaml", FILE, "one"), ("b.yaml", FILE, "b")]));
+    let (flux, digest, asked) = registry(&[(None, packed.clone()), (Some("web/c.yaml"), b"c".to_vec())]).await;
+    let hex = digest.hex();
+    assert_eq!(check(&flux, None).await.expect("it is there"), hex);
+    assert_eq!((read(home, "web/a.yaml").as_deref(), read(home, "web/c.yaml").as_deref()), (Some("one"), Some("c")));
+    // Asked again, it is the same: nothing is fetched.
+    let before = asked.lock().expect("not poisoned").len();
+    assert_eq!(check(&flux, Some(&hex)).await.expect("it is there"), hex);
+    let after = asked.lock().expect("not poisoned").clone();
+    assert!(after.iter().skip(before).all(|request| request.contains("/manifests/main")), "{after:?}");
+    // Another part of it is.
+    let part = OciSource { path: Some("web".into()), ..flux.clone() };
+    assert_eq!(check(&part, Some(&hex)).await.expect("it is there"), hex);
+    assert_eq!((read(home, "a.yaml").as_deref(), read(home, "b.yaml")), (Some("one"), None));
+
+    // Wrong in any way: nothing changes.
+    let link = archive(&[("l", tar::EntryType::Symlink, "/etc")]);
+    for (layers, expected) in [
+        (vec![(Some("../evil.yaml"), b"x".to_vec())], "outside of the archive"),
+        (vec![(Some("/etc/evil.yaml"), b"x".to_vec())], "outside of the archive"),
+        (vec![(Some("."), b"x".to_vec())], "no name"),
+        (vec![(None, b"x".to_vec())], "cannot unpack"),
+        (vec![(None, link)], "`l` is neither"),
+        (vec![(None, packed.clone()), (Some("b.yaml"), b"x".to_vec())], "cannot unpack"),
+        (vec![], "no layers"),
+    ] {
+        let (source, ..) = registry(&layers).await;
+        let error = spec::causes::chain(&check(&source, Some(&hex)).await.expect_err(expected));
+        assert!(error.contains(expected), "{expected}: {error}");
+        assert_eq!(read(home, "a.yaml").as_deref(), Some("one"), "{expected}");
+    }
+    let gone = OciSource { reference: flux.reference.replace(":main", ":other"), ..flux };
+    let error = spec::causes::chain(&check(&gone, Some(&hex)).await.expect_err("no such tag"));
+    assert!(error.contains("not found") && read(home, "a.yaml").as_deref() == Some("one"), "{error}");
 }

@@ -23,15 +23,16 @@ pub(super) fn shutdown(settings: &Settings, limit: Duration, io: &mut Io<'_>) ->
         let sources = crate::source::Sources::open(
             crate::record::read(&settings.sources_file()).unwrap_or_else(|| settings.sources.clone()),
             settings.data_dir.clone(),
-            settings.node_labels.clone(),
+            match settings.node_metadata {
+                Some(_) => crate::ec2::merged(&settings.node_labels, crate::ec2::known(&settings.data_dir)),
+                None => settings.node_labels.clone(),
+            },
             clock,
             metrics,
             crate::orders::Orders::open(&settings.data_dir),
         );
-        let views = settings.git.iter().map(|source| crate::git::GitView::of(source, &settings.data_dir));
-        let archives =
-            settings.archives.iter().map(|source| crate::git::GitView::of_archive(source, &settings.data_dir));
-        let views = views.chain(archives);
+        let remotes = crate::follow::Remote::all(settings);
+        let views = remotes.iter().map(|remote| remote.view(&settings.data_dir));
         let identity = settings.age_identity.clone();
         let sources = sources.map(|sources| sources.with_age_identity(identity).with_repositories(views));
         let desired = sources.ok().and_then(|mut sources| sources.read()).map(|reading| reading.desired);

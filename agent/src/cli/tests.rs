@@ -133,6 +133,38 @@ async fn a_name_finds_its_container_or_lists_the_candidates() {
     check("00000000000000ff", "worker worker");
 }
 
+/// What people get wrong, and what they read then: everything in `mistakes/`, each file and each directory by itself.
+#[tokio::test]
+async fn mistakes_are_told_once_and_where_they_are() {
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/mistakes");
+    let fixture = Fixture::start().await;
+    let dir = fixture.dir.path();
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(here).expect("the mistakes can be listed") {
+        let entry = entry.expect("a mistake can be listed");
+        let name = entry.file_name().into_string().expect("a plain name");
+        if name.starts_with('.') {
+            continue;
+        }
+        let to = dir.join(&name);
+        if entry.path().is_dir() {
+            std::fs::create_dir(&to).expect("a directory can be made");
+            for inner in std::fs::read_dir(entry.path()).expect("a mistake can be listed") {
+                let inner = inner.expect("a mistake can be listed");
+                std::fs::copy(inner.path(), to.join(inner.file_name())).expect("a mistake can be copied");
+            }
+        } else {
+            std::fs::copy(entry.path(), &to).expect("a mistake can be copied");
+        }
+        names.push(name);
+    }
+    names.sort();
+    assert!(names.len() > 100, "only {} mistakes", names.len());
+    let lines: Vec<&'static str> =
+        names.iter().map(|name| &*Box::leak(format!("validate DIR/{name}").into_boxed_str())).collect();
+    check!("mistakes", Some(&fixture), Box::leak(lines.into_boxed_slice()));
+}
+
 const WEB: &str = "\
 apiVersion: apps/v1
 kind: Deployment
@@ -224,6 +256,7 @@ fn record(fixture: &Fixture, files: &[(&str, &str)]) {
             created: spec::time::Timestamp(0),
             boot_id: "b".to_owned(),
             run: None,
+            bound: std::collections::BTreeMap::new(),
         };
         let dir = fixture.settings.data_dir.join("pods").join(uid);
         std::fs::create_dir_all(&dir).expect("it can be made");

@@ -1,12 +1,11 @@
 //! `[[archive]]`: tar archives that hold manifests.
 
-use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use spec::digest::Digest;
 
-use super::values::Input;
+use super::tables::{self, Named};
 
 /// An archive that is a source, as configured. It never holds a credential, only the name of a file with one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +28,6 @@ pub struct ArchiveSource {
     pub token_file: Option<PathBuf>,
 }
 
-/// How long after a failure it is tried again.
-const AGAIN: Duration = Duration::from_secs(60);
-
 impl ArchiveSource {
     /// Where its revisions are kept.
     #[must_use]
@@ -51,24 +47,22 @@ impl ArchiveSource {
         self.digest.strip_prefix("sha256:").unwrap_or_default()
     }
 
-    /// How long after a failure it is tried again.
-    #[must_use]
-    pub fn again(&self) -> Duration {
-        AGAIN
-    }
-
     /// Whether the content of the served file is what was asked for.
     #[must_use]
     pub fn is_this(&self, bytes: &[u8]) -> bool {
         Digest::of(bytes).hex() == self.hex()
     }
+}
+
+impl Named for ArchiveSource {
+    const KEY: &'static str = "archive";
+
+    fn name(&self) -> &str {
+        &self.name
+    }
 
     fn check(&self) -> Result<(), String> {
-        let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if self.name.is_empty() || self.name.len() > 63 || self.name.starts_with('-') || !self.name.chars().all(label) {
-            return Err(format!("expected a name of a-z, 0-9 and `-`, found `{}`", self.name));
-        }
-        let about = |message: &str| Err(format!("`{}`: {message}", self.name));
+        let about = |message: &str| Err(message.to_owned());
         let (secure, rest) = match (self.url.strip_prefix("https://"), self.url.strip_prefix("http://")) {
             (Some(rest), _) => (true, rest),
             (None, Some(rest)) => (false, rest),
@@ -87,7 +81,7 @@ impl ArchiveSource {
             return about("expected `digest` as sha256: and 64 digits: `sha256sum FILE` tells them");
         }
         if let Some(path) = &self.path
-            && (path.as_os_str().is_empty() || !path.components().all(|part| matches!(part, Component::Normal(_))))
+            && !tables::is_below(path)
         {
             return about("expected `path` below the top of the archive");
         }
@@ -98,37 +92,17 @@ impl ArchiveSource {
     }
 }
 
-/// Reads the list; in text it is TOML's array of tables.
-pub(super) fn sources(input: Input<'_>) -> Result<Vec<ArchiveSource>, String> {
-    #[derive(Deserialize)]
-    struct Of {
-        archive: Vec<ArchiveSource>,
-    }
-    let table = match input {
-        Input::Toml(value) => toml::Table::from_iter([("archive".to_owned(), value.clone())]),
-        Input::Text(text) => {
-            format!("archive = {text}").parse().map_err(|error: toml::de::Error| error.message().to_owned())?
-        }
-    };
-    let Of { archive } = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
-    for (index, source) in archive.iter().enumerate() {
-        source.check()?;
-        if archive.iter().take(index).any(|other| other.name == source.name) {
-            return Err(format!("`{}` is there twice", source.name));
-        }
-    }
-    Ok(archive)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Input, sources};
+    use super::super::tables::read;
+    use super::super::values::Input;
+    use super::ArchiveSource;
 
     #[test]
     fn what_is_an_archive() {
         let check = |fields: &str, want: Option<&str>| {
             let fields = fields.replace("DIGEST", &format!("digest='sha256:{}'", "0a".repeat(32)));
-            match (sources(Input::Text(&format!("[{{ {fields} }}]"))), want) {
+            match (read::<ArchiveSource>(Input::Text(&format!("[{{ {fields} }}]"))), want) {
                 (Ok(_), None) => {}
                 (Err(error), Some(want)) => assert!(error.contains(want), "{fields}: {error}"),
                 (read, want) => panic!("{fields}: {read:?} instead of {want:?}"),

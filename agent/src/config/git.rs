@@ -1,14 +1,11 @@
 //! `[[git]]`: repositories that hold manifests.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::Input;
-
-/// How often a repository is asked by default.
-const POLL: Duration = Duration::from_secs(60);
+use super::tables::{self, Named};
 
 /// A repository that is a source, as configured. It never holds a credential, only the names of files with one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +22,7 @@ pub struct GitSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// How often the remote is asked.
-    #[serde(default = "poll", with = "length")]
+    #[serde(default = "tables::poll", with = "tables::length")]
     pub poll: Duration,
     /// User of https; tokens of most hosts work with any.
     #[serde(default = "username")]
@@ -48,29 +45,8 @@ pub struct GitSource {
     pub allowed_signers_file: Option<PathBuf>,
 }
 
-fn poll() -> Duration {
-    POLL
-}
-
 fn username() -> String {
     "git".to_owned()
-}
-
-mod length {
-    use std::time::Duration;
-
-    pub(super) fn serialize<S: serde::Serializer>(length: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&humantime::format_duration(*length))
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let text = <String as serde::Deserialize>::deserialize(from)?;
-        match humantime::parse_duration(&text) {
-            Ok(length) if length >= Duration::from_secs(1) => Ok(length),
-            Ok(_) => Err(serde::de::Error::custom("`poll` must be at least 1s")),
-            Err(_) => Err(serde::de::Error::custom(format!("expected a length of time such as 1m, found `{text}`"))),
-        }
-    }
 }
 
 /// How a repository is reached.
@@ -150,12 +126,6 @@ impl GitSource {
         data_dir.join("git").join(&self.name)
     }
 
-    /// The directory that is read as a source: the revision that counts now.
-    #[must_use]
-    pub fn root(&self, data_dir: &Path) -> PathBuf {
-        self.directory(data_dir).join("current")
-    }
-
     /// For people: `https://host/fleet.git#main:hosts/web`.
     #[must_use]
     pub fn label(&self) -> String {
@@ -165,26 +135,29 @@ impl GitSource {
             None => format!("{}#{reference}", self.url),
         }
     }
+}
+
+impl Named for GitSource {
+    const KEY: &'static str = "git";
+
+    fn name(&self) -> &str {
+        &self.name
+    }
 
     fn check(&self) -> Result<(), String> {
-        let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if self.name.is_empty() || self.name.len() > 63 || self.name.starts_with('-') || !self.name.chars().all(label) {
-            return Err(format!("expected a name of a-z, 0-9 and `-`, found `{}`", self.name));
-        }
-        let about = |message: String| format!("`{}`: {message}", self.name);
         if self.url.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(about("the URL has white space in it".to_owned()));
+            return Err("the URL has white space in it".to_owned());
         }
-        let transport = Transport::of(&self.url).map_err(about)?;
+        let transport = Transport::of(&self.url)?;
         if let Some(reference) = &self.reference
             && !is_reference(reference)
         {
-            return Err(about(format!("expected a branch, tag or commit, found `{reference}`")));
+            return Err(format!("expected a branch, tag or commit, found `{reference}`"));
         }
         if let Some(path) = &self.path
-            && (path.as_os_str().is_empty() || !path.components().all(|part| matches!(part, Component::Normal(_))))
+            && !tables::is_below(path)
         {
-            return Err(about(format!("expected a path below the top of the repository, found `{}`", path.display())));
+            return Err(format!("expected a path below the top of the repository, found `{}`", path.display()));
         }
         let files = [
             ("token_file", &self.token_file, matches!(transport, Transport::Https | Transport::Http)),
@@ -196,16 +169,16 @@ impl GitSource {
         for (key, file, fits) in files {
             let Some(file) = file else { continue };
             if !fits {
-                return Err(about(format!("`{key}` has no effect with {}", transport.word())));
+                return Err(format!("`{key}` has no effect with {}", transport.word()));
             }
             let secret = matches!(key, "token_file" | "ssh_key_file");
             let good = if secret { crate::credential::is_valid(file) } else { file.is_absolute() };
             if !good {
-                return Err(about(format!("expected an absolute path in `{key}`, found `{}`", file.display())));
+                return Err(format!("expected an absolute path in `{key}`, found `{}`", file.display()));
             }
         }
         if transport == Transport::Ssh && self.known_hosts_file.is_none() {
-            return Err(about("ssh needs `known_hosts_file`: the host proves with it who it is".to_owned()));
+            return Err("ssh needs `known_hosts_file`: the host proves with it who it is".to_owned());
         }
         Ok(())
     }
@@ -223,36 +196,16 @@ fn is_reference(text: &str) -> bool {
         && !text.contains(odd)
 }
 
-/// Reads the list; in text it is TOML's array of tables.
-pub(super) fn sources(input: Input<'_>) -> Result<Vec<GitSource>, String> {
-    #[derive(Deserialize)]
-    struct Of {
-        git: Vec<GitSource>,
-    }
-    let table = match input {
-        Input::Toml(value) => toml::Table::from_iter([("git".to_owned(), value.clone())]),
-        Input::Text(text) => {
-            format!("git = {text}").parse().map_err(|error: toml::de::Error| error.message().to_owned())?
-        }
-    };
-    let Of { git } = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
-    for (index, source) in git.iter().enumerate() {
-        source.check()?;
-        if git.iter().take(index).any(|other| other.name == source.name) {
-            return Err(format!("`{}` is there twice", source.name));
-        }
-    }
-    Ok(git)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Input, Transport, sources};
+    use super::super::tables::read;
+    use super::super::values::Input;
+    use super::{GitSource, Transport};
 
     #[test]
     fn what_is_a_repository() {
         let check = |fields: &str, want: Result<Transport, &str>| {
-            let read = sources(Input::Text(&format!("[{{ {fields} }}]")));
+            let read = read::<GitSource>(Input::Text(&format!("[{{ {fields} }}]")));
             match (read, want) {
                 (Ok(read), Ok(want)) => {
                     assert_eq!(read.first().map(super::GitSource::transport), Some(want), "{fields}")

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::values::{self, Input};
-use super::{LogFormat, LogLimit, Settings};
+use super::{LogFormat, LogLimit, Settings, tables};
 
 /// One setting.
 pub struct Key {
@@ -71,16 +71,24 @@ pub const KEYS: &[Key] = &[
     )),
     key!("sources", "directories with manifests", |s, i| s.sources = values::paths(i)?, |s| json!(s.sources)),
     // It names files with credentials but never holds one itself.
-    key!("git", "Git repositories with manifests", |s, i| s.git = super::git::sources(i)?, |s| serde_json::to_value(
-        &s.git
-    )
-    .unwrap_or(Value::Null)),
+    key!("git", "Git repositories with manifests", |s, i| s.git = tables::read(i)?, |s| serde_json::to_value(&s.git)
+        .unwrap_or(Value::Null)),
     // It names files with tokens but never holds one itself.
+    key!("archive", "tar archives with manifests, by URL and digest", |s, i| s.archives = tables::read(i)?, |s| {
+        serde_json::to_value(&s.archives).unwrap_or(Value::Null)
+    }),
+    key!("oci", "artifacts in registries with manifests, by tag or digest", |s, i| s.oci = tables::read(i)?, |s| {
+        serde_json::to_value(&s.oci).unwrap_or(Value::Null)
+    }),
+    // It names a file with a secret but never holds one itself.
     key!(
-        "archive",
-        "tar archives with manifests, by URL and digest",
-        |s, i| s.archives = super::archive::sources(i)?,
-        |s| serde_json::to_value(&s.archives).unwrap_or(Value::Null)
+        "sync_hook",
+        "`listen` and `secret_file`: where a webhook has every source asked at once, `none` for nowhere",
+        |s, i| s.sync_hook = values::optional(i, super::hook::read)?,
+        |s| match &s.sync_hook {
+            Some(hook) => serde_json::to_value(hook).unwrap_or(Value::Null),
+            None => json!("none"),
+        }
     ),
     key!(
         "age_identity",
@@ -89,15 +97,19 @@ pub const KEYS: &[Key] = &[
         |s| s.age_identity.as_ref().map_or(json!("none"), |path| json!(path))
     ),
     // It names files with credentials; a URL that is a secret belongs into one of them.
-    key!("webhook", "receivers of events", |s, i| s.webhooks = super::webhook::webhooks(i)?, |s| serde_json::to_value(
-        &s.webhooks
-    )
-    .unwrap_or(Value::Null)),
+    key!("webhook", "receivers of events", |s, i| s.webhooks = tables::read(i)?, |s| serde_json::to_value(&s.webhooks)
+        .unwrap_or(Value::Null)),
     key!(
         "metrics_listen",
         "address of metrics and health, `none` for the socket only",
         |s, i| s.metrics_listen = values::optional(i, values::address)?,
         |s| s.metrics_listen.map_or(json!("none"), |a| json!(a))
+    ),
+    key!(
+        "traces",
+        "OpenTelemetry collector that gets a span for each action, such as http://127.0.0.1:4318, or `none`",
+        |s, i| s.traces = values::optional(i, values::http)?,
+        |s| json!(s.traces.as_deref().unwrap_or("none"))
     ),
     key!(
         "log_format",
@@ -141,6 +153,16 @@ pub const KEYS: &[Key] = &[
     )),
     key!("node_name", "name of this node", |s, i| s.node_name = values::text(i)?, |s| json!(s.node_name)),
     key!("node_labels", "labels of this node", |s, i| s.node_labels = values::pairs(i)?, |s| json!(s.node_labels)),
+    key!(
+        "node_metadata",
+        "more labels of this node from EC2's metadata service: `ec2`, the address of one like it, or `none`",
+        |s, i| s.node_metadata = values::optional(i, values::metadata)?,
+        |s| json!(match s.node_metadata.as_deref() {
+            None => "none",
+            Some(values::EC2) => "ec2",
+            Some(other) => other,
+        })
+    ),
     key!("resync", "sources are read again at least this often", |s, i| s.resync = values::duration(i)?, |s| json!(
         humantime::format_duration(s.resync).to_string()
     )),

@@ -161,8 +161,7 @@ impl Layers {
             }
         }
         // The default directory is for those who name no source at all.
-        let elsewhere = !build.loaded.settings.git.is_empty() || !build.loaded.settings.archives.is_empty();
-        if elsewhere && !build.loaded.origins.contains_key("sources") {
+        if build.loaded.settings.follows() && !build.loaded.origins.contains_key("sources") {
             build.loaded.settings.sources.clear();
         }
         if build.problems.is_empty() { Ok(build.loaded) } else { Err(ConfigError { problems: build.problems }) }

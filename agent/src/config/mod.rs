@@ -6,8 +6,11 @@
 
 mod archive;
 mod git;
+mod hook;
 mod keys;
 mod layers;
+mod oci;
+mod tables;
 mod values;
 mod webhook;
 
@@ -18,9 +21,11 @@ use std::time::Duration;
 
 pub use archive::ArchiveSource;
 pub use git::{GitSource, Transport};
+pub use hook::SyncHook;
 pub use keys::{KEYS, Key};
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
 pub(crate) use layers::{drop_ins, is_drop_in, nearest};
+pub use oci::OciSource;
 pub use webhook::Webhook;
 
 /// Where the configuration file is looked for.
@@ -95,6 +100,10 @@ pub struct Settings {
     pub git: Vec<GitSource>,
     /// Archives with manifests.
     pub archives: Vec<ArchiveSource>,
+    /// Artifacts in registries with manifests.
+    pub oci: Vec<OciSource>,
+    /// Where others may say that something has changed; nowhere when `None`.
+    pub sync_hook: Option<SyncHook>,
     /// File with the identities of age that open encrypted manifests, or `credential:NAME`.
     pub age_identity: Option<PathBuf>,
     /// Who is told of events.
@@ -102,6 +111,8 @@ pub struct Settings {
     /// Where metrics and health are served; `None` serves them on the socket only. Port 0 takes a free one, which
     /// is then written to `<run_dir>/metrics.addr`.
     pub metrics_listen: Option<SocketAddr>,
+    /// Address of an OpenTelemetry collector that gets traces of actions; nowhere when `None`.
+    pub traces: Option<String>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// A `tracing` filter: `info`, `agent=debug,info`, ...
@@ -118,6 +129,8 @@ pub struct Settings {
     pub node_name: String,
     /// Labels of this node.
     pub node_labels: BTreeMap<String, String>,
+    /// Address of the metadata service that more labels come from, like EC2's; none when `None`.
+    pub node_metadata: Option<String>,
     /// Sources are read again at least this often.
     pub resync: Duration,
     /// Registries by host: mirrors, plain http, certificates. Given to the runtime as it is.
@@ -154,9 +167,12 @@ impl Default for Settings {
             sources: vec![PathBuf::from("/etc/mainstay/manifests")],
             git: Vec::new(),
             archives: Vec::new(),
+            oci: Vec::new(),
+            sync_hook: None,
             age_identity: None,
             webhooks: Vec::new(),
             metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9641))),
+            traces: None,
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
             bridge: "mainstay0".to_owned(),
@@ -165,6 +181,7 @@ impl Default for Settings {
             cgroup_parent: "mainstay".to_owned(),
             node_name: host_name(),
             node_labels: BTreeMap::new(),
+            node_metadata: None,
             resync: Duration::from_secs(60),
             registries: toml::Table::new(),
             max_parallel_starts: 8,
@@ -183,6 +200,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether anything is followed that is no directory of this host.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        !self.git.is_empty() || !self.archives.is_empty() || !self.oci.is_empty()
+    }
+
     /// The socket of the API.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
@@ -193,6 +216,12 @@ impl Settings {
     #[must_use]
     pub fn metrics_address_file(&self) -> PathBuf {
         self.run_dir.join("metrics.addr")
+    }
+
+    /// The file that names the address of the sync hook once it is bound.
+    #[must_use]
+    pub fn hook_address_file(&self) -> PathBuf {
+        self.run_dir.join("hook.addr")
     }
 
     /// The record of the directories that the agent of this boot reads: those of its command line are in no file.

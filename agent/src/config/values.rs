@@ -168,6 +168,27 @@ pub(super) fn address(input: Input<'_>) -> Result<std::net::SocketAddr, String> 
     }
 }
 
+/// Where EC2's metadata service is (EC2 user guide, "Use the Instance Metadata Service").
+pub(super) const EC2: &str = "http://169.254.169.254";
+
+/// The address of a metadata service: `ec2`, or `http://host`.
+pub(super) fn metadata(input: Input<'_>) -> Result<String, String> {
+    match as_text(input) {
+        Some("ec2") => Ok(EC2.to_owned()),
+        Some(_) | None => http(input),
+    }
+}
+
+/// `http://host` or `https://host`, with a path at most, and without credentials.
+pub(super) fn http(input: Input<'_>) -> Result<String, String> {
+    let address = as_text(input).unwrap_or_default();
+    let rest = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or_default();
+    if rest.is_empty() || rest.starts_with('/') || rest.contains(['@', '?', '#', ' ']) {
+        return wanted("an address such as http://127.0.0.1:4318", input);
+    }
+    Ok(address.trim_end_matches('/').to_owned())
+}
+
 /// Maintenance windows: a list, or a text with `;` between them.
 pub(super) fn windows(input: Input<'_>) -> Result<Vec<spec::window::Window>, String> {
     let text = match input {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::Input;
+use super::tables::Named;
 use crate::events::{Event, EventKind, Record};
 
 /// What may stand in a template as `${name}`.
@@ -77,13 +77,17 @@ impl Webhook {
         body.push_str(rest);
         body
     }
+}
+
+impl Named for Webhook {
+    const KEY: &'static str = "webhook";
+
+    fn name(&self) -> &str {
+        &self.name
+    }
 
     fn check(&self) -> Result<(), String> {
-        let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if self.name.is_empty() || self.name.len() > 63 || !self.name.chars().all(label) {
-            return Err(format!("expected a name of a-z, 0-9 and `-`, found `{}`", self.name));
-        }
-        let about = |message: &str| Err(format!("`{}`: {message}", self.name));
+        let about = |message: &str| Err(message.to_owned());
         match (&self.url, &self.url_file) {
             (Some(_), Some(_)) | (None, None) => return about("give either `url` or `url_file`"),
             (Some(url), None) => {
@@ -112,36 +116,16 @@ impl Webhook {
     }
 }
 
-/// Reads the list; in text it is TOML's array of tables.
-pub(super) fn webhooks(input: Input<'_>) -> Result<Vec<Webhook>, String> {
-    #[derive(Deserialize)]
-    struct Of {
-        webhook: Vec<Webhook>,
-    }
-    let table = match input {
-        Input::Toml(value) => toml::Table::from_iter([("webhook".to_owned(), value.clone())]),
-        Input::Text(text) => {
-            format!("webhook = {text}").parse().map_err(|error: toml::de::Error| error.message().to_owned())?
-        }
-    };
-    let Of { webhook } = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
-    for (index, one) in webhook.iter().enumerate() {
-        one.check()?;
-        if webhook.iter().take(index).any(|other| other.name == one.name) {
-            return Err(format!("`{}` is there twice", one.name));
-        }
-    }
-    Ok(webhook)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Input, webhooks};
+    use super::super::tables::read;
+    use super::super::values::Input;
+    use super::Webhook;
 
     #[test]
     fn what_is_a_webhook() {
         let check = |fields: &str, want: Option<&str>| {
-            let read = webhooks(Input::Text(&format!("[{{ {fields} }}]")));
+            let read = read::<Webhook>(Input::Text(&format!("[{{ {fields} }}]")));
             match (read, want) {
                 (Ok(_), None) => {}
                 (Err(error), Some(want)) => assert!(error.contains(want), "{fields}: {error}"),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use spec::codes;
 use spec::diagnostic::Diagnostic;
+use spec::digest::Digest;
 use spec::manifest::compose::{ComposeInput, ComposeProject, FileState, Step, load};
 
 use super::{Project, ReadError};
@@ -27,6 +28,8 @@ pub struct LoadedProject {
     pub diagnostics: Vec<Diagnostic>,
     /// Every file that was read, by its name in the findings.
     pub files: BTreeMap<String, Arc<[u8]>>,
+    /// Files that services mount one by one, with a label of what they hold.
+    pub bound: BTreeMap<String, String>,
 }
 
 /// Whether the files beside a Compose file are there to be looked at.
@@ -58,6 +61,9 @@ pub fn load_project(project: &Project, neighbours: Neighbours) -> std::io::Resul
         match load(&input) {
             Step::Done(done, diagnostics) => {
                 loaded.project = *done;
+                if neighbours == Neighbours::Known {
+                    glance(&input.project_dir, &mut loaded);
+                }
                 loaded.diagnostics.extend(diagnostics.into_iter().map(|found| renamed(found, dir)));
                 return Ok(loaded);
             }
@@ -73,6 +79,19 @@ pub fn load_project(project: &Project, neighbours: Neighbours) -> std::io::Resul
     let message = format!("the project asks for more files after {MAX_ROUNDS} rounds");
     loaded.diagnostics.push(Diagnostic::error(codes::BAD_INCLUDE, &name, None, message));
     Ok(loaded)
+}
+
+/// Notes what files hold that services mount one by one. What is no file or too large for a configuration is left out.
+fn glance(directory: &Path, loaded: &mut LoadedProject) {
+    for workload in &mut loaded.project.workloads {
+        for path in spec::files::bound_files(&workload.template.spec, directory) {
+            if let Ok(bytes) = super::read(Path::new(&path)) {
+                let label = Digest::of(&bytes).short();
+                loaded.bound.insert(path.clone(), label.clone());
+                workload.template.bound.insert(path, label);
+            }
+        }
+    }
 }
 
 fn read(path: &Path, dir: &Path, loaded: &mut LoadedProject) -> FileState {

@@ -82,7 +82,7 @@ impl Remote {
 }
 
 async fn follow(remote: &Remote, source: &GitSource) -> Result<String, GitError> {
-    poll(source, &remote.home(), super::revision_of(&remote.home()).as_deref()).await
+    poll(source, &remote.home(), crate::follow::revision_of(&remote.home()).as_deref()).await
 }
 
 #[tokio::test]

@@ -120,6 +120,7 @@ fn pod_called(uid: &str, port: u16) -> PodFacts {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             run: None,
+            bound: std::collections::BTreeMap::new(),
             depends_on: Vec::new(),
             source: SourceRef::default(),
             spec: Arc::new(PodSpec { containers: vec![container], ..PodSpec::default() }),

@@ -1,14 +1,39 @@
 //! What the loop writes down for people as it goes: probes that failed, what is newly waited for, what is remembered.
 
+use std::time::Duration;
+
 use spec::observed::JobMemory;
-use spec::plan::{Hold, Plan, Reason};
+use spec::plan::{Hold, Plan, Reason, Step};
 use spec::workload::WorkloadId;
 
 use super::Reconciler;
 use crate::events::{Event as JournalEvent, EventKind};
+use crate::executor::Outcome;
 use crate::probe::HealthReport;
+use crate::traces::{Done, Traces};
 
 impl Reconciler {
+    /// Actions that end are told there from now on.
+    #[must_use]
+    pub fn with_traces(mut self, traces: Traces) -> Self {
+        self.traces = Some(traces);
+        self
+    }
+
+    pub(super) fn trace(&self, step: &Step, outcome: &Outcome, elapsed: Duration) {
+        let Some(traces) = &self.traces else { return };
+        let error = if let Outcome::Failed(error) = outcome { Some(error.report()) } else { None };
+        let of = step.workload.as_ref();
+        let revision = of.and_then(|id| Some(self.goals.workloads.get(id)?.revision.as_str()));
+        traces.done(&Done {
+            workload: of.map(|id| (id, revision.unwrap_or("gone"))),
+            action: step.action.word(),
+            reason: step.reason.word(),
+            error: error.as_deref(),
+            elapsed,
+        });
+    }
+
     pub(super) fn remembered(&mut self, id: &WorkloadId, memory: Option<JobMemory>, reason: &Reason) {
         if let Reason::RunEnded { succeeded, .. } = reason {
             self.metrics.run_ended(id, *succeeded);

@@ -24,7 +24,7 @@ use spec::workload::{Desired, ObjectId, WorkloadId};
 use crate::clock::SharedClock;
 use crate::decrypt::{Keyless, Keys, ParsedFile, parse};
 use crate::discover::{GitState, Listing, Mounts, Project, discover, projects as find_projects};
-use crate::git::GitView;
+use crate::follow::View;
 use crate::orders::Orders;
 use crate::reconciler::Reading;
 use crate::status::{HeldStatus, SourceStatus};
@@ -65,9 +65,11 @@ pub struct Sources {
     /// Files with good objects that the last listing lacked: gone when the next one lacks them too.
     vanishing: BTreeSet<String>,
     /// What is followed elsewhere, by the directory where its files appear.
-    repositories: BTreeMap<PathBuf, GitView>,
+    repositories: BTreeMap<PathBuf, View>,
     /// Content and state of everything at the last reading.
     stamp: Option<String>,
+    /// Files that services mount one by one.
+    bound: BTreeSet<PathBuf>,
 }
 
 impl Sources {
@@ -112,6 +114,7 @@ impl Sources {
             vanishing: BTreeSet::new(),
             repositories: BTreeMap::new(),
             stamp: None,
+            bound: BTreeSet::new(),
         };
         // What was good before the restart is what a reference that is broken now falls back to.
         let files: Vec<FileObjects> = sources.good.objects.values().map(as_file).collect();
@@ -128,7 +131,7 @@ impl Sources {
 
     /// Adds repositories: their directories become roots like the others.
     #[must_use]
-    pub fn with_repositories(mut self, repositories: impl IntoIterator<Item = GitView>) -> Self {
+    pub fn with_repositories(mut self, repositories: impl IntoIterator<Item = View>) -> Self {
         for view in repositories {
             self.roots.push(view.root.clone());
             self.repositories.insert(view.root.clone(), view);
@@ -224,6 +227,7 @@ impl Sources {
             return None;
         }
         let projects = self.load_projects(&listed);
+        self.bound.clear();
         for (main, project) in &projects {
             text.push_str(main);
             match project {
@@ -232,6 +236,8 @@ impl Sources {
                         text.push_str(name);
                         text.push_str(&Digest::of(bytes).hex());
                     }
+                    text.push_str(&format!("{:?}", project.loaded.bound));
+                    self.bound.extend(project.loaded.bound.keys().map(PathBuf::from));
                 }
                 Err(error) => text.push_str(error),
             }

@@ -1,6 +1,6 @@
 //! The thread that reads sources: woken by inotify, by a timer, or by hand.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -86,6 +86,7 @@ pub fn watch(
             // A root that is missing has nothing to watch: it is looked for.
             let mut limit = if watcher.all_watched() { resync } else { resync.min(MISSING_ROOT) };
             limit = limit.min(sources.again().unwrap_or(limit));
+            writers.bound.clone_from(&sources.bound);
             if !wait(&nudges, &mut writers, limit) {
                 return;
             }
@@ -96,23 +97,31 @@ pub fn watch(
 
 /// Files that were written to and not closed since, with the moment of the last write.
 #[derive(Debug, Default)]
-struct Writers(HashMap<PathBuf, Instant>);
+struct Writers {
+    last: HashMap<PathBuf, Instant>,
+    /// Files that count beside the manifests: those that services mount one by one.
+    bound: BTreeSet<PathBuf>,
+}
 
 impl Writers {
     fn take(&mut self, nudge: &Nudge, now: Instant) {
         match nudge {
             // Logs and the like are no manifests: who writes them holds nothing up.
             Nudge::Writing(paths) => {
-                self.0.extend(paths.iter().filter(|path| matters(path)).map(|path| (path.clone(), now)));
+                let counts = |path: &&PathBuf| {
+                    let absolute = || std::path::absolute(path).is_ok_and(|path| self.bound.contains(&path));
+                    matters(path) || (!self.bound.is_empty() && absolute())
+                };
+                self.last.extend(paths.iter().filter(counts).map(|path| (path.clone(), now)));
             }
-            Nudge::Changed(paths) => self.0.retain(|path, _| !paths.contains(path)),
+            Nudge::Changed(paths) => self.last.retain(|path, _| !paths.contains(path)),
             Nudge::Read => {}
         }
     }
 
     /// How long to wait for those who write; nothing when nobody does.
     fn left(&self, now: Instant) -> Option<Duration> {
-        let last = self.0.values().max()?;
+        let last = self.last.values().max()?;
         Some((*last + UNFINISHED).saturating_duration_since(now))
     }
 }
@@ -139,7 +148,7 @@ fn wait(nudges: &Receiver<Nudge>, writers: &mut Writers, resync: Duration) -> bo
                 let now = Instant::now();
                 let writing = writers.left(now).is_some_and(|left| !left.is_zero());
                 if !writing || now.duration_since(first.unwrap_or(started)) >= LONGEST_WRITE {
-                    writers.0.clear();
+                    writers.last.clear();
                     return true;
                 }
             }

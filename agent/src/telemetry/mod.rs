@@ -19,6 +19,7 @@ use prometheus::{
 };
 use spec::workload::WorkloadId;
 
+use crate::sizes::Sizes;
 use crate::status::Snapshot;
 
 pub use containers::{Readings, gather};
@@ -37,6 +38,9 @@ struct Inner {
     reconciles: CounterVec,
     reconcile_seconds: Histogram,
     last_reconcile: Gauge,
+    lag: Histogram,
+    inbox: Gauge,
+    running: Gauge,
     actions: CounterVec,
     action_seconds: HistogramVec,
     planned: Gauge,
@@ -61,6 +65,9 @@ struct Inner {
     gc_images: Counter,
     gc_bytes: Counter,
     image_disk: Gauge,
+    images: Gauge,
+    image_bytes: Gauge,
+    volume_bytes: GaugeVec,
     log_bytes: Gauge,
     log_limit: Gauge,
     log_removed: Counter,
@@ -71,6 +78,7 @@ struct Inner {
     events: CounterVec,
     events_lost: Counter,
     notifications: CounterVec,
+    sync_requests: CounterVec,
     reload_ok: Gauge,
     reload_at: Gauge,
     /// Label sets of restarts and OOMs in use, so that those of vanished workloads can be dropped. Held for a few
@@ -114,6 +122,9 @@ impl Metrics {
             reconciles: make.counters(names::RECONCILES),
             reconcile_seconds: make.histograms(names::RECONCILE_SECONDS, QUICK).with_label_values(NONE),
             last_reconcile: make.gauges(names::LAST_RECONCILE).with_label_values(NONE),
+            lag: make.histograms(names::RECONCILE_LAG, QUICK).with_label_values(NONE),
+            inbox: make.gauges(names::INBOX).with_label_values(NONE),
+            running: make.gauges(names::RUNNING_ACTIONS).with_label_values(NONE),
             actions: make.counters(names::ACTIONS),
             action_seconds: make.histograms(names::ACTION_SECONDS, SLOW),
             planned: make.gauges(names::PLANNED).with_label_values(NONE),
@@ -138,6 +149,9 @@ impl Metrics {
             gc_images: make.counters(names::GC_IMAGES).with_label_values(NONE),
             gc_bytes: make.counters(names::GC_BYTES).with_label_values(NONE),
             image_disk: make.gauges(names::IMAGE_DISK).with_label_values(NONE),
+            images: make.gauges(names::IMAGES).with_label_values(NONE),
+            image_bytes: make.gauges(names::IMAGE_BYTES).with_label_values(NONE),
+            volume_bytes: make.gauges(names::VOLUME_BYTES),
             log_bytes: make.gauges(names::LOG_BYTES).with_label_values(NONE),
             log_limit: make.gauges(names::LOG_LIMIT).with_label_values(NONE),
             log_removed: make.counters(names::LOG_REMOVED).with_label_values(NONE),
@@ -148,6 +162,7 @@ impl Metrics {
             events: make.counters(names::EVENTS),
             events_lost: make.counters(names::EVENTS_LOST).with_label_values(NONE),
             notifications: make.counters(names::NOTIFICATIONS),
+            sync_requests: make.counters(names::SYNC_REQUESTS),
             reload_ok: make.gauges(names::RELOAD_OK).with_label_values(NONE),
             reload_at: make.gauges(names::RELOAD_AT).with_label_values(NONE),
             container_series: Mutex::new(BTreeSet::new()),
@@ -166,6 +181,7 @@ impl Metrics {
         for outcome in ["ok", "error"] {
             inner.reconciles.with_label_values(&[outcome]);
             inner.pulls.with_label_values(&[outcome]);
+            inner.sync_requests.with_label_values(&[outcome]);
         }
         for cause in ["crashed", "out_of_memory", "not_ready", "cannot_start"] {
             for reaction in ["rolled_back", "paused"] {
@@ -194,6 +210,28 @@ impl Metrics {
         self.0.reconcile_seconds.observe(elapsed.as_secs_f64());
         if ok {
             self.0.last_reconcile.set(unix_now());
+        }
+    }
+
+    /// A pass is about to take in so many events, the oldest of which has waited for so long.
+    pub fn taken_in(&self, events: usize, waited: Duration) {
+        self.0.inbox.set(as_float(events as u64));
+        self.0.lag.observe(waited.as_secs_f64());
+    }
+
+    /// So many actions are being carried out.
+    pub fn running_actions(&self, actions: usize) {
+        self.0.running.set(as_float(actions as u64));
+    }
+
+    /// Images and volumes were measured.
+    pub fn sizes(&self, sizes: &Sizes) {
+        let inner = &self.0;
+        inner.images.set(as_float(sizes.images.0 as u64));
+        inner.image_bytes.set(as_float(sizes.images.1));
+        inner.volume_bytes.reset();
+        for (volume, bytes) in &sizes.volumes {
+            inner.volume_bytes.with_label_values(&[volume.as_str()]).set(as_float(*bytes));
         }
     }
 
@@ -298,6 +336,11 @@ impl Metrics {
     /// So many events for a webhook of the configuration were sent, given up or dropped.
     pub fn notification(&self, webhook: &str, outcome: &'static str, events: u64) {
         self.0.notifications.with_label_values(&[webhook, outcome]).inc_by(as_float(events));
+    }
+
+    /// Somebody has called the sync hook, with the secret or without.
+    pub fn sync_request(&self, ok: bool) {
+        self.0.sync_requests.with_label_values(&[outcome(ok)]).inc();
     }
 
     /// Sets every gauge that follows from what the loop has published.

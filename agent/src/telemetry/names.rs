@@ -60,6 +60,12 @@ metrics! {
         "Time that a pass took, from reading the facts to handing out the actions.";
     LAST_RECONCILE = Gauge "mainstay_last_reconcile_success_timestamp_seconds" []
         "Unix time of the last pass without an error.";
+    RECONCILE_LAG = Histogram "mainstay_reconcile_lag_seconds" []
+        "Time that the oldest event of a pass waited for it, at most.";
+    INBOX = Gauge "mainstay_inbox_events" []
+        "Events that the last pass took in.";
+    RUNNING_ACTIONS = Gauge "mainstay_running_actions" []
+        "Actions that were being carried out after the last pass.";
     ACTIONS = Counter "mainstay_actions_total" ["action", "reason", "outcome"]
         "Actions that were carried out, with the reason that the plan gave.";
     ACTION_SECONDS = Histogram "mainstay_action_duration_seconds" ["action"]
@@ -112,6 +118,12 @@ metrics! {
     IMAGE_DISK = Gauge "mainstay_image_filesystem_used_ratio" []
         "How full the file system of the images was when it was last looked at, from 0 to 1.";
 
+    IMAGES = Gauge "mainstay_images" []
+        "Images in the store when it was last measured (every 5 minutes at most).";
+    IMAGE_BYTES = Gauge "mainstay_image_store_bytes" []
+        "Bytes of all layers in the store at that time, shared ones once.";
+    VOLUME_BYTES = Gauge "mainstay_volume_bytes" ["volume"]
+        "Bytes that a named volume took at that time; of the 200 largest.";
     LOG_BYTES = Gauge "mainstay_log_bytes" []
         "Bytes of the log files of all containers when they were last looked at.";
     LOG_LIMIT = Gauge "mainstay_log_limit_bytes" []
@@ -135,6 +147,8 @@ metrics! {
 
     NOTIFICATIONS = Counter "mainstay_notifications_total" ["webhook", "outcome"]
         "Events for a webhook: sent (ok), given up (error), or dropped since too many were waiting.";
+    SYNC_REQUESTS = Counter "mainstay_sync_requests_total" ["outcome"]
+        "Requests to the sync hook: with the right secret (ok) or without (error).";
 
     RELOAD_OK = Gauge "mainstay_config_last_reload_successful" []
         "1 when the configuration could be used when it was last read, else 0.";

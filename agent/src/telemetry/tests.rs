@@ -58,6 +58,9 @@ fn eventful() -> (Metrics, String) {
     metrics.source_success("/m", 1e9);
     metrics.event("normal", false);
     metrics.notification("chat", "ok", 1);
+    metrics.sizes(&crate::sizes::Sizes { images: (2, 300), volumes: [("data".to_owned(), 4096)].into() });
+    metrics.taken_in(3, Duration::from_millis(1));
+    metrics.running_actions(2);
     metrics.observe_snapshot(&snapshot());
     let names = ["default", "web", "web-0", "app"].map(str::to_owned);
     let stats = ContainerStats {
@@ -142,6 +145,10 @@ fn values_are_in_base_units_and_states_without_members_are_zero() {
     check(&text, r#"mainstay_actions_total{action="pull",outcome="ok",reason="images_needed"} 1"#);
     check(&text, "mainstay_image_pull_bytes_total 1000");
     check(&text, "mainstay_events_lost_total 1");
+    check(&text, "mainstay_image_store_bytes 300");
+    check(&text, r#"mainstay_volume_bytes{volume="data"} 4096"#);
+    check(&text, "mainstay_inbox_events 3");
+    check(&text, "mainstay_reconcile_lag_seconds_bucket{le=\"0.001\"} 1");
 }
 
 #[test]

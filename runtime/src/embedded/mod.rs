@@ -35,6 +35,7 @@ use crate::api::{
 };
 use crate::container::{self, ContainerError, ShimClient, cgroup};
 use crate::dns::Responder;
+use crate::image::artifact::Artifacts;
 use crate::image::pull::Puller;
 use crate::image::registry::RegistryConfig;
 use crate::image::store::Store;
@@ -180,6 +181,12 @@ impl Embedded {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// Fetches artifacts, over the connections and logins of images.
+    #[must_use]
+    pub fn artifacts(&self) -> Artifacts {
+        self.0.puller.artifacts()
     }
 
     /// Where everything lies.

@@ -3,6 +3,7 @@
 //! A layer becomes visible only when its compressed and its uncompressed digest are what the manifest and the config
 //! say; an image only when every layer of it is there.
 
+pub mod artifact;
 pub mod credentials;
 pub mod gc;
 mod hash;

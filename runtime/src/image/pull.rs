@@ -20,6 +20,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 pub use error::{PullError, PullFailure};
 
+use super::artifact::Artifacts;
 use super::credentials;
 use super::pipe::{self, PipeReader, PipeWriter};
 use super::progress::{self, Progress};
@@ -84,6 +85,12 @@ impl Puller {
             pulls: Mutex::default(),
             seen: Mutex::default(),
         }))
+    }
+
+    /// Fetches artifacts over the same connections.
+    #[must_use]
+    pub fn artifacts(&self) -> Artifacts {
+        Artifacts::new(self.0.client.clone())
     }
 
     /// Makes an image available by its policy (Kubernetes, Container.imagePullPolicy).

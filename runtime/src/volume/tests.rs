@@ -53,6 +53,7 @@ fn pod(volumes: &[(&str, VolumeSource)], change: impl FnOnce(&mut PodSpec)) -> P
         created: spec::time::Timestamp(0),
         boot_id: String::new(),
         run: None,
+        bound: BTreeMap::new(),
     }
 }
 

@@ -418,16 +418,19 @@ impl<'a> Context<'a> {
         let containers: Vec<_> = raw.workload.template.spec.all_containers().collect();
         for (container, index, at) in &raw.refs.host_ports {
             let Some(port) = containers.get(*container).and_then(|c| c.ports.get(*index)) else { continue };
-            let Some(number) = port.host_port else { continue };
             let own = Published {
-                port: number,
+                port: port.host_port.unwrap_or(port.container_port),
                 protocol: port.protocol,
                 ip: port.host_ip,
                 owner: id,
                 file: self.file,
                 at: at.span,
             };
-            if let Some(clash) = own.clash(ports) {
+            if let Some(mut clash) = own.clash(ports) {
+                // A port that a program in the host's network only says to listen on need not be true.
+                if port.host_port.is_none() {
+                    clash.severity = Severity::Warning;
+                }
                 self.diagnostics.push(clash.at(&at.path));
             }
             ports.push(own);

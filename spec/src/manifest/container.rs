@@ -154,8 +154,9 @@ fn ports(report: &mut Report<'_>, node: &Node, around: &Around<'_>, index: usize
                 format!("port {container_port} is listed twice"),
             );
         }
-        if port.host_port.is_some() {
-            let at = At::of(report, read::get(item, "hostPort").unwrap_or(item));
+        if port.host_port.is_some() || around.host_network {
+            let key = if port.host_port.is_some() { "hostPort" } else { "containerPort" };
+            let at = At::of(report, read::get(item, key).unwrap_or(item));
             refs.host_ports.push((index, out.len(), at));
         }
         out.push(port);

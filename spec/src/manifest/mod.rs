@@ -29,7 +29,7 @@ use crate::diagnostic::Diagnostic;
 use crate::load::{Document, Limits, MOST, load};
 use crate::node::{Node, Span};
 use crate::schema::report::Report;
-use crate::schema::{check, read};
+use crate::schema::{check, read, repair};
 use crate::workload::{ConfigData, ObjectId, SecretData, Service, Workload};
 
 pub use assemble::{AssembleOptions, Assembly, Missing, assemble};
@@ -115,7 +115,7 @@ pub struct PodRefs {
     pub claims: Vec<ClaimRef>,
     /// ConfigMaps and Secrets that volumes show, and Secrets for pulling.
     pub objects: Vec<ObjectRef>,
-    /// Published ports: index among the containers, index among its ports.
+    /// Ports of the host, published ones and those of a pod in the host's network: index among the containers, index among its ports.
     pub host_ports: Vec<(usize, usize, At)>,
     /// Labels that the node must have.
     pub node_selector: Option<At>,
@@ -269,9 +269,16 @@ fn one(
             return;
         }
     };
-    check::object(report, kind.root, node);
-    let meta = metadata::read(report, kind.kind, node);
-    let value = lower(report, kind.kind, node, &meta);
+    let (mut meta, mut value) = Default::default();
+    let mut look = |report: &mut Report<'_>, node: &Node| {
+        check::object(report, kind.root, node);
+        meta = metadata::read(report, kind.kind, node);
+        value = lower(report, kind.kind, node, &meta);
+    };
+    match repair::repair(report, kind.root, node) {
+        None => look(report, node),
+        Some(meant) => report.instead(node, &meant, |report| look(report, &meant)),
+    }
     let failed = report.overflow.is_some() || report.diagnostics.iter().skip(before).any(Diagnostic::is_error);
     let id = ObjectId { kind: kind.kind.to_owned(), namespace: meta.namespace, name: meta.name };
     match value {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::codes;
 use crate::node::{Node, Value};
-use crate::pod::{ContainerSpec, DnsConfig, DnsPolicy, HostAlias, PodSpec, RestartPolicy};
+use crate::pod::{ContainerSpec, DnsConfig, DnsPolicy, HostAlias, PodSpec, Port, RestartPolicy};
 use crate::schema::check::quoted;
 use crate::schema::report::Report;
 use crate::schema::{format, read};
@@ -37,7 +37,7 @@ pub(super) fn template(
     let annotations = metadata.map(|m| metadata::annotations(report, m)).unwrap_or_default();
     let spec = read::get(node, "spec").filter(|spec| spec.as_map().is_some())?;
     let spec = self::spec(report, spec, rules, claims, refs);
-    Some(PodTemplate { labels, annotations, spec: Arc::new(spec) })
+    Some(PodTemplate { labels, annotations, spec: Arc::new(spec), bound: BTreeMap::new() })
 }
 
 fn spec(report: &mut Report<'_>, node: &Node, rules: Rules, claims: &[String], refs: &mut PodRefs) -> PodSpec {
@@ -284,17 +284,19 @@ fn claims_read_only(node: &Node, spec: &mut PodSpec) {
 fn host_ports(report: &mut Report<'_>, spec: &PodSpec, refs: &PodRefs) {
     let containers: Vec<&ContainerSpec> = spec.all_containers().collect();
     let port = |(container, port, _): &(usize, usize, At)| containers.get(*container)?.ports.get(*port);
+    // In the host's network a port of a container is one of the host (core/v1 defaults, defaultHostNetworkPorts).
+    let number = |port: &Port| port.host_port.unwrap_or(port.container_port);
     for (i, entry) in refs.host_ports.iter().enumerate() {
         let Some(this) = port(entry) else { continue };
         let twin = refs.host_ports.iter().take(i).find(|other| {
             port(other).is_some_and(|other| {
-                (other.host_port, other.protocol, other.host_ip) == (this.host_port, this.protocol, this.host_ip)
+                (number(other), other.protocol, other.host_ip) == (number(this), this.protocol, this.host_ip)
             })
         });
         if twin.is_some() {
             let at = report.root.nearest(&entry.2.path);
-            let number = this.host_port.unwrap_or_default();
-            report.error(codes::DUPLICATE_ENTRY, at, format!("`hostPort` {number}/{} is used twice", this.protocol));
+            let (number, protocol) = (number(this), this.protocol);
+            report.error(codes::DUPLICATE_ENTRY, at, format!("port {number}/{protocol} of the host is used twice"));
         }
     }
 }

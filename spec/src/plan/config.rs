@@ -24,8 +24,9 @@ pub enum Reaction {
     Restart,
 }
 
-/// How a workload wishes to be told. Files of Compose are mounted one by one, and such a mount keeps the file that it
-/// was made with: there, as in Compose itself, other content means other pods.
+/// How a workload wishes to be told. Files of Compose, its `configs` and the files of the host that a service mounts, are
+/// mounted one by one, and such a mount keeps the file that it was made with: there, as in Compose itself, other content
+/// means other pods.
 #[must_use]
 pub fn reaction(workload: &Workload) -> Reaction {
     let spec = &workload.template.spec;
@@ -36,6 +37,7 @@ pub fn reaction(workload: &Workload) -> Reaction {
                 .iter()
                 .any(|volume| volume.name == mount.volume && matches!(volume.source, VolumeSource::Files(_)))
     });
+    let single_files = single_files || !workload.template.bound.is_empty();
     let text = workload.annotations.get(ON_CONFIG_CHANGE).map(|text| text.trim());
     match text.and_then(|text| text.split_once(':').map_or(Some((text, "")), Some)) {
         Some(("live", "")) => Reaction::Live,
@@ -103,6 +105,20 @@ mod tests {
                 depends_on: Vec::new(),
             };
             assert_eq!(reaction(&workload), expected, "{kind:?} {single} {annotation:?}");
+            // A file of the host is a single file too, and its content is no part of what the template is called.
+            let mut bound = workload.clone();
+            bound.template.bound.insert("/p/a".to_owned(), "1".to_owned());
+            match (kind, annotation) {
+                (WorkloadKind::Service, None) => assert_eq!(reaction(&bound), Reaction::Restart),
+                (_, Some("signal:SIGHUP")) => assert_eq!(reaction(&bound), Reaction::Restart),
+                (_, None | Some("live" | "restart")) => assert_eq!(reaction(&bound), expected),
+                _ => {}
+            }
+            assert_eq!(crate::plan::revision(&bound), crate::plan::revision(&workload));
+            let label = |workload| crate::files::content_label(&crate::workload::Desired::default(), workload);
+            let mut other = bound.clone();
+            other.template.bound.insert("/p/a".to_owned(), "2".to_owned());
+            assert_ne!(label(&bound), label(&other));
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::observed::{DiskUsage, JobMemory, PodFacts, PodFailure, PodUid, PortKe
 use crate::pod::{PodSpec, ResolvedImages};
 use crate::services::{ServiceSet, ServiceState};
 use crate::time::{Millis, Timestamp};
-use crate::workload::{Controller, Desired, Service, UpdateStrategy, Workload, WorkloadId};
+use crate::workload::{Controller, Desired, PodTemplate, Service, UpdateStrategy, Workload, WorkloadId};
 
 pub use config::{ON_CONFIG_CHANGE, Reaction, UNKNOWN_FILES, reaction};
 pub use cron::next_run;
@@ -136,7 +136,14 @@ impl Goals {
 /// A short label of a workload's template: equal templates have equal labels.
 #[must_use]
 pub fn revision(workload: &Workload) -> String {
-    let bytes = serde_json::to_vec(&workload.template).unwrap_or_default();
+    let template = &workload.template;
+    // Content is no part of it, neither that of generated files nor that of files of the host.
+    let bytes = if template.bound.is_empty() {
+        serde_json::to_vec(template)
+    } else {
+        serde_json::to_vec(&PodTemplate { bound: BTreeMap::new(), ..template.clone() })
+    };
+    let bytes = bytes.unwrap_or_default();
     Digest::of(&bytes).hex().chars().take(8).collect()
 }
 

@@ -18,7 +18,8 @@ pub(crate) fn object(report: &mut Report<'_>, ty: &'static Type, node: &Node) {
         }
     }
     for field in ty.fields.iter().filter(|field| field.required) {
-        if read::get(node, field.name).is_none_or(|value| is_empty(field, value)) {
+        if read::get(node, field.name).is_none_or(|value| is_empty(field, value)) && !report.is_hushed(node, field.name)
+        {
             let given = map.contains_key(field.name);
             let what = if given { "must not be empty" } else { "is missing" };
             let found = report.error_at(codes::MISSING_FIELD, node, field.name, format!("`{}` {what}", field.name));
@@ -38,24 +39,13 @@ fn is_empty(field: &Field, value: &Node) -> bool {
     }
 }
 
+/// A key whose meaning cannot be guessed, or that means what is there already.
 fn unknown(report: &mut Report<'_>, ty: &'static Type, node: &Node, key: &str) {
-    let hint = suggest(key, ty.fields.iter().map(|field| field.name)).map_or_else(
-        || {
-            let inside = ty.fields.iter().find_map(|field| {
-                let (inner, list) = match field.kind {
-                    Kind::Obj(inner) => (inner, ""),
-                    Kind::Objs(inner) => (inner, "[]"),
-                    _ => return None,
-                };
-                inner.field(key).map(|_| format!("`{key}` belongs in `{}{list}.{key}`", field.name))
-            });
-            inside
-                .or_else(|| (ty.name == "Container" && key == "volumes").then(|| "did you mean `volumeMounts`?".into()))
-        },
-        |name| Some(format!("did you mean `{name}`?")),
-    );
-    let diagnostic = report.error_at(codes::UNKNOWN_FIELD, node, key, format!("unknown field `{key}`"));
-    diagnostic.hint = hint.or_else(|| Some(format!("a {} has no such field; see `mainstay explain`", ty.name)));
+    let hint = match suggest(key, ty.fields.iter().map(|field| field.name)) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => format!("a {} has no such field; see `mainstay explain`", ty.name),
+    };
+    report.error_at(codes::UNKNOWN_FIELD, node, key, format!("unknown field `{key}`")).hint = Some(hint);
 }
 
 /// The name among these that was probably meant.
@@ -65,7 +55,11 @@ pub(crate) fn suggest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -
     for name in names {
         let known = name.to_ascii_lowercase();
         let plural = known.strip_suffix('s') == Some(lower.as_str()) || lower.strip_suffix('s') == Some(known.as_str());
-        let distance = if plural { 0 } else { strsim::damerau_levenshtein(&lower, &known) };
+        let distance = if plural || known.strip_suffix("seconds") == Some(lower.as_str()) {
+            0
+        } else {
+            strsim::damerau_levenshtein(&lower, &known)
+        };
         let bound = (written.len().min(name.len()) / 3).clamp(1, 3);
         if distance <= bound && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, name));
@@ -283,9 +277,14 @@ fn wrong<'r>(
     let message = format!("`{name}` takes {wanted}, not {}", node.kind());
     let written = report.written(node);
     let hint = match &node.value {
-        Value::String(text, _) if wanted == "a list" && !report.secret => {
+        Value::String(text, _) if wanted == "a list" && !report.secret && !text.contains(['"', '\'', '\\']) => {
             let words: Vec<_> = text.split_whitespace().map(|word| format!("{word:?}")).collect();
             Some(format!("write it as a list: [{}]", words.join(", ")))
+        }
+        Value::String(..) if wanted == "a list" => Some("write it as a list: [\"one\", \"two\"]".to_owned()),
+        Value::String(text, Style::Plain) if wanted == "a mapping" => as_entry(name, text, report.secret),
+        Value::Map(map) if name == "env" => {
+            map.keys().next().map(|key| format!("write `- name: {key}` and `value:` below it"))
         }
         Value::Map(_) if wanted == "a list" => Some("begin it with `- `".to_owned()),
         Value::Seq(_) if wanted == "a mapping" => Some("remove the `-`".to_owned()),
@@ -297,6 +296,24 @@ fn wrong<'r>(
     let found = report.error(codes::WRONG_TYPE, node, message);
     found.hint = hint;
     found
+}
+
+/// How a short text was meant, where a mapping is wanted: in other tools it is one.
+fn as_entry(name: &str, text: &str, secret: bool) -> Option<String> {
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    match (name, text.split_once('='), text.split_once(':')) {
+        ("env[]", Some((key, _)), _) if is_name(key) => Some(format!("write `- name: {key}` and `value:` below it")),
+        ("ports[]", _, Some((host, port))) if host.parse::<u16>().is_ok() && port.parse::<u16>().is_ok() => {
+            Some(format!("write `- containerPort: {port}` and `hostPort: {host}` below it"))
+        }
+        ("volumeMounts[]", _, Some(_)) => Some("write `- name:` of a volume and `mountPath:` below it".to_owned()),
+        (_, _, Some((key, value))) if is_name(key) && !value.starts_with(['/', ' ']) => Some(if secret {
+            "a colon needs a space after it".to_owned()
+        } else {
+            format!("a colon needs a space after it: `{key}: {value}`")
+        }),
+        _ => None,
+    }
 }
 
 /// The text of a node; numbers and booleans are no text, as in Kubernetes.

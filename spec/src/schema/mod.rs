@@ -12,6 +12,7 @@ mod jobs;
 mod meta;
 mod pod;
 pub(crate) mod read;
+pub(crate) mod repair;
 pub(crate) mod report;
 mod service;
 mod storage;

@@ -11,17 +11,53 @@ const MOST: usize = 100;
 pub(crate) struct Report<'a> {
     pub(crate) file: &'a str,
     pub(crate) root: &'a Node,
+    /// Path of that tree in the document.
+    prefix: String,
     /// The text of the file, for showing values as they were written.
     pub(crate) text: &'a str,
     pub(crate) secret: bool,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Required fields that are not told when they are missing: another finding says what was written instead.
+    pub(crate) hushed: Vec<(Span, &'static str)>,
     /// The newest finding beyond the cut.
     pub(crate) overflow: Option<Diagnostic>,
 }
 
 impl<'a> Report<'a> {
     pub(crate) fn new(file: &'a str, text: &'a str, root: &'a Node, secret: bool) -> Self {
-        Self { file, root, text, secret, diagnostics: Vec::new(), overflow: None }
+        Self {
+            file,
+            root,
+            prefix: String::new(),
+            text,
+            secret,
+            diagnostics: Vec::new(),
+            hushed: Vec::new(),
+            overflow: None,
+        }
+    }
+
+    /// Looks at another form of the tree at `node` for a while.
+    pub(crate) fn instead(&mut self, node: &Node, other: &Node, look: impl FnOnce(&mut Report<'_>)) {
+        let mut inner = Report {
+            file: self.file,
+            root: other,
+            prefix: self.path(node),
+            text: self.text,
+            secret: self.secret,
+            diagnostics: std::mem::take(&mut self.diagnostics),
+            hushed: std::mem::take(&mut self.hushed),
+            overflow: self.overflow.take(),
+        };
+        look(&mut inner);
+        self.diagnostics = inner.diagnostics;
+        self.hushed = inner.hushed;
+        self.overflow = inner.overflow;
+    }
+
+    /// Whether it is not to be told that the mapping lacks this field.
+    pub(crate) fn is_hushed(&self, node: &Node, field: &str) -> bool {
+        self.hushed.iter().any(|(span, name)| *span == node.span && *name == field)
     }
 
     fn push(&mut self, mut diagnostic: Diagnostic, path: String) {
@@ -109,9 +145,9 @@ impl<'a> Report<'a> {
             // Looking a path up takes time, and this one would not be shown.
             return String::new();
         }
-        let mut path = String::new();
+        let mut path = self.prefix.clone();
         if !find(self.root, node, true, &mut path) {
-            path.clear();
+            path.clone_from(&self.prefix);
             find(self.root, node, false, &mut path);
         }
         path

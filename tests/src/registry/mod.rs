@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::image::Image;
+use serde_json::json;
+
+use crate::image::{Image, digest};
 
 /// Who may pull.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -171,6 +173,40 @@ impl Registry {
         manifests.insert(tag.to_owned(), top);
         drop(shared);
         self.reference(repository_and_tag)
+    }
+
+    /// Puts an artifact of these layers under `repository:tag` and returns its digest. Each layer is a media type, a
+    /// title that the layer may have, and its bytes (OCI image specification, "Guidelines for Artifact Usage").
+    pub fn push_artifact(&self, repository_and_tag: &str, layers: &[(&str, Option<&str>, Vec<u8>)]) -> String {
+        const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+        let (repository, tag) = repository_and_tag.rsplit_once(':').unwrap_or((repository_and_tag, "latest"));
+        let mut shared = self.inner.lock();
+        let mut described = Vec::new();
+        for (media_type, title, bytes) in layers {
+            let name = digest(bytes);
+            let mut layer = json!({"mediaType": media_type, "digest": name, "size": bytes.len()});
+            if let (Some(title), Some(layer)) = (title, layer.as_object_mut()) {
+                layer.insert("annotations".to_owned(), json!({"org.opencontainers.image.title": title}));
+            }
+            described.push(layer);
+            shared.blobs.insert(name, Arc::new(bytes.clone()));
+        }
+        let config = Arc::new(b"{}".to_vec());
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": "application/vnd.cncf.flux.config.v1+json",
+            "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest(&config), "size": config.len()},
+            "layers": described,
+        });
+        shared.blobs.insert(digest(&config), config);
+        let manifest = Arc::new(manifest.to_string().into_bytes());
+        let name = digest(&manifest);
+        let manifests = shared.manifests.entry(repository.to_owned()).or_default();
+        for key in [name.as_str(), tag] {
+            manifests.insert(key.to_owned(), (MANIFEST.to_owned(), Arc::clone(&manifest)));
+        }
+        name
     }
 
     /// Takes a tag away; its manifests stay reachable by digest.

@@ -12,6 +12,7 @@ use super::errors::clean;
 use crate::image::store::MAX_LAYERS;
 use crate::image::unpack::Compression;
 
+pub(crate) mod artifact;
 mod platform;
 
 pub(crate) use platform::Platform;
@@ -45,6 +46,9 @@ pub enum ManifestError {
     /// Something that is not a container image.
     #[error("not a container image: {0}")]
     NotAnImage(String),
+    /// Something that is no single artifact.
+    #[error("not an artifact: {0}")]
+    NotAnArtifact(String),
     /// Header and content say different things (CVE-2021-41190).
     #[error("ambiguous manifest: {0}")]
     Ambiguous(String),

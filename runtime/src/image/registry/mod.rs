@@ -27,6 +27,7 @@ pub(crate) use errors::clean;
 pub(crate) use hosts::Endpoint;
 pub use hosts::{HostConfig, RegistryConfig};
 pub use manifest::ManifestError;
+pub(crate) use manifest::artifact;
 pub(crate) use manifest::check_file;
 pub(crate) use manifest::{Config, Descriptor, Document, Manifest, Platform};
 

@@ -1,5 +1,6 @@
 //! Pulls from registries on loopback: good ones, odd ones, hostile ones.
 
+mod artifact;
 mod auth;
 mod bad;
 #[cfg(feature = "ecr")]

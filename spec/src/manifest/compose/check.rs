@@ -3,7 +3,7 @@
 
 use super::fields::{FILE, Field, Object, Shape, Status};
 use super::sink::{Hint, Sink, closest};
-use super::tree::{Fields, Place, Tree, Val, join_index, join_key};
+use super::tree::{Fields, Item, Place, Tree, Val, join_index, join_key};
 use super::units;
 use crate::codes;
 
@@ -82,7 +82,9 @@ fn value(tree: &Tree, shape: &Shape, path: &str, sink: &mut Sink) {
                 sink.warn(codes::BAD_VALUE, tree, path, "the value is empty since its variable is not set");
             }
             (Shape::Enum(words), Some(text)) => {
-                let near = closest(text, words.iter().copied());
+                let part = format!("_{text}");
+                let near = closest(text, words.iter().copied())
+                    .or_else(|| words.iter().copied().find(|word| word.ends_with(&part)));
                 let found = sink.error(
                     codes::BAD_VALUE,
                     tree,
@@ -117,7 +119,13 @@ fn value(tree: &Tree, shape: &Shape, path: &str, sink: &mut Sink) {
             malformed(tree, path, "a number", "write it like 2 or 0.5", sink);
         }
         (Shape::Bytes | Shape::BytesStr, Val::Str(text)) if text != "-1" && units::bytes(text).is_none() => {
-            malformed(tree, path, "a size", "write a number and b, k, m or g, such as 512m", sink);
+            let plain = text.trim_end_matches(['i', 'I']).to_ascii_lowercase();
+            let hint = if plain.len() < text.len() && units::bytes(&plain).is_some() {
+                format!("did you mean `{plain}`?")
+            } else {
+                "write a number and b, k, m or g, such as 512m".to_owned()
+            };
+            malformed(tree, path, "a size", &hint, sink);
         }
         (Shape::Duration, Val::Str(text)) if units::duration(text).is_none() => {
             malformed(tree, path, "a duration", "write numbers with units, such as 30s, 1m30s or 500ms", sink);
@@ -165,7 +173,21 @@ fn wrong_type(tree: &Tree, shape: &Shape, path: &str, sink: &mut Sink) {
     let duration = has(|s| matches!(s, Shape::Duration));
     let text = has(|s| matches!(s, Shape::Str | Shape::BytesStr | Shape::Duration | Shape::Enum(_)));
     let list = has(|s| matches!(s, Shape::List(_) | Shape::Unique(_)));
+    let last = path.rsplit('.').next().unwrap_or_default();
     match &tree.val {
+        Val::Str(_) if last == "healthcheck" => {
+            found.help("write the command as `test:` below `healthcheck:`");
+        }
+        Val::Str(text) if last == "restart_policy" => {
+            let text = show(text);
+            found.help(format!("write `condition: {text}` below `restart_policy:`"));
+        }
+        Val::Seq(_) if path == "services" => {
+            found.help("remove the `-`: each service is a key");
+        }
+        Val::Map(_) if list => {
+            found.help("write it as a list: `- value`");
+        }
         Val::Int(number) if duration => {
             found.help(format!("write the unit: {number}s"));
         }
@@ -228,7 +250,7 @@ fn object(tree: &Tree, object: &Object, path: &str, sink: &mut Sink) {
         let at = join_key(path, key);
         match object.fields.iter().find(|field| field.name == key) {
             Some(field) => known(field, &item.tree, item.key, &at, sink),
-            None => unknown(key, item.key, &item.tree, object, path, &at, sink),
+            None => unknown(key, item, object, path, &at, sink),
         }
     }
     for field in object.fields.iter().filter(|field| field.required && !map.contains_key(field.name)) {
@@ -260,7 +282,9 @@ fn known(field: &Field, tree: &Tree, key: Place, path: &str, sink: &mut Sink) {
     }
 }
 
-fn unknown(key: &str, place: Place, tree: &Tree, object: &Object, path: &str, at: &str, sink: &mut Sink) {
+/// Tells of a key that the mapping at `path` cannot have; `at` is the path of the key.
+pub(super) fn unknown(key: &str, item: &Item, object: &Object, path: &str, at: &str, sink: &mut Sink) {
+    let (place, tree) = (item.key, &item.tree);
     let place_name = if path.is_empty() { "a Compose file".to_owned() } else { format!("`{path}`") };
     let near = closest(key, object.fields.iter().map(|field| field.name));
     let found = sink.error_at(codes::UNKNOWN_FIELD, place, at, format!("{place_name} has no field `{}`", show(key)));

@@ -13,6 +13,7 @@ pub mod fields;
 mod lower;
 mod merge;
 mod ports;
+mod repair;
 mod session;
 mod shell;
 mod sink;

@@ -54,6 +54,13 @@ impl Sink {
             .any(|found| found.is_error() && found.span == Some(at.span) && found.file == self.name(at))
     }
 
+    /// Whether an error was found at that path.
+    pub(super) fn has_error_below(&self, path: &str) -> bool {
+        self.diagnostics
+            .iter()
+            .any(|found| found.is_error() && found.path.as_deref().is_some_and(|p| p.starts_with(path)))
+    }
+
     pub(super) fn warn(
         &mut self,
         code: &'static str,

@@ -51,7 +51,7 @@ impl Lower<'_, '_> {
                 self.sink().error(codes::NO_BUILD, &at, &join_key(path, "build"), message).help(
                     "build and push the image (`docker build -t REGISTRY/NAME:TAG --push .`) and name it in `image:`",
                 );
-            } else {
+            } else if !self.sink().has_error_below(&join_key(path, "extends")) {
                 let message = format!("the service `{name}` has neither `image` nor `build`");
                 self.sink().error_at(codes::MISSING_FIELD, item.key, path, message).help("add `image:`");
             }

@@ -137,7 +137,12 @@ impl Lower<'_, '_> {
                 "memory" => a.bytes() == b.bytes(),
                 _ => a.text().and_then(|a| a.parse::<f64>().ok()) == b.text().and_then(|b| b.parse::<f64>().ok()),
             };
-            if !equal {
+            // What is malformed was told.
+            let sound = match key {
+                "memory" => a.bytes().is_some() && b.bytes().is_some(),
+                _ => [a, b].iter().all(|n| n.text().is_some_and(|text| text.parse::<f64>().is_ok())),
+            };
+            if !equal && sound {
                 let message = format!("`{old}` and `{name}` differ");
                 self.sink().error(codes::CONFLICT, a, &join_key(path, old), message).help("keep one of them");
             }

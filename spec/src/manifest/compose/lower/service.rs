@@ -63,7 +63,7 @@ impl Lower<'_, '_> {
             labels: labels.iter().chain(&deploy_labels).map(|(k, v)| (k.clone(), v.clone())).collect(),
             annotations: annotations.clone(),
             controller: Controller::Replicated { replicas, strategy },
-            template: PodTemplate { labels, annotations, spec: Arc::new(spec) },
+            template: PodTemplate { labels, annotations, spec: Arc::new(spec), bound: BTreeMap::new() },
             depends_on,
         }
     }

@@ -103,6 +103,7 @@ impl<'a> Session<'a> {
             chain.push(path.clone());
             let role = Role { path, base, env, chain: &chain };
             for mut document in self.documents(&role) {
+                super::repair::repair(&mut document, &mut self.sink);
                 self.extend_all(&mut document, &role);
                 self.include_all(&mut document, &role);
                 model = Some(match model {

@@ -1,0 +1,214 @@
+//! Labels of the node from the metadata service of EC2 (IMDSv2), when `node_metadata` asks for them.
+//!
+//! They are asked for when the agent starts. What was found is kept, so that a service that does not answer changes
+//! nothing: a label that is missing would be a wish to run nothing of what selects it.
+//!
+//! Source: EC2 user guide, "Use the Instance Metadata Service", "Instance metadata categories".
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The service answers at once or is not there.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Pauses between the tries: the network of a machine that boots may not be there yet.
+const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(2)];
+/// Tags that are looked at (EC2 allows 50).
+const MAX_TAGS: usize = 100;
+/// What stands before the name of a tag in the name of its label.
+const TAG: &str = "ec2.tag/";
+
+/// What is asked, and the label that it becomes; the first two are those of Kubernetes' well-known labels.
+const CATEGORIES: [(&str, &str); 4] = [
+    ("instance-type", "node.kubernetes.io/instance-type"),
+    ("placement/availability-zone", "topology.kubernetes.io/zone"),
+    ("placement/region", "topology.kubernetes.io/region"),
+    ("instance-id", "mainstay/instance-id"),
+];
+
+type Labels = BTreeMap<String, String>;
+
+/// Why nothing was found.
+#[derive(Debug, thiserror::Error)]
+enum Ec2Error {
+    /// It cannot be asked.
+    #[error("cannot ask the metadata service for `{what}`")]
+    Request {
+        /// For what.
+        what: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// It says no.
+    #[error("the metadata service answered {status} for `{what}`")]
+    Refused {
+        /// For what.
+        what: String,
+        /// Its answer.
+        status: reqwest::StatusCode,
+    },
+}
+
+fn file(data_dir: &Path) -> PathBuf {
+    data_dir.join("ec2-labels.json")
+}
+
+/// What was found by the last agent that asked.
+#[must_use]
+pub fn known(data_dir: &Path) -> Labels {
+    crate::record::read(&file(data_dir)).unwrap_or_default()
+}
+
+/// Configured labels, and below them those that the service tells, or told when it was asked last.
+pub async fn with_labels(endpoint: Option<&str>, data_dir: &Path, configured: &Labels) -> Labels {
+    let Some(endpoint) = endpoint else { return configured.clone() };
+    // Who knows what was found last need not wait.
+    let mut pauses = if known(data_dir).is_empty() { PAUSES.iter() } else { [].iter() };
+    let found = loop {
+        match ask(endpoint).await {
+            Ok(found) => break found,
+            Err(error) => match pauses.next() {
+                Some(pause) => tokio::time::sleep(*pause).await,
+                None => {
+                    let error = spec::causes::chain(&error);
+                    tracing::warn!(error, "labels of the node are those that were found last");
+                    return merged(configured, known(data_dir));
+                }
+            },
+        }
+    };
+    if found != known(data_dir)
+        && let Err(error) = crate::record::write(&file(data_dir), &found)
+    {
+        tracing::warn!(%error, "cannot note the labels of the node");
+    }
+    tracing::info!(labels = ?found, "labels of the node from its metadata service");
+    merged(configured, found)
+}
+
+/// Labels by somebody's hand count before those that were found.
+#[must_use]
+pub fn merged(configured: &Labels, mut found: Labels) -> Labels {
+    found.extend(configured.clone());
+    found
+}
+
+async fn ask(endpoint: &str) -> Result<Labels, Ec2Error> {
+    runtime::install_crypto();
+    let failed = |what: &str, source: reqwest::Error| Ec2Error::Request { what: what.to_owned(), source };
+    // No proxy could reach the link-local address of this very machine.
+    let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).redirect(reqwest::redirect::Policy::none());
+    let client = client.build().map_err(|error| failed("token", error))?;
+    let text = async |what: &str, request: reqwest::RequestBuilder| -> Result<Option<String>, Ec2Error> {
+        let answer = request.send().await.map_err(|error| failed(what, error))?;
+        match answer.status() {
+            status if status.is_success() => {
+                let text = answer.text().await.map_err(|error| failed(what, error))?;
+                Ok(Some(text.trim().to_owned()))
+            }
+            reqwest::StatusCode::NOT_FOUND => Ok(None),
+            status => Err(Ec2Error::Refused { what: what.to_owned(), status }),
+        }
+    };
+    let put = client.put(format!("{endpoint}/latest/api/token")).header("x-aws-ec2-metadata-token-ttl-seconds", "60");
+    let refused = Ec2Error::Refused { what: "token".to_owned(), status: reqwest::StatusCode::NOT_FOUND };
+    let token = text("token", put).await?.ok_or(refused)?;
+    let get = async |what: &str| {
+        let request = client.get(format!("{endpoint}/latest/meta-data/{what}"));
+        text(what, request.header("x-aws-ec2-metadata-token", &token)).await
+    };
+    let mut found = Labels::new();
+    for (category, label) in CATEGORIES {
+        if let Some(value) = get(category).await?.filter(|value| is_value(value)) {
+            found.insert(label.to_owned(), value);
+        }
+    }
+    // Tags are only told when the instance allows it.
+    let tags = get("tags/instance").await?.unwrap_or_default();
+    for tag in tags.lines().map(|tag| tag.trim_end_matches('/')).filter(|tag| is_name(tag)).take(MAX_TAGS) {
+        if let Some(value) = get(&format!("tags/instance/{tag}")).await?.filter(|value| is_value(value)) {
+            found.insert(format!("{TAG}{tag}"), value);
+        }
+    }
+    Ok(found)
+}
+
+/// Kubernetes documentation, "Labels and Selectors", syntax: what is no label has nothing that could select it.
+fn is_value(text: &str) -> bool {
+    let ends = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
+    text.len() <= 63
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && ends(text.chars().next())
+        && ends(text.chars().next_back())
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && is_value(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A metadata service that insists on its token.
+    async fn service() -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("it is bound");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut buffer = [0; 4096];
+                let read = stream.read(&mut buffer).await.unwrap_or(0);
+                let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                let line = request.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
+                let body = match line.as_str() {
+                    "PUT /latest/api/token" if request.contains("token-ttl-seconds: ") => Some("the-token"),
+                    _ if !request.contains("x-aws-ec2-metadata-token: the-token\r\n") => None,
+                    "GET /latest/meta-data/instance-type" => Some("m7g.large"),
+                    "GET /latest/meta-data/placement/availability-zone" => Some("eu-west-1a"),
+                    "GET /latest/meta-data/placement/region" => Some("eu-west-1"),
+                    "GET /latest/meta-data/instance-id" => Some("i-0123456789abcdef0"),
+                    "GET /latest/meta-data/tags/instance" => Some("role\nbad name\naws:x\nlong\n"),
+                    "GET /latest/meta-data/tags/instance/role" => Some("web"),
+                    "GET /latest/meta-data/tags/instance/long" => Some("two words"),
+                    _ => None,
+                };
+                let (status, body) = body.map_or((401, ""), |body| (200, body));
+                let length = body.len();
+                let answer =
+                    format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+                drop(stream.write_all(answer.as_bytes()).await);
+            }
+        });
+        format!("http://{address}")
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[tokio::test]
+    async fn labels_come_from_the_service_and_stay_when_it_is_away() {
+        let dir = tempfile::tempdir().expect("a directory for the test");
+        let endpoint = service().await;
+        let configured = labels(&[("ec2.tag/role", "db"), ("rack", "7")]);
+        assert_eq!(with_labels(None, dir.path(), &configured).await, configured);
+        let all = labels(&[
+            ("node.kubernetes.io/instance-type", "m7g.large"),
+            ("topology.kubernetes.io/zone", "eu-west-1a"),
+            ("topology.kubernetes.io/region", "eu-west-1"),
+            ("mainstay/instance-id", "i-0123456789abcdef0"),
+            ("ec2.tag/role", "db"),
+            ("rack", "7"),
+        ]);
+        assert_eq!(with_labels(Some(&endpoint), dir.path(), &configured).await, all);
+        assert_eq!(known(dir.path()).get("ec2.tag/role").map(String::as_str), Some("web"));
+        // Nobody listens there.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let away = format!("http://{}", listener.local_addr().expect("it is bound"));
+        drop(listener);
+        assert_eq!(with_labels(Some(&away), dir.path(), &configured).await, all);
+    }
+}
