@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::container::external::Program;
 use runtime::embedded::{Embedded, Layout, OpenError, Options};
 use runtime::image::registry::RegistryConfig;
 use runtime::network::NetworkConfig;
@@ -125,6 +126,14 @@ pub fn options(settings: &Settings, exclusive: bool) -> Result<Options, RunError
         registries,
         log_max_size: settings.log_max_size,
         log_max_files: settings.log_max_files,
+        runtimes: settings
+            .runtimes
+            .iter()
+            .map(|(name, program)| {
+                let (name, path, args) = (name.clone(), program.path.clone(), program.args.clone());
+                (name.clone(), Program { name, path, args })
+            })
+            .collect(),
         exclusive,
     })
 }
@@ -261,6 +270,11 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     );
     let sizes = crate::sizes::run(runtime.store().clone(), settings.data_dir.clone(), metrics.clone());
     let sizes = tokio::spawn(sizes);
+    for why in missing_runtimes(&settings)? {
+        tracing::warn!("{why}");
+        let unix = clock.unix();
+        journal.record(crate::events::Event::of_node(unix, EventKind::Warning, "runtime_missing", why));
+    }
     let log_gc = tokio::spawn(
         LogGc {
             layout: runtime.layout().clone(),
@@ -399,6 +413,14 @@ fn tell(verdict: Result<&Verdict, &Refusal>, journal: &Journal, metrics: &Metric
         }
     };
     journal.record(crate::events::Event::of_node(unix, kind, reason, message));
+}
+
+/// Why configured runtimes cannot be used now. Pods that name one of them wait; nobody else is concerned.
+///
+/// # Errors
+/// See [`options`].
+pub fn missing_runtimes(settings: &Settings) -> Result<Vec<String>, RunError> {
+    Ok(options(settings, false)?.runtimes.values().filter_map(Program::fault).collect())
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -137,6 +137,18 @@ pub fn reset_signals() {
     }
 }
 
+/// Has a program start with every signal at its default, as [`reset_signals`]: what the standard library (glibc's
+/// posix_spawn) starts sees signal 32 ignored, and so would a container that it makes.
+pub fn with_default_signals(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt as _;
+    let reset = || {
+        reset_signals();
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes system calls only and touches no memory but its own stack.
+    unsafe { command.pre_exec(reset) }
+}
+
 /// Calls prctl(2) with up to two arguments.
 ///
 /// # Errors

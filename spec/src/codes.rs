@@ -65,6 +65,7 @@ codes! {
     DEPENDENCY_CYCLE = "M0047", "dependency-cycle", "Objects depend on each other in a circle.";
     UNREADABLE = "M0048", "unreadable", "A file or directory cannot be read.";
     ENCRYPTED = "M0049", "encrypted", "A manifest is encrypted: as an error it cannot be opened, as a warning it was not.";
+    NAMED_RUNTIME = "M0050", "named-runtime", "The pod names a runtime; only the agent's configuration tells whether there is one.";
     BAD_INTERPOLATION = "M0060", "bad-interpolation", "A `$` in a Compose value starts no variable: an error for `${`, otherwise a warning.";
     UNSET_VARIABLE = "M0061", "unset-variable", "A variable in a Compose file has neither a value nor a default.";
     REQUIRED_VARIABLE = "M0062", "required-variable", "A variable that a Compose file requires (`${V:?}`) has no value.";

@@ -27,6 +27,13 @@ macro_rules! record {
     };
 }
 
+/// Whether a runtime of this name does what the built-in one does: it means that one, unless the configuration names a
+/// program for it.
+#[must_use]
+pub fn is_built_in_runtime(name: &str) -> bool {
+    ["runc", "crun", "youki", "io.containerd.runc.v2"].contains(&name)
+}
+
 record! {
     /// Everything that makes a pod what it is. Two pods with equal specs need no replacement.
     pub struct PodSpec {
@@ -90,6 +97,8 @@ record! {
         pub shm_size: Option<u64>,
         /// cgroup settings of the pod as a whole.
         pub resources: Resources,
+        /// Name of the runtime that runs its containers; the built-in one when `None`.
+        pub runtime_class: Option<String>,
     }
 }
 

@@ -59,6 +59,16 @@ fn build(package: &str, name: &str) -> PathBuf {
     if let Some(target) = profile_dir.parent() {
         command.arg("--target-dir").arg(target);
     }
+    // `cargo test` describes this crate to its tests. Build scripts that look at such a variable (that of ring does) would
+    // run again, and all that depends on them would be built anew: minutes, at each change between the two.
+    let describes = |name: &str| {
+        matches!(name, "CARGO_MANIFEST_DIR" | "CARGO_MANIFEST_PATH" | "CARGO_CRATE_NAME" | "CARGO_BIN_NAME" | "OUT_DIR")
+            || name.starts_with("CARGO_PKG_")
+            || name.starts_with("CARGO_BIN_EXE_")
+    };
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(describes)) {
+        command.env_remove(name);
+    }
     if profile_dir.ends_with("release") {
         command.arg("--release");
     }

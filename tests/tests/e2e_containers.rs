@@ -396,3 +396,85 @@ fn containers_of_a_pod_share_memory() {
     let read = agent.cli(&["exec", "pair/second", "--", "/bin/fixture", "cat", "/dev/shm/note"]).ok();
     assert_eq!(read.stdout, "shared\n");
 }
+
+fn runc() -> Option<&'static str> {
+    ["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc"]
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())
+}
+
+/// Pods that name a runtime of the configuration run under that program, and nothing else is different.
+#[test]
+fn another_runtime_runs_what_names_it() {
+    const NAME: &str = "another_runtime_runs_what_names_it";
+    if !require_root(NAME) {
+        return;
+    }
+    let Some(program) = runc() else { return tests::sandbox::skipped(NAME, "runc is not installed") };
+    let (sandbox, _registry, image) = world("runtimes");
+    let named = |name: &str, class: &str, args: &[&str]| {
+        let mut wanted = pod(name, &image, args);
+        wanted["spec"]["runtimeClassName"] = json!(class);
+        wanted
+    };
+    let runtimes = format!("outside.path = \"{program}\"\nabsent.path = \"/no/such/program\"");
+    sandbox.write("sleeper.json", &named("sleeper", "outside", &["sleep", "forever"]).to_string());
+    sandbox.write("lost.json", &named("lost", "gvisor", &["sleep", "forever"]).to_string());
+    sandbox.write("absent.json", &named("absent", "absent", &["sleep", "forever"]).to_string());
+    // A name of the like of the built-in one needs no entry.
+    sandbox.write("alike.json", &named("alike", "crun", &["sleep", "forever"]).to_string());
+    sandbox.write(
+        "stack/compose.yaml",
+        &format!("services:\n  talker:\n    image: {image}\n    runtime: outside\n    command: [sleep, forever]\n    stop_grace_period: 5s\n"),
+    );
+    let mut agent = Agent::start_with(&sandbox, &[], &[("MAINSTAY_RUNTIMES", &runtimes)]);
+    let pids = agent.wait_ready("sleeper", 1);
+    agent.wait_ready("talker", 1);
+    agent.wait_ready("alike", 1);
+    let state_of = |agent: &mut Agent<'_>, name: &str| {
+        let status = agent.status();
+        let uid = status.workload(name).and_then(|found| found.pods.first()).map(|pod| pod.uid.clone()).expect("a pod");
+        let container = status.containers(name).first().map(|container| container.name.clone()).expect("a container");
+        sandbox.run().join("pods").join(&uid).join(&container).join(format!("0/state/{uid}-{container}-0"))
+    };
+    for (name, outside) in [("sleeper", true), ("talker", true), ("alike", false)] {
+        // The file of runc has what runc was given; libcontainer's youki has other keys.
+        let text = std::fs::read_to_string(state_of(&mut agent, name).join("state.json")).expect("a state");
+        assert_eq!(text.contains("init_process_pid"), outside, "{name}: {text}");
+    }
+    let seen = probed(&mut agent, named("boxed", "outside", &["probe"]));
+    assert_eq!((&seen["status"]["Seccomp"], &seen["status"]["CapEff"]), (&json!("2"), &json!("00000000a80425fb")));
+    assert_eq!((&seen["pid"], &seen["hostname"]), (&json!(1), &json!("boxed")));
+
+    let exec = |agent: &Agent<'_>, args: &[&str]| agent.cli(&[&["exec", "sleeper", "--"], args].concat());
+    assert_eq!(exec(&agent, &["/bin/fixture", "exit", "7"]).code, 7);
+    assert!(exec(&agent, &["/bin/fixture", "env"]).ok().stdout.contains("HOSTNAME=sleeper"));
+
+    agent.kill9();
+    agent.start_again();
+    assert_eq!(agent.wait_ready("sleeper", 1), pids, "it is taken over");
+    assert_eq!(exec(&agent, &["/bin/fixture", "exit", "3"]).code, 3);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pids[0]), nix::sys::signal::SIGKILL).expect("it runs");
+    agent.wait_status("it is started again", |status| {
+        let container = *status.containers("sleeper").first()?;
+        (container.state == "running" && container.restarts == 1).then_some(())
+    });
+
+    for (name, why) in [
+        ("lost", "no runtime `gvisor` in the configuration (`[runtimes.gvisor]`): it has absent, outside"),
+        ("absent", "cannot use the program /no/such/program of runtime `absent`: it is not there"),
+    ] {
+        agent.wait_for(why, tests::agent::SOON, |agent| agent.cli(&["why", name]).stdout.contains(why).then_some(()));
+    }
+    assert!(agent.cli(&["events"]).ok().stdout.contains("runtime_missing"));
+    let warned = agent.cli(&["validate", &sandbox.manifests().display().to_string()]);
+    let said = format!("{}{}", warned.stdout, warned.stderr);
+    assert!(said.contains("has a runtime `gvisor`") && said.contains("has a runtime `outside`"), "{said}");
+
+    for file in ["sleeper.json", "stack/compose.yaml", "lost.json", "absent.json"] {
+        sandbox.remove(file);
+    }
+    agent.wait_status("they are gone", |status| {
+        (["sleeper", "lost"].iter().all(|name| status.workload(name).is_none())).then_some(())
+    });
+}

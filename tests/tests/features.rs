@@ -62,7 +62,10 @@ fn fault(test: &str, source: impl Fn(&str) -> Option<String>) -> Option<String> 
     let above = lines.get(..at).unwrap_or_default().iter().rev();
     let attributes: Vec<&&str> = above.take_while(|line| line.starts_with("#[") || line.starts_with("//")).collect();
     let has = |start: &str| attributes.iter().any(|line| line.starts_with(start));
-    if !has("#[test]") && !has("#[tokio::test") {
+    // A program with a `main` of its own has them in a table.
+    let (plain, called) = (format!(" {name})"), format!("({name}("));
+    let listed = lines.iter().any(|line| line.contains("(\"") && (line.contains(&plain) || line.contains(&called)));
+    if !has("#[test]") && !has("#[tokio::test") && !listed {
         return Some(format!("{path}: {name} is not a test"));
     }
     if has("#[ignore") || has("#[cfg(") {

@@ -85,6 +85,9 @@ fn check(settings: &Settings, io: &mut Io<'_>) -> Outcome {
             answer.version,
             super::control::count(answer.pods, "pod")
         )?;
+        for why in crate::run::missing_runtimes(settings).map_err(|error| CliError::of(&error))? {
+            writeln!(io.out, "warning: {why}")?;
+        }
     }
     Ok(0)
 }

@@ -174,6 +174,12 @@ pub const KEYS: &[Key] = &[
         |s| { serde_json::to_value(&s.registries).unwrap_or(Value::Null) }
     ),
     key!(
+        "runtimes",
+        "OCI runtimes beside the built-in one, which pods select by name (`runtimeClassName`)",
+        |s, i| s.runtimes = super::runtimes::runtimes(i)?,
+        |s| serde_json::to_value(&s.runtimes).unwrap_or(Value::Null)
+    ),
+    key!(
         "max_parallel_starts",
         "containers started at the same time",
         |s, i| s.max_parallel_starts = values::number(i, 1, 1024)?,

@@ -10,6 +10,7 @@ mod hook;
 mod keys;
 mod layers;
 mod oci;
+mod runtimes;
 mod tables;
 mod values;
 mod webhook;
@@ -26,6 +27,7 @@ pub use keys::{KEYS, Key};
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
 pub(crate) use layers::{drop_ins, is_drop_in, nearest};
 pub use oci::OciSource;
+pub use runtimes::RuntimeProgram;
 pub use webhook::Webhook;
 
 /// Where the configuration file is looked for.
@@ -135,6 +137,8 @@ pub struct Settings {
     pub resync: Duration,
     /// Registries by host: mirrors, plain http, certificates. Given to the runtime as it is.
     pub registries: toml::Table,
+    /// OCI runtimes beside the built-in one, by the name that pods select them with.
+    pub runtimes: BTreeMap<String, RuntimeProgram>,
     /// Containers started at the same time.
     pub max_parallel_starts: u32,
     /// Images pulled at the same time.
@@ -184,6 +188,7 @@ impl Default for Settings {
             node_metadata: None,
             resync: Duration::from_secs(60),
             registries: toml::Table::new(),
+            runtimes: BTreeMap::new(),
             max_parallel_starts: 8,
             max_parallel_pulls: 3,
             image_gc: ImageGcSettings::default(),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use spec::pod::{Device, Propagation, Resources, Security, Ulimit};
 
+use super::external::{External, Program};
+
 /// One attempt of a container. Written as JSON into its run directory (tmpfs, 0600) for the shim.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -23,6 +25,8 @@ pub struct ContainerConfig {
     pub log_max_size: u64,
     /// Log files kept, the current one included; 0 is 5.
     pub log_max_files: u32,
+    /// The program that runs it; the built-in runtime when `None`.
+    pub runtime: Option<Program>,
     /// Its root file system.
     pub rootfs: Rootfs,
     /// Program and arguments.
@@ -188,6 +192,11 @@ impl ContainerConfig {
     /// Where the shim reads it.
     pub(crate) fn file(dir: &Path) -> PathBuf {
         dir.join("config.json")
+    }
+
+    /// The container of another runtime; `None` for the built-in one.
+    pub(crate) fn external(&self) -> Option<External<'_>> {
+        self.runtime.as_ref().map(|program| External { program, dir: &self.dir, id: &self.id })
     }
 
     /// Where the root file system is (mounted).

@@ -328,6 +328,9 @@ fn lost(dir: &Path, exit_file: &Path, cgroup_path: &str) -> Result<Exit, Contain
     kill_all(cgroup_path)?;
     let config: Option<ContainerConfig> =
         fs::read(ContainerConfig::file(dir)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    if let Some(external) = config.as_ref().and_then(ContainerConfig::external) {
+        external.delete();
+    }
     let exit = Exit {
         code: 137,
         signal: Some(9),

@@ -8,6 +8,8 @@ pub mod caps;
 pub mod cdi;
 pub mod cgroup;
 pub mod config;
+pub(crate) mod console;
+pub mod external;
 pub mod handle;
 pub mod lifecycle;
 pub mod record;

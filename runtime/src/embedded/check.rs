@@ -34,6 +34,7 @@ impl Inner {
                 }
             }
         }
+        self.runtime_of(record, &operation)?;
         self.check_configurations(record, &operation)?;
         self.check_ports(record, &operation)
     }
@@ -59,6 +60,7 @@ impl Inner {
                 layout: self.layout(),
                 attempt: &self.layout().attempt(&record.uid, &container.name, 0),
                 volumes: Vec::new(),
+                runtime: None,
                 log_max_size: self.options.log_max_size,
                 log_max_files: self.options.log_max_files,
             };

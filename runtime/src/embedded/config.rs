@@ -11,6 +11,7 @@ use spec::pod::{ContainerSpec, PodSpec, Seccomp, Security};
 use spec::time::Millis;
 
 use crate::api::ContainerStart;
+use crate::container::external::Program;
 use crate::container::{ContainerConfig, Env, Mount, MountKind, Namespace, Namespaces, Rootfs, User};
 use crate::image::store::Image;
 
@@ -211,13 +212,14 @@ pub(super) struct Inputs<'a> {
     pub layout: &'a Layout,
     pub attempt: &'a Attempt,
     pub volumes: Vec<Mount>,
+    pub runtime: Option<Program>,
     pub log_max_size: u64,
     pub log_max_files: u32,
 }
 
 /// Puts everything together.
 pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, ConfigError> {
-    let Inputs { start, image, layout, attempt, volumes, log_max_size, log_max_files } = inputs;
+    let Inputs { start, image, layout, attempt, volumes, runtime, log_max_size, log_max_files } = inputs;
     let (container, record) = (&start.container, &start.pod);
     let spec = &record.spec;
     let hostname = kernel_hostname(record)?;
@@ -255,6 +257,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         log_path: (!log.none).then(|| attempt.log()),
         log_max_size: log.max_size.unwrap_or(log_max_size),
         log_max_files: log.max_files.unwrap_or(log_max_files),
+        runtime,
         rootfs: Rootfs::Overlay {
             lowers: image.layers.clone(),
             upper: attempt.dir.join("upper"),

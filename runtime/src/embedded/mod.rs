@@ -33,6 +33,7 @@ use crate::api::{
     ContainerStart, FailureClass, FileSet, ImageInfo, PortFault, PullCredentials, PullProgress, Result, RuntimeError,
     RuntimeEvent, ServiceFault,
 };
+use crate::container::external::Program;
 use crate::container::{self, ContainerError, ShimClient, cgroup};
 use crate::dns::Responder;
 use crate::image::artifact::Artifacts;
@@ -65,6 +66,8 @@ pub struct Options {
     pub log_max_size: u64,
     /// Log files kept.
     pub log_max_files: u32,
+    /// Other OCI runtimes that pods may name.
+    pub runtimes: BTreeMap<String, Program>,
     /// Take the locks and be the one agent of these directories. Commands that only look do not.
     pub exclusive: bool,
 }
@@ -354,6 +357,7 @@ impl Inner {
         let record_path = layout.pod(uid).join("pod.json");
         records::write(&record_path, record).map_err(|error| transient(&operation)(error.into()))?;
         let spec = &record.spec;
+        self.runtime_of(record, &operation)?;
         let pod_run = layout.pod_run(uid);
         make_dir(&pod_run, 0o711).map_err(|error| transient(&operation)(error.into()))?;
         let hostname =
@@ -434,6 +438,7 @@ impl Inner {
             layout,
             attempt: &attempt,
             volumes,
+            runtime: self.runtime_of(&start.pod, &operation)?,
             log_max_size: self.options.log_max_size,
             log_max_files: self.options.log_max_files,
         })
@@ -468,6 +473,25 @@ impl Inner {
         };
         let image_check = record.image_check;
         Ok(ContainerFacts { image_check, ..ContainerFacts::new(start.attempt, start.series, state) })
+    }
+
+    /// The runtime that a pod names; `None` is the built-in one.
+    fn runtime_of(&self, record: &PodRecord, operation: &str) -> Result<Option<Program>> {
+        let Some(name) = &record.spec.runtime_class else { return Ok(None) };
+        match self.options.runtimes.get(name) {
+            // It may be installed at any time.
+            Some(program) => match program.fault() {
+                Some(why) => Err(failure(operation, FailureClass::Transient, why)),
+                None => Ok(Some(program.clone())),
+            },
+            None if spec::pod::is_built_in_runtime(name) => Ok(None),
+            None => {
+                let known: Vec<&str> = self.options.runtimes.keys().map(String::as_str).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                let why = format!("no runtime `{name}` in the configuration (`[runtimes.{name}]`): it has {known}");
+                Err(failure(operation, FailureClass::Permanent, why))
+            }
+        }
     }
 
     /// An attempt that never ran is one that ended (Kubernetes: StartError, exit code 128; a missing program 127).

@@ -47,11 +47,11 @@ fn tell(errors: Option<&File>, failure: &Failure) {
     }
 }
 
-fn failure(message: String) -> Failure {
+pub(super) fn failure(message: String) -> Failure {
     Failure { stage: "join".to_owned(), message, permanent: false }
 }
 
-fn step<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
+pub(super) fn step<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
     move |error| failure(format!("cannot {what}: {error}"))
 }
 
@@ -76,6 +76,12 @@ fn join(dir: &Path, name: &str, errors: Option<&File>) -> Result<i32, Failure> {
     }
 
     let launch = launch(&config, &request, state.pid)?;
+    let signals = SigSet::all();
+    if let Some(external) = config.external() {
+        signals.thread_block().map_err(step("block signals"))?;
+        let (child, master) = super::external::start(external, &config, &launch, name)?;
+        return attend(child, &signals, master);
+    }
     let inherited = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
     super::limits::apply(&config, std::process::id(), inherited.trim(), &mut Vec::new());
     // Nobody in there may look into this process while it is neither out nor in.
@@ -92,7 +98,6 @@ fn join(dir: &Path, name: &str, errors: Option<&File>) -> Result<i32, Failure> {
     sys::setns(target.as_fd(), namespaces).map_err(step("enter the container's namespaces"))?;
 
     let terminal = if request.tty { Some(open_terminal()?) } else { None };
-    let signals = SigSet::all();
     signals.thread_block().map_err(step("block signals"))?;
     match sys::fork().map_err(step("fork"))? {
         Fork::Child => {

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 
+use serde_json::{Value, json};
 use spec::pod::Seccomp;
 
 use crate::container::ContainerConfig;
@@ -162,6 +163,29 @@ impl Launch {
             sys::capset(last).map_err(step("set capabilities"))?;
         }
         Err(self.exec(args, env))
+    }
+
+    /// The same as the `process` of an OCI configuration, for a runtime that does all of it by itself.
+    pub(crate) fn oci_process(&self) -> Result<Value, Failure> {
+        let (_, env) = self.strings()?;
+        let env: Vec<String> = env.into_iter().map(|entry| entry.to_string_lossy().into_owned()).collect();
+        let caps: Vec<String> = self.caps.numbers().filter_map(caps::name).map(|name| format!("CAP_{name}")).collect();
+        let cwd = if self.cwd.is_empty() { "/" } else { &self.cwd };
+        let mut process = json!({
+            "terminal": self.tty,
+            "user": {
+                "uid": self.user.uid, "gid": self.user.gid, "additionalGids": self.user.additional_gids, "umask": 0o022,
+            },
+            "args": self.args,
+            "env": env,
+            "cwd": cwd,
+            "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
+            "noNewPrivileges": self.no_new_privs,
+        });
+        if let Some(profile) = &self.apparmor {
+            process["apparmorProfile"] = json!(profile);
+        }
+        Ok(process)
     }
 
     fn strings(&self) -> Result<(Vec<CString>, Vec<CString>), Failure> {

@@ -37,6 +37,29 @@ pub(crate) fn apply(config: &ContainerConfig, pid: u32, inherited_oom_score: &st
     }
 }
 
+/// The same process limits as the `rlimits` of an OCI process, for a runtime that sets them by itself.
+pub(crate) fn oci(config: &ContainerConfig, warnings: &mut Vec<String>) -> Vec<serde_json::Value> {
+    // CAP_SYS_RESOURCE lets a process raise its hard limits.
+    let may_raise = sys::capget().is_ok_and(|own| own.effective & (1 << 24) != 0);
+    let mut all = Vec::new();
+    for (name, limit) in &config.ulimits {
+        let Some(resource) = rlimit(name) else {
+            warnings.push(format!("unknown ulimit {name}"));
+            continue;
+        };
+        let value = |number: i64| u64::try_from(number).unwrap_or(u64::MAX);
+        let (soft, mut hard) = (value(limit.soft), value(limit.hard));
+        let most = sys::prlimit(std::process::id(), resource, None).map_or(u64::MAX, |(_, most)| most);
+        if hard > most && !may_raise {
+            warnings.push(format!("ulimit {name} is limited to {most} by this host"));
+            hard = most;
+        }
+        let kind = format!("RLIMIT_{}", name.to_ascii_uppercase());
+        all.push(serde_json::json!({"type": kind, "soft": soft.min(hard), "hard": hard}));
+    }
+    all
+}
+
 fn rlimit(name: &str) -> Option<u32> {
     Some(match name {
         "cpu" => libc::RLIMIT_CPU,

@@ -5,6 +5,7 @@
 
 mod attach;
 pub mod copy;
+mod external;
 pub(crate) mod join;
 pub(crate) mod launch;
 pub(crate) mod limits;

@@ -1,27 +1,24 @@
-//! Making the container: root file system, cgroup, bundle, libcontainer's create and start.
+//! Making the container: root file system, cgroup and streams here, the rest by the runtime ([`builtin`] or
+//! [`external`]).
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
-use std::rc::Rc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use spec::causes::chain;
 
-use super::cgroup_mount::CgroupMount;
-use super::executor::LaunchExecutor;
-use super::{details, failure, permanent, rootfs, start_time};
+use super::{builtin, external, failure, permanent, rootfs, start_time};
 use crate::container::bundle::{self, BundleError};
 use crate::container::caps;
 use crate::container::cgroup::{self, CgroupError, Layout};
+use crate::container::console::Console;
 use crate::container::lifecycle::{Failure, Running};
-use crate::container::{ContainerConfig, Mount, MountKind, Namespace, Namespaces, record};
+use crate::container::{ContainerConfig, Mount, MountKind, Namespace, record};
 use crate::exec::launch::Launch;
 use crate::exec::limits;
-use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::syscall::syscall::SyscallType;
 
 /// A container whose program runs, and the shim's ends of its streams.
 pub(super) struct Created {
@@ -34,7 +31,7 @@ pub(super) struct Created {
     pub(super) terminal: Option<OwnedFd>,
 }
 
-fn io_failure(stage: &'static str, what: &str) -> impl Fn(io::Error) -> Failure {
+pub(super) fn io_failure(stage: &'static str, what: &str) -> impl Fn(io::Error) -> Failure {
     move |error| failure(stage, format!("cannot {what}: {error}"))
 }
 
@@ -64,12 +61,15 @@ fn with_termination_file(config: &ContainerConfig) -> Result<ContainerConfig, Fa
 }
 
 /// Opens pinned namespaces and names them by descriptor: their paths go with `left_behind`.
-fn open_namespaces(namespaces: &mut Namespaces) -> Result<Vec<OwnedFd>, Failure> {
+fn open_namespaces(config: &mut ContainerConfig) -> Result<Vec<OwnedFd>, Failure> {
+    // libcontainer's processes inherit the descriptors, those of other runtimes look into this process.
+    let owner = if config.runtime.is_none() { "self".to_owned() } else { std::process::id().to_string() };
+    let namespaces = &mut config.namespaces;
     let mut opened = Vec::new();
     for namespace in [&mut namespaces.net, &mut namespaces.ipc, &mut namespaces.uts, &mut namespaces.pid] {
         if let Namespace::Path(path) = namespace {
             let file = File::open(&*path).map_err(io_failure("create", &format!("open {}", path.display())))?;
-            *namespace = Namespace::Path(format!("/proc/self/fd/{}", file.as_raw_fd()).into());
+            *namespace = Namespace::Path(format!("/proc/{owner}/fd/{}", file.as_raw_fd()).into());
             opened.push(OwnedFd::from(file));
         }
     }
@@ -88,10 +88,11 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     let launch = Launch::of(config, all, &mut warnings)?;
     let mut config = with_termination_file(config)?;
     // Dropped at the end of this function: only the container's own processes keep its namespaces alive.
-    let _opened = open_namespaces(&mut config.namespaces)?;
+    let _opened = open_namespaces(&mut config)?;
     let (oci, rules) = bundle::build(&config, all).map_err(|error| bundle_failure(&error))?;
-    let bundle_dir = bundle::bundle_dir(&config.dir);
-    write_bundle(&bundle_dir, &oci).map_err(io_failure("bundle", "write the bundle"))?;
+    if config.runtime.is_none() {
+        write_bundle(&config, &oci)?;
+    }
 
     let layout = Layout::detect().map_err(|error| failure("cgroup", chain(&error)))?;
     let limits = cgroup::create(&layout, &config.cgroup_path, &config.resources, Some(&rules));
@@ -100,76 +101,31 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
         other => failure("cgroup", chain(&other)),
     })?);
     rootfs::prepare(&config)?;
+    fs::create_dir_all(config.dir.join("state")).map_err(io_failure("create", "make the state directory"))?;
 
-    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
-    let io_pipe = || pipe().map_err(io_failure("create", "make a pipe"));
-    let (error_read, error_write) = io_pipe()?;
-    let state_dir = config.dir.join("state");
-    fs::create_dir_all(&state_dir).map_err(io_failure("create", "make the state directory"))?;
-
-    let lib = |error: libcontainer::error::LibcontainerError| {
-        failure("create", format!("cannot create the container: {}", chain(&error)))
+    let (ours, theirs) = streams(&config)?;
+    let made = match &config.runtime {
+        None => builtin::make(&config, &layout, launch, theirs)?,
+        Some(_) => external::make(&config, &launch, theirs, (oci, &rules), &mut warnings)?,
     };
-    details::send_to(error_write.as_raw_fd());
-    let executor = LaunchExecutor {
-        launch: Rc::new(launch),
-        errors: error_write.as_raw_fd(),
-        cgroups: CgroupMount::of(&config, &layout),
-    };
-    let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
-        .validate_id()
-        .and_then(|builder| builder.with_root_path(&state_dir))
-        .map_err(lib)?
-        .with_executor(executor);
-    let (mut stdout, mut stderr, mut stdin, mut console) = (None, None, None, None);
-    if config.tty {
-        let path = config.dir.join("console.sock");
-        console =
-            Some(super::terminal::Console::listen(&config.dir).map_err(io_failure("create", "make the console"))?);
-        builder = builder.with_console_socket(Some(path));
-    } else {
-        let (out_read, out_write) = io_pipe()?;
-        let (err_read, err_write) = io_pipe()?;
-        let input: OwnedFd = if config.stdin {
-            let (in_read, in_write) = io_pipe()?;
-            stdin = Some(in_write);
-            in_read
-        } else {
-            File::open("/dev/null").map_err(io_failure("create", "open /dev/null"))?.into()
-        };
-        for (end, _) in [(&out_write, 1), (&err_write, 2)] {
-            // A program may reopen /dev/stdout whatever its user: the pipe is then its own.
-            let _ = rustix::fs::fchown(end, unix_uid(config.user.uid), unix_gid(config.user.gid));
-        }
-        (stdout, stderr) = (Some(out_read), Some(err_read));
-        builder = builder.with_stdin(input).with_stdout(out_write).with_stderr(err_write);
+    if config.runtime.is_some() {
+        // It has set them.
+        config.ulimits.clear();
     }
-    let built = builder.as_init(&bundle_dir).with_systemd(false).with_detach(true).build();
-    let mut container = match built {
-        Ok(container) => container,
-        Err(error) => {
-            details::stop();
-            drop(error_write);
-            return Err(explain(&error, error_read));
-        }
-    };
-    details::stop();
-    drop(error_write);
-    let pid = container.pid().map(|pid| pid.as_raw().cast_unsigned()).unwrap_or(0);
+    let pid = made.pid;
     let pidfd = rustix::process::Pid::from_raw(pid.cast_signed())
-        .ok_or_else(|| failure("create", "libcontainer gave no pid"))
+        .ok_or_else(|| failure("create", "the runtime gave no pid"))
         .and_then(|pid| {
             rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
                 .map_err(|error| failure("create", format!("cannot open a pidfd: {error}")))
         })?;
-    let terminal = match console {
+    let terminal = match made.console {
         Some(console) => Some(console.receive().map_err(io_failure("create", "receive the terminal"))?),
         None => None,
     };
     limits::apply(&config, pid, inherited_oom_score, &mut warnings);
 
-    container.start().map_err(lib)?;
-    wait_exec(error_read)?;
+    (made.start)()?;
     Ok(Created {
         running: Running {
             pid,
@@ -180,11 +136,62 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
             warnings,
         },
         pidfd,
-        stdout,
-        stderr,
-        stdin,
+        stdout: ours.stdout,
+        stderr: ours.stderr,
+        stdin: ours.stdin,
         terminal,
     })
+}
+
+/// A container whose first process waits to be told to become the program.
+pub(super) struct Made {
+    pub(super) pid: u32,
+    /// Where its terminal has arrived.
+    pub(super) console: Option<Console>,
+    /// Tells it; answers when the program runs, as far as the runtime knows.
+    pub(super) start: Box<dyn FnOnce() -> Result<(), Failure>>,
+}
+
+/// The shim's ends of the container's streams; none with a terminal.
+#[derive(Default)]
+struct Ours {
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    stdin: Option<OwnedFd>,
+}
+
+/// What the container's first process is given.
+pub(super) enum Streams {
+    /// stdin, stdout and stderr.
+    Pipes([OwnedFd; 3]),
+    /// A terminal, which the runtime makes and sends here.
+    Terminal(Console),
+}
+
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
+    let made = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
+    made.map_err(io_failure("create", "make a pipe"))
+}
+
+fn streams(config: &ContainerConfig) -> Result<(Ours, Streams), Failure> {
+    if config.tty {
+        let console = Console::listen(&config.dir, "console.sock").map_err(io_failure("create", "make the console"))?;
+        return Ok((Ours::default(), Streams::Terminal(console)));
+    }
+    let (out_read, out_write) = pipe()?;
+    let (err_read, err_write) = pipe()?;
+    let (input, stdin): (OwnedFd, _) = if config.stdin {
+        let (in_read, in_write) = pipe()?;
+        (in_read, Some(in_write))
+    } else {
+        (File::open("/dev/null").map_err(io_failure("create", "open /dev/null"))?.into(), None)
+    };
+    for end in [&out_write, &err_write] {
+        // A program may reopen /dev/stdout whatever its user: the pipe is then its own.
+        let _ = rustix::fs::fchown(end, unix_uid(config.user.uid), unix_gid(config.user.gid));
+    }
+    let ours = Ours { stdout: Some(out_read), stderr: Some(err_read), stdin };
+    Ok((ours, Streams::Pipes([input, out_write, err_write])))
 }
 
 fn unix_uid(id: u32) -> Option<rustix::fs::Uid> {
@@ -195,36 +202,17 @@ fn unix_gid(id: u32) -> Option<rustix::fs::Gid> {
     Some(rustix::fs::Gid::from_raw(id))
 }
 
-/// Why libcontainer could not make the container: what it logged first, else its error.
-fn explain(error: &libcontainer::error::LibcontainerError, details: OwnedFd) -> Failure {
-    let mut text = Vec::new();
-    // Its processes are gone or going, and the pipe ends with them.
-    let _ = File::from(details).read_to_end(&mut text);
-    let text = String::from_utf8_lossy(&text);
-    let (detail, _) = details::split(&text);
-    let cause = detail.map_or_else(|| chain(error), str::to_owned);
-    failure("create", format!("cannot create the container: {cause}"))
-}
-
-fn write_bundle(dir: &Path, oci: &serde_json::Value) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
-    let path = dir.join("config.json");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(&serde_json::to_vec(oci).map_err(io::Error::other)?)
-}
-
-/// Waits until the program has been executed, or tells why it was not.
-fn wait_exec(errors: OwnedFd) -> Result<(), Failure> {
-    let mut text = Vec::new();
-    File::from(errors).read_to_end(&mut text).map_err(io_failure("exec", "read the report of the first process"))?;
-    let text = String::from_utf8_lossy(&text);
-    let (detail, report) = details::split(&text);
-    match (serde_json::from_str(&report), detail) {
-        (Ok(failed), _) => Err(failed),
-        (Err(_), Some(detail)) => Err(failure("exec", format!("cannot start the container: {detail}"))),
-        (Err(_), None) if report.is_empty() => Ok(()),
-        (Err(_), None) => Err(failure("exec", report)),
-    }
+/// Writes the configuration that the runtime reads; the directory that it is in.
+pub(super) fn write_bundle(config: &ContainerConfig, oci: &serde_json::Value) -> Result<PathBuf, Failure> {
+    let dir = bundle::bundle_dir(&config.dir);
+    let write = || {
+        fs::create_dir_all(&dir)?;
+        let path = dir.join("config.json");
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all(&serde_json::to_vec(oci).map_err(io::Error::other)?)
+    };
+    write().map_err(io_failure("bundle", "write the bundle"))?;
+    Ok(dir)
 }
 
 /// Removes what a failed or ended container has: processes, mount, cgroup, libcontainer's state.
@@ -235,6 +223,9 @@ pub(super) fn undo(config: &ContainerConfig) {
         while nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG))
             .is_ok_and(|status| status != nix::sys::wait::WaitStatus::StillAlive)
         {}
+        if let Some(external) = config.external() {
+            external.delete();
+        }
         rootfs::release(config);
         cgroup::remove(&layout, &config.cgroup_path)
     });
@@ -242,20 +233,4 @@ pub(super) fn undo(config: &ContainerConfig) {
         eprintln!("mainstay shim: {}", chain(&error));
     }
     let _ = fs::remove_dir_all(config.dir.join("state"));
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd as _;
-
-    use super::*;
-
-    #[test]
-    fn a_report_of_the_first_process_is_passed_on() {
-        let (read, write) = rustix::pipe::pipe().expect("a pipe");
-        let sent = permanent("exec", "no program \"x\" in the image");
-        rustix::io::write(write.as_fd(), &serde_json::to_vec(&sent).expect("JSON")).expect("written");
-        drop(write);
-        assert_eq!(wait_exec(read), Err(sent));
-    }
 }

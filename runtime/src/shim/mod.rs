@@ -5,18 +5,19 @@
 //! record. When the program runs it executes itself once more as `mainstay shim DIR STATE`, to be small. One thread, no async runtime. libcontainer clones without exec and goes on allocating in the child, which
 //! is only sound in a process with one thread: [`shim_main`] is to be called before anything starts another.
 
+mod builtin;
 mod cgroup_mount;
 mod control;
 mod create;
 mod details;
 mod executor;
+mod external;
 pub(crate) mod frames;
 mod log;
 mod pod_init;
 mod renew;
 mod rootfs;
 mod serve;
-mod terminal;
 
 use std::fs::File;
 use std::io::Write as _;

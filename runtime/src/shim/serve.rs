@@ -298,7 +298,10 @@ impl Server {
                 shim_start_time: self.running.shim_start_time,
             })),
             Request::Signal { signal } => {
-                sys::pidfd_signal(self.pidfd.as_fd(), *signal).map_err(|error| error.to_string())?;
+                match self.config.external() {
+                    Some(external) => external.quiet("kill", &[], &[&signal.to_string()])?,
+                    None => sys::pidfd_signal(self.pidfd.as_fd(), *signal).map_err(|error| error.to_string())?,
+                }
                 Ok(None)
             }
             Request::Resize { rows, cols } => {
@@ -411,6 +414,10 @@ impl Server {
                 Err(error) => eprintln!("mainstay shim: cannot write {}: {error}", self.config.exit_file.display()),
             }
             std::thread::sleep(Duration::from_millis(200));
+        }
+        // It writes into the run directory, which may go as soon as the end is told.
+        if let Some(external) = self.config.external() {
+            external.delete();
         }
         // Told at once: whoever waits for the end of a connection need not wait for mounts and cgroups to go.
         handle::unlink(&self.config.dir);

@@ -20,7 +20,7 @@ fn smaps(pid: u32, key: &str) -> u64 {
 }
 
 pub(crate) fn run(rounds: usize) {
-    let fixture = Fixture::new("bench");
+    let fixture = Fixture::new("bench", None);
     let (mut starts, mut runcs) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let config = fixture.config("true");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use runtime::container::external::Program;
 use runtime::container::{
     self, ContainerConfig, ContainerError, ContainerState, Env, Rootfs, Running, ShimClient, User, cgroup,
 };
@@ -30,16 +31,26 @@ pub(crate) struct Fixture {
     layout: cgroup::Layout,
     next: AtomicU32,
     pub(crate) exe: File,
+    /// Under which the containers run; the built-in one when `None`.
+    runtime: Option<Program>,
+}
+
+/// runc, where it is installed.
+pub(crate) fn runc() -> Option<Program> {
+    let paths = ["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc", "/usr/local/bin/runc"];
+    let path = paths.iter().map(PathBuf::from).find(|path| path.exists())?;
+    Some(Program { name: "runc".to_owned(), path, args: Vec::new() })
 }
 
 impl Fixture {
-    pub(crate) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str, runtime: Option<Program>) -> Self {
         let unique = format!("{name}-{}", std::process::id());
         let dir = std::env::temp_dir().join(format!("mainstay-{unique}"));
         fs::create_dir_all(&dir).expect("a temporary directory");
         let layout = cgroup::Layout::detect().expect("cgroups");
         let exe = File::open("/proc/self/exe").expect("this program");
-        let fixture = Self { dir, cgroup: format!("/mainstay-test-{unique}"), layout, next: AtomicU32::new(0), exe };
+        let (cgroup, next) = (format!("/mainstay-test-{unique}"), AtomicU32::new(0));
+        let fixture = Self { dir, cgroup, layout, next, exe, runtime };
         fixture.make_rootfs();
         fixture
     }
@@ -58,6 +69,11 @@ impl Fixture {
         fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n")
             .expect("a file");
         fs::write(root.join("etc/group"), "root:x:0:\napp:x:1001:\nextra:x:2000:app\n").expect("a file");
+    }
+
+    /// Whether containers run under another runtime than the built-in one.
+    pub(crate) fn is_external(&self) -> bool {
+        self.runtime.is_some()
     }
 
     /// The image, which no test writes to through a container.
@@ -79,6 +95,7 @@ impl Fixture {
                 work: self.dir.join(format!("data/{id}/work")),
             },
             args: vec!["sh".into(), "-c".into(), script.into()],
+            runtime: self.runtime.clone(),
             env: Env(vec![("PATH".into(), "/bin".into())]),
             hostname: "box".into(),
             cgroup_path: format!("{}/{id}", self.cgroup),

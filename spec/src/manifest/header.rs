@@ -72,7 +72,7 @@ const CLUSTER: &[(&str, &str, &str)] = &[
     ),
     ("EndpointSlice", "addresses follow from the pods of a Service", "give the Service a selector"),
     ("PriorityClass", "there is one node and no scheduler", "remove it"),
-    ("RuntimeClass", "containers run on the built-in runtime", "remove it"),
+    ("RuntimeClass", "runtimes are named in the configuration file, `[runtimes.NAME]`", "remove it"),
     ("Node", "the node is this host", "set labels in the configuration file, `node.labels`"),
     ("Event", "events are written by the agent", "remove it"),
     ("Lease", "there is no API server that keeps leases", "remove it"),

@@ -41,6 +41,11 @@ pub(super) fn template(
 }
 
 fn spec(report: &mut Report<'_>, node: &Node, rules: Rules, claims: &[String], refs: &mut PodRefs) -> PodSpec {
+    if let Some(name) = read::text(node, "runtimeClassName").filter(|name| !crate::pod::is_built_in_runtime(name)) {
+        let message = format!("the pod runs only where the agent's configuration has a runtime `{name}`");
+        let warning = report.warn_at(codes::NAMED_RUNTIME, node, "runtimeClassName", message);
+        warning.hint = Some(format!("name its program in `[runtimes.{name}]`, or leave the field out"));
+    }
     let flag = |key| read::boolean(node, key).unwrap_or(false);
     let mut out = PodSpec {
         hostname: read::string(node, "hostnameOverride").or_else(|| read::string(node, "hostname")),
@@ -51,6 +56,7 @@ fn spec(report: &mut Report<'_>, node: &Node, rules: Rules, claims: &[String], r
         host_ipc: flag("hostIPC"),
         host_users: read::boolean(node, "hostUsers"),
         share_process_namespace: flag("shareProcessNamespace"),
+        runtime_class: read::string(node, "runtimeClassName"),
         restart_policy: container::restart_policy(read::text(node, "restartPolicy")),
         termination_grace: read::count64(node, "terminationGracePeriodSeconds").map(Millis::from_secs),
         active_deadline: read::count64(node, "activeDeadlineSeconds").map(Millis::from_secs),

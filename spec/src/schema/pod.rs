@@ -61,12 +61,10 @@ pub(super) static POD_SPEC: Type = Type {
         field("setHostnameAsFQDN", Bool, "The host name is the full name."),
         field("hostnameOverride", Str(Format::DnsSubdomain), "Host name inside, whatever `hostname` says."),
         field("hostAliases", Objs(&HOST_ALIAS), "Lines for /etc/hosts."),
-        inert(
+        field(
             "runtimeClassName",
             Str(Format::DnsSubdomain),
-            "the configuration knows no runtime classes, so the pod runs on the built-in runtime, without what that \
-             class would add",
-            "Another runtime than the built-in one.",
+            "Another OCI runtime than the built-in one: a name of `[runtimes]` in the agent's configuration.",
         ),
         field("resources", Obj(&POD_RESOURCES), "CPU and memory of the pod as a whole."),
         field("os", Obj(&POD_OS), "The operating system; only `linux`."),

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+
 use super::numbers;
 use super::profile::{Arg, Conditions, Profile};
 use super::{CapSet, SeccompError};
@@ -112,6 +114,31 @@ fn applies(includes: &Conditions, excludes: &Conditions, caps: CapSet, arch: &Ar
         && includes.caps.iter().all(has)
         && !excludes.arches.iter().any(|name| name == arch.go)
         && !excludes.caps.iter().any(has)
+}
+
+/// The profile in the form of the OCI runtime specification: without conditions, those that do not hold left out.
+pub(super) fn oci(profile: &Profile, caps: CapSet) -> Value {
+    let with = |mut value: Value, name: &str, errno: Option<u32>| {
+        if let Some(errno) = errno {
+            value[name] = json!(errno);
+        }
+        value
+    };
+    let rules = profile.syscalls.iter().filter(|rule| applies(&rule.includes, &rule.excludes, caps, &HOST[0]));
+    let rules: Vec<Value> = rules
+        .map(|rule| {
+            let names: Vec<&String> = rule.names.iter().chain(&rule.name).collect();
+            let arg =
+                |arg: &Arg| json!({"index": arg.index, "value": arg.value, "valueTwo": arg.value_two, "op": arg.op});
+            let args: Vec<Value> = rule.args.iter().flatten().map(arg).collect();
+            with(json!({"names": names, "action": rule.action, "args": args}), "errnoRet", rule.errno_ret)
+        })
+        .collect();
+    let architectures: Vec<&str> = HOST.iter().map(|arch| arch.scmp).collect();
+    let whole = json!({
+        "defaultAction": profile.default_action, "architectures": architectures, "flags": profile.flags, "syscalls": rules,
+    });
+    with(whole, "defaultErrnoRet", profile.default_errno_ret)
 }
 
 fn branches<'p>(
@@ -299,6 +326,26 @@ pub(super) fn compile(profile: &Profile, caps: CapSet) -> Result<Filter, Seccomp
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_oci_form_has_no_conditions_any_more() {
+        let text = r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "syscalls": [
+            {"names": ["read"], "action": "SCMP_ACT_ALLOW"},
+            {"name": "mount", "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["clone"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "excludes": {"caps": ["CAP_SYS_ADMIN"]},
+             "args": [{"index": 0, "value": 2, "valueTwo": 3, "op": "SCMP_CMP_MASKED_EQ"}]}
+        ]}"#;
+        let profile: Profile = serde_json::from_str(text).expect("a profile");
+        let rules = |caps| oci(&profile, caps)["syscalls"].clone();
+        let read = json!({"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": []});
+        let args = json!([{"index": 0, "value": 2, "valueTwo": 3, "op": "SCMP_CMP_MASKED_EQ"}]);
+        let clone = json!({"names": ["clone"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "args": args});
+        let mount = json!({"names": ["mount"], "action": "SCMP_ACT_ALLOW", "args": []});
+        assert_eq!(rules(CapSet::EMPTY), json!([read, clone]));
+        assert_eq!(rules(CapSet::SYS_ADMIN), json!([read, mount]));
+        let whole = oci(&profile, CapSet::EMPTY);
+        assert_eq!((&whole["defaultAction"], &whole["defaultErrnoRet"]), (&json!("SCMP_ACT_ERRNO"), &json!(38)));
+    }
 
     /// Interprets a filter as the kernel does.
     fn run(filter: &Filter, audit: u32, number: u32, args: [u64; 6]) -> u32 {

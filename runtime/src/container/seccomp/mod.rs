@@ -55,12 +55,23 @@ const MAX_PROFILE: u64 = 4 << 20;
 /// # Errors
 /// A profile of the host that is missing or wrong.
 pub fn filter_for(wanted: Option<&Seccomp>, caps: CapSet) -> Result<Option<Filter>, SeccompError> {
-    let profile = match wanted {
+    profile_for(wanted)?.map(|profile| compile::compile(&profile, caps)).transpose()
+}
+
+/// What `linux.seccomp` of an OCI configuration says for the same container, for runtimes that install it themselves.
+///
+/// # Errors
+/// As [`filter_for`].
+pub(crate) fn oci(wanted: Option<&Seccomp>, caps: CapSet) -> Result<Option<serde_json::Value>, SeccompError> {
+    Ok(profile_for(wanted)?.map(|profile| compile::oci(&profile, caps)))
+}
+
+fn profile_for(wanted: Option<&Seccomp>) -> Result<Option<Profile>, SeccompError> {
+    Ok(Some(match wanted {
         Some(Seccomp::Unconfined) => return Ok(None),
         None | Some(Seccomp::RuntimeDefault) => default_profile::profile(),
         Some(Seccomp::Localhost(path)) => read(Path::new(path))?,
-    };
-    compile::compile(&profile, caps).map(Some)
+    }))
 }
 
 fn read(path: &Path) -> Result<Profile, SeccompError> {

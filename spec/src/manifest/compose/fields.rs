@@ -218,7 +218,11 @@ pub static SERVICE: Object = object(&[
     f("devices", List(&OneOf(&[Str, Shape::Object(&DEVICE)])), "Devices of the host, or CDI names."),
     f("device_cgroup_rules", STRINGS, "Device rules of the cgroup.").no_effect("device access follows from `devices`"),
     f("gpus", OneOf(&[Enum(&["all"]), List(&Shape::Object(&GPU))]), "GPUs, as CDI devices."),
-    f("runtime", Str, "`runc` and the like are the built-in one, `nvidia` is all GPUs by CDI."),
+    f(
+        "runtime",
+        Str,
+        "A runtime of the agent's configuration; `runc` is the built-in one unless named there, `nvidia` all GPUs by CDI.",
+    ),
     f("shm_size", Bytes, "Size of /dev/shm."),
     f("logging", Shape::Object(&LOGGING), "Log rotation."),
     f("cpus", Num, "Limit of cores."),

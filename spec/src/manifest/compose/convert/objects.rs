@@ -191,6 +191,9 @@ impl Writer {
                 out.set(key, Yaml::Plain("true".to_owned()));
             }
         }
+        if let Some(name) = &spec.runtime_class {
+            out.set("runtimeClassName", name.as_str().into());
+        }
         match &spec.hostname {
             Some(host) if Format::DnsLabel.fault(host).is_none() => out.set("hostname", host.as_str().into()),
             Some(host) => self.note(format!("service `{name}`: `{host}` is no host name for Kubernetes")),

@@ -5,7 +5,7 @@ use crate::codes;
 use crate::manifest::compose::sink::{Hint, closest};
 use crate::manifest::compose::tree::{Tree, Val, join_key};
 use crate::manifest::compose::units;
-use crate::pod::{ContainerSpec, Device, DnsConfig, HostAlias, PodSpec, Seccomp, Ulimit};
+use crate::pod::{ContainerSpec, Device, DnsConfig, HostAlias, PodSpec, Seccomp, Ulimit, is_built_in_runtime};
 
 impl Lower<'_, '_> {
     pub(super) fn security(&mut self, tree: &Tree, path: &str, spec: &mut PodSpec, container: &mut ContainerSpec) {
@@ -32,13 +32,17 @@ impl Lower<'_, '_> {
         };
         self.extra_hosts(tree, path, spec);
         match tree.text_of("runtime") {
-            None | Some("runc" | "crun" | "youki" | "io.containerd.runc.v2") => {}
+            None => {}
             // What that runtime does for a container is what the CDI files of its toolkit say.
             Some("nvidia") => container.cdi_devices.push("nvidia.com/gpu=all".to_owned()),
-            Some(other) => {
-                if let Some(at) = tree.get("runtime") {
-                    let message = format!("the runtime `{other}` is not supported: containers run on the built-in one");
-                    self.sink().error(codes::REJECTED_FIELD, at, &join_key(path, "runtime"), message);
+            Some(name) => {
+                spec.runtime_class = Some(name.to_owned());
+                if let Some(at) = tree.get("runtime").filter(|_| !is_built_in_runtime(name)) {
+                    let message =
+                        format!("the service runs only where the agent's configuration has a runtime `{name}`");
+                    self.sink()
+                        .warn(codes::NAMED_RUNTIME, at, &join_key(path, "runtime"), message)
+                        .help(format!("name its program in `[runtimes.{name}]`, or leave the field out"));
                 }
             }
         }
