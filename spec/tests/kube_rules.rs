@@ -112,6 +112,34 @@ fn headers() {
     );
 }
 
+/// What a cluster wrote into an object is dropped, but a fault in it is one.
+#[test]
+fn statuses() {
+    let pod = |status: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, spec: {{containers: [{{name: c, image: x}}]}}, status: {status}}}"
+        )
+    };
+    check(
+        pod,
+        &[
+            ("{}", ""),
+            ("null", ""),
+            (
+                "{phase: Running, podIP: 1.2.3.4, startTime: '2024-01-02T03:04:05Z', conditions: [{type: Ready, status: 'True'}]}",
+                "",
+            ),
+            ("{containerStatuses: [{name: c, ready: true, restartCount: 1, state: {running: {startedAt: null}}}]}", ""),
+            ("x", "M0011 status"),
+            ("{phase: [x]}", "M0011 status.phase"),
+            ("{bogus: 1}", "M0012 status.bogus"),
+            ("{startTime: yesterday}", "M0016 status.startTime"),
+            ("{conditions: {}}", "M0011 status.conditions"),
+            ("{containerStatuses: [{restartCount: many}]}", "M0011 status.containerStatuses[0].restartCount"),
+        ],
+    );
+}
+
 #[test]
 fn metadata() {
     let config = |fragment: &str| format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{{fragment}}}}}");
@@ -121,7 +149,14 @@ fn metadata() {
             ("name: a.b-c", ""),
             ("name: a, namespace: ns, labels: {a/b: c, d: ''}, annotations: {A.b/c: 'x y'}", ""),
             ("generateName: a-", ""),
-            ("name: a, finalizers: [x], ownerReferences: [{kind: x, name: z}], managedFields: [], uid: x", ""),
+            (
+                "name: a, finalizers: [x], ownerReferences: [{apiVersion: v1, kind: x, name: z, uid: u}], managedFields: []",
+                "",
+            ),
+            ("name: a, ownerReferences: [{kind: x, name: z, uid: u}]", "M0013 metadata.ownerReferences[0].apiVersion"),
+            ("name: a, finalizers: [a b]", "M0016 metadata.finalizers[0]"),
+            ("name: a, generation: -1", "M0015 metadata.generation"),
+            ("name: a, generateName: A", "M0016 metadata.generateName"),
             ("name: a, labels: null, annotations: null", ""),
             ("name: A", "M0016 metadata.name"),
             ("name: a_b", "M0016 metadata.name"),
@@ -331,12 +366,21 @@ fn resources() {
                 "M0020 spec.containers[0].resources.requests.memory",
             ),
             (
-                "resources: {limits: {nvidia.com/gpu: 1}}",
-                "M0036 spec.containers[0].resources.limits[\"nvidia.com/gpu\"]",
+                "resources: {limits: {nvidia.com/gpu: 0.5}}",
+                "M0015 spec.containers[0].resources.limits[\"nvidia.com/gpu\"]",
+            ),
+            ("resources: {limits: {nvidia.com/gpu: 1}, requests: {nvidia.com/gpu: 1}}", ""),
+            (
+                "resources: {limits: {nvidia.com/gpu: 2}, requests: {nvidia.com/gpu: 1}}",
+                "M0020 spec.containers[0].resources.requests[\"nvidia.com/gpu\"]",
+            ),
+            (
+                "resources: {limits: {attachable.kubernetes.io/x: 1}}",
+                "M0036 spec.containers[0].resources.limits[\"attachable.kubernetes.io/x\"]",
             ),
             (
                 "resources: {requests: {example.com/dongle: 1}}",
-                "M0036 spec.containers[0].resources.requests[\"example.com/dongle\"]",
+                "M0020 spec.containers[0].resources.requests[\"example.com/dongle\"]",
             ),
             ("resources: {limits: {storage: 1Gi}}", "M0014 spec.containers[0].resources.limits.storage"),
             ("resources: {limits: {mem: 1Gi}}", "M0014 spec.containers[0].resources.limits.mem"),
@@ -464,7 +508,7 @@ fn security() {
                 "M0014 spec.containers[0].securityContext.seccompProfile.type",
             ),
             ("securityContext: {appArmorProfile: {type: Localhost, localhostProfile: a}}", ""),
-            ("securityContext: {procMount: Unmasked}", "M0031 spec.containers[0].securityContext.procMount"),
+            ("securityContext: {procMount: Unmasked}", "M0020 spec.containers[0].securityContext.procMount"),
             (
                 "securityContext: {windowsOptions: {hostProcess: true}}",
                 "M0037 spec.containers[0].securityContext.windowsOptions",
@@ -563,7 +607,10 @@ fn pods() {
             ("hostNetwork: true, hostPID: true, hostIPC: true, dnsPolicy: ClusterFirstWithHostNet", ""),
             ("hostPID: true, shareProcessNamespace: true", "M0020 spec.shareProcessNamespace"),
             ("hostUsers: true, hostNetwork: true", ""),
-            ("hostUsers: false", "M0031 spec.hostUsers"),
+            ("hostUsers: false", ""),
+            ("hostUsers: false, hostNetwork: true", "M0020 spec.hostNetwork"),
+            ("hostUsers: false, hostPID: true", "M0020 spec.hostPID"),
+            ("hostUsers: false, hostIPC: true", "M0020 spec.hostIPC"),
             ("hostname: h, subdomain: s, setHostnameAsFQDN: true", ""),
             ("hostname: a.b", "M0016 spec.hostname"),
             ("hostAliases: [{ip: 1.2.3.4, hostnames: [a, b.c]}]", ""),

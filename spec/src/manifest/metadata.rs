@@ -34,6 +34,13 @@ pub(super) fn read(report: &mut Report<'_>, kind: &str, node: &Node) -> Meta {
     } else if let Some(namespace) = read::string(metadata, "namespace") {
         meta.namespace = namespace;
     }
+    if let (Some(_), Some(at)) = (read::text(metadata, "name"), read::get(metadata, "generateName"))
+        && let Some(prefix) = at.as_str().filter(|prefix| !prefix.is_empty())
+        // Whatever is made up follows it (apimachinery, maskTrailingDash).
+        && let Some(fault) = name_fault(kind, &format!("{}a", prefix.trim_end_matches('-')))
+    {
+        report.error(codes::BAD_NAME, at, format!("`generateName`: {} {fault}", quoted(prefix)));
+    }
     match (read::text(metadata, "name"), read::text(metadata, "generateName")) {
         (Some(name), _) => {
             meta.name = name.to_owned();

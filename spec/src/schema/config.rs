@@ -1,7 +1,7 @@
 //! ConfigMap, Secret and Namespace (core/v1).
 
 use super::Kind::{Bool, Map, Obj};
-use super::meta::{API_VERSION, KIND, METADATA, STATUS};
+use super::meta::{API_VERSION, KIND, METADATA};
 use super::{TEXT, TEXTS, Type, field, silent};
 
 pub(super) static CONFIG_MAP: Type = Type {
@@ -34,7 +34,13 @@ pub(super) static SECRET: Type = Type {
 pub(super) static NAMESPACE: Type = Type {
     name: "Namespace",
     doc: "A space for names. It needs no object: a namespace is there as soon as something is in it.",
-    fields: &[API_VERSION, KIND, METADATA, silent("spec", Obj(&NAMESPACE_SPEC), "Settings of a cluster."), STATUS],
+    fields: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        silent("spec", Obj(&NAMESPACE_SPEC), "Settings of a cluster."),
+        super::status::NAMESPACE,
+    ],
 };
 
 static NAMESPACE_SPEC: Type = Type {

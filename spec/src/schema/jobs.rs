@@ -1,14 +1,14 @@
 //! Job and CronJob (batch/v1).
 
 use super::Kind::{Any, Bool, Enum, List, Obj, Objs, Str};
-use super::meta::{API_VERSION, KIND, LABEL_SELECTOR, METADATA, STATUS, TEMPLATE_METADATA};
+use super::meta::{API_VERSION, KIND, LABEL_SELECTOR, METADATA, TEMPLATE_METADATA};
 use super::pod::POD_TEMPLATE;
 use super::{COUNT, COUNT64, Format, INT32, TEXT, Type, field, inert, rejected, required, silent};
 
 pub(super) static JOB: Type = Type {
     name: "Job",
     doc: "Pods that run to their end.",
-    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&JOB_SPEC), "Pods and rules."), STATUS],
+    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&JOB_SPEC), "Pods and rules."), super::status::JOB],
 };
 
 static JOB_SPEC: Type = Type {
@@ -82,7 +82,13 @@ static ON_CONDITION: Type = Type {
 pub(super) static CRON_JOB: Type = Type {
     name: "CronJob",
     doc: "Jobs by the clock.",
-    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&CRON_JOB_SPEC), "Schedule and Job."), STATUS],
+    fields: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        required("spec", Obj(&CRON_JOB_SPEC), "Schedule and Job."),
+        super::status::CRON_JOB,
+    ],
 };
 
 static CRON_JOB_SPEC: Type = Type {

@@ -1,13 +1,12 @@
 //! Metadata and the types that several kinds share.
 
-use super::Kind::{Annotations, Any, Bool, Enum, Labels, List, Map, Obj, Objs, Str};
-use super::{COUNT64, Field, Format, Kind, TEXT, TEXTS, Type, field, required, silent};
+use super::Kind::{Annotations, Any, Bool, Enum, Labels, List, Obj, Objs, Str};
+use super::{COUNT64, Field, Format, TEXT, Type, field, required, silent};
 
 /// `apiVersion` and `kind`, first in every object.
 pub(super) const API_VERSION: Field = required("apiVersion", TEXT, "Version of the kind, such as `apps/v1`.");
 pub(super) const KIND: Field = required("kind", TEXT, "What the object is, such as `Deployment`.");
 pub(super) const METADATA: Field = required("metadata", Obj(&OBJECT_META), "Name, namespace, labels, annotations.");
-pub(super) const STATUS: Field = silent("status", Map(&Any), "State in a cluster; read and dropped.");
 
 pub(super) static OBJECT_META: Type = Type {
     name: "ObjectMeta",
@@ -21,12 +20,12 @@ pub(super) static OBJECT_META: Type = Type {
         silent("selfLink", TEXT, "Set by a cluster; read and dropped."),
         silent("uid", TEXT, "Set by a cluster; read and dropped."),
         silent("resourceVersion", TEXT, "Set by a cluster; read and dropped."),
-        silent("generation", Kind::Int(i64::MIN, i64::MAX), "Set by a cluster; read and dropped."),
+        silent("generation", COUNT64, "Set by a cluster; read and dropped."),
         silent("creationTimestamp", Str(Format::Time), "Set by a cluster; read and dropped."),
         silent("deletionTimestamp", Str(Format::Time), "Set by a cluster; read and dropped."),
         silent("deletionGracePeriodSeconds", COUNT64, "Set by a cluster; read and dropped."),
         silent("ownerReferences", Objs(&OWNER_REFERENCE), "Owner in a cluster; read and dropped."),
-        silent("finalizers", TEXTS, "Clean-up steps of a cluster; read and dropped."),
+        silent("finalizers", List(&Str(Format::LabelKey)), "Clean-up steps of a cluster; read and dropped."),
         silent("managedFields", List(&Any), "Bookkeeping of a cluster; read and dropped."),
     ],
 };
@@ -39,10 +38,10 @@ static OWNER_REFERENCE: Type = Type {
     name: "OwnerReference",
     doc: "The object that owns this one in a cluster.",
     fields: &[
-        silent("apiVersion", TEXT, "Version of the owner's kind."),
-        silent("kind", TEXT, "Kind of the owner."),
-        silent("name", TEXT, "Name of the owner."),
-        silent("uid", TEXT, "Unique id of the owner."),
+        Field { required: true, ..silent("apiVersion", TEXT, "Version of the owner's kind.") },
+        Field { required: true, ..silent("kind", TEXT, "Kind of the owner.") },
+        Field { required: true, ..silent("name", TEXT, "Name of the owner.") },
+        Field { required: true, ..silent("uid", TEXT, "Unique id of the owner.") },
         silent("controller", Bool, "Whether the owner manages it."),
         silent("blockOwnerDeletion", Bool, "Whether the owner waits for it."),
     ],

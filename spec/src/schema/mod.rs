@@ -15,6 +15,7 @@ pub(crate) mod read;
 pub(crate) mod repair;
 pub(crate) mod report;
 mod service;
+mod status;
 mod storage;
 mod volume;
 mod workloads;

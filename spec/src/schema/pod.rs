@@ -2,7 +2,7 @@
 
 use super::Kind::{Bool, Enum, Int, Labels, List, Map, Obj, Objs, Quantity, Str};
 use super::container::{CONTAINER, INIT_CONTAINER, SECCOMP_PROFILE};
-use super::meta::{API_VERSION, KIND, LABEL_SELECTOR, LOCAL_REFERENCE, METADATA, STATUS, TEMPLATE_METADATA};
+use super::meta::{API_VERSION, KIND, LABEL_SELECTOR, LOCAL_REFERENCE, METADATA, TEMPLATE_METADATA};
 use super::volume::VOLUME;
 use super::{
     COUNT, Field, Format, INT32, ONE_NODE, POSITIVE, TEXT, TEXTS, Type, field, inert, rejected, required, silent,
@@ -11,7 +11,7 @@ use super::{
 pub(super) static POD: Type = Type {
     name: "Pod",
     doc: "One or more containers that run together with one address.",
-    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&POD_SPEC), "What runs."), STATUS],
+    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&POD_SPEC), "What runs."), super::status::POD],
 };
 
 pub(super) static POD_TEMPLATE: Type = Type {
@@ -52,7 +52,11 @@ pub(super) static POD_SPEC: Type = Type {
         field("hostNetwork", Bool, "Use the host's network."),
         field("hostPID", Bool, "Use the host's process namespace."),
         field("hostIPC", Bool, "Use the host's IPC namespace."),
-        field("hostUsers", Bool, "Only `true`: user namespaces of pods are not supported, and `false` is rejected."),
+        field(
+            "hostUsers",
+            Bool,
+            "`false` gives the pod a user namespace: its users 0 to 65535 are others on the host, which nobody else has.",
+        ),
         field("shareProcessNamespace", Bool, "All containers see each other's processes."),
         field("securityContext", Obj(&POD_SECURITY), "Users, groups and confinement of all containers."),
         field("imagePullSecrets", Objs(&LOCAL_REFERENCE), "Secrets with registry credentials."),

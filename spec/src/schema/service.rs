@@ -1,7 +1,7 @@
 //! Service (core/v1).
 
 use super::Kind::{Bool, Enum, Int, Labels, List, Obj, Objs, Port, Str};
-use super::meta::{API_VERSION, KIND, METADATA, STATUS};
+use super::meta::{API_VERSION, KIND, METADATA};
 use super::{COUNT, Format, PORT_NUMBER, TEXT, TEXTS, Type, field, inert, required, silent};
 
 const NO_CLOUD: &str = "there is no cloud load balancer; the ports are opened on the host";
@@ -9,7 +9,13 @@ const NO_CLOUD: &str = "there is no cloud load balancer; the ports are opened on
 pub(super) static SERVICE: Type = Type {
     name: "Service",
     doc: "A stable address and name for pods.",
-    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&SERVICE_SPEC), "Which pods and ports."), STATUS],
+    fields: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        required("spec", Obj(&SERVICE_SPEC), "Which pods and ports."),
+        super::status::SERVICE,
+    ],
 };
 
 static SERVICE_SPEC: Type = Type {

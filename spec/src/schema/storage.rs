@@ -1,7 +1,7 @@
 //! PersistentVolumeClaim and PersistentVolume (core/v1).
 
 use super::Kind::{Enum, List, Map, Obj, Quantity, Str};
-use super::meta::{API_VERSION, KIND, LABEL_SELECTOR, METADATA, STATUS, TEMPLATE_METADATA, TYPED_LOCAL_REFERENCE};
+use super::meta::{API_VERSION, KIND, LABEL_SELECTOR, METADATA, TEMPLATE_METADATA, TYPED_LOCAL_REFERENCE};
 use super::pod::NODE_SELECTOR;
 use super::volume::{HOST_PATH, cluster_volume};
 use super::{Field, Format, TEXT, TEXTS, Type, field, inert, required, silent};
@@ -12,7 +12,13 @@ const ONE_STORE: &str = "every claim is a directory on this host unless a Persis
 pub(super) static CLAIM: Type = Type {
     name: "PersistentVolumeClaim",
     doc: "Data that outlives pods.",
-    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&CLAIM_SPEC), "What is asked for."), STATUS],
+    fields: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        required("spec", Obj(&CLAIM_SPEC), "What is asked for."),
+        super::status::CLAIM,
+    ],
 };
 
 pub(super) static CLAIM_TEMPLATE: Type = Type {
@@ -23,7 +29,7 @@ pub(super) static CLAIM_TEMPLATE: Type = Type {
         silent("kind", TEXT, "`PersistentVolumeClaim`."),
         TEMPLATE_METADATA,
         required("spec", Obj(&CLAIM_SPEC), "What is asked for."),
-        STATUS,
+        super::status::CLAIM,
     ],
 };
 
@@ -55,7 +61,13 @@ static CLAIM_RESOURCES: Type = Type {
 pub(super) static VOLUME: Type = Type {
     name: "PersistentVolume",
     doc: "A place for a claim's data.",
-    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&VOLUME_SPEC), "Where the data is."), STATUS],
+    fields: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        required("spec", Obj(&VOLUME_SPEC), "Where the data is."),
+        super::status::VOLUME,
+    ],
 };
 
 static VOLUME_SPEC: Type = Type {

@@ -1,7 +1,7 @@
 //! Deployment, ReplicaSet, DaemonSet and StatefulSet (apps/v1).
 
 use super::Kind::{Bool, Enum, IntOrPercent, Obj, Objs, Str};
-use super::meta::{API_VERSION, KIND, LABEL_SELECTOR, METADATA, STATUS};
+use super::meta::{API_VERSION, KIND, LABEL_SELECTOR, METADATA};
 use super::pod::POD_TEMPLATE;
 use super::storage::CLAIM_TEMPLATE;
 use super::{COUNT, Field, Format, POSITIVE, Type, field, inert, required, silent};
@@ -15,7 +15,13 @@ const HISTORY: Field = silent("revisionHistoryLimit", COUNT, "Old versions kept;
 pub(super) static DEPLOYMENT: Type = Type {
     name: "Deployment",
     doc: "A number of equal pods, replaced without a gap.",
-    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&DEPLOYMENT_SPEC), "Pods and strategy."), STATUS],
+    fields: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        required("spec", Obj(&DEPLOYMENT_SPEC), "Pods and strategy."),
+        super::status::DEPLOYMENT,
+    ],
 };
 
 static DEPLOYMENT_SPEC: Type = Type {
@@ -54,7 +60,13 @@ static ROLLING_UPDATE: Type = Type {
 pub(super) static REPLICA_SET: Type = Type {
     name: "ReplicaSet",
     doc: "A number of equal pods.",
-    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&REPLICA_SET_SPEC), "The pods."), STATUS],
+    fields: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        required("spec", Obj(&REPLICA_SET_SPEC), "The pods."),
+        super::status::REPLICA_SET,
+    ],
 };
 
 static REPLICA_SET_SPEC: Type =
@@ -63,7 +75,13 @@ static REPLICA_SET_SPEC: Type =
 pub(super) static DAEMON_SET: Type = Type {
     name: "DaemonSet",
     doc: "A pod on each node: one, here.",
-    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&DAEMON_SET_SPEC), "The pod."), STATUS],
+    fields: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        required("spec", Obj(&DAEMON_SET_SPEC), "The pod."),
+        super::status::DAEMON_SET,
+    ],
 };
 
 static DAEMON_SET_SPEC: Type = Type {
@@ -90,7 +108,13 @@ static DAEMON_STRATEGY: Type = Type {
 pub(super) static STATEFUL_SET: Type = Type {
     name: "StatefulSet",
     doc: "Pods with ordinals, stable names and volumes of their own.",
-    fields: &[API_VERSION, KIND, METADATA, required("spec", Obj(&STATEFUL_SET_SPEC), "Pods and volumes."), STATUS],
+    fields: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        required("spec", Obj(&STATEFUL_SET_SPEC), "Pods and volumes."),
+        super::status::STATEFUL_SET,
+    ],
 };
 
 static STATEFUL_SET_SPEC: Type = Type {

@@ -164,10 +164,11 @@ fn wrong_type(tree: &Tree, shape: &Shape, path: &str, sink: &mut Sink) {
         shape => wanted(shape),
     };
     let message = format!("`{path}` takes {}, not {}", expected(shape), tree.kind());
-    let found = if has(|s| !compound(s)) {
+    let is_compound = matches!(tree.val, Val::Seq(_) | Val::Map(_));
+    let found = if has(|s| !compound(s)) && !is_compound {
         sink.error(codes::WRONG_TYPE, tree, path, message)
     } else {
-        // No variable becomes a list or a mapping, whatever its value is.
+        // No variable becomes a list or a mapping or the other way round, whatever its value is.
         sink.error_at(codes::WRONG_TYPE, tree.place, path, message)
     };
     let duration = has(|s| matches!(s, Shape::Duration));

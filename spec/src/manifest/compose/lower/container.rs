@@ -37,6 +37,16 @@ impl Lower<'_, '_> {
         if tree.get("provider").is_some() {
             return;
         }
+        if let Some(build) = tree.get("build") {
+            for (item, path) in build.items_of("secrets", &join_key(path, "build")) {
+                let name = item.str().or_else(|| item.get("source").and_then(Tree::str)).unwrap_or_default().to_owned();
+                let declared = self.model.get("secrets").and_then(Tree::map);
+                if !name.is_empty() && declared.is_none_or(|map| !map.contains_key(&name)) {
+                    let known: Vec<String> = declared.map(|map| map.keys().cloned().collect()).unwrap_or_default();
+                    self.undefined("secret", &name, item, &path, &known);
+                }
+            }
+        }
         let Some(image) = tree.get("image").filter(|image| image.str().is_some_and(|text| !text.is_empty())) else {
             let wrong_form = tree.get("image").is_some_and(|image| image.str().is_none());
             // Its variable may be set in a file that is not at hand; that it is not set here is said already.
