@@ -56,7 +56,8 @@ pub fn assert_single_thread() -> io::Result<()> {
 /// # Errors
 /// The kernel has no `close_range` (before 5.9).
 pub fn close_from(first: u32) -> io::Result<()> {
-    // SAFETY: only called at the start of single-purpose processes, before any descriptor from `first` on is owned.
+    // SAFETY: only called at the start of single-purpose processes, before any descriptor from `first` on is owned, and
+    // by a reaper, which drops nothing that owns one any more.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 
@@ -84,6 +85,30 @@ pub fn close_standard() {
         // SAFETY: nothing in the process uses its standard streams any more.
         unsafe { libc::close(fd) };
     }
+}
+
+/// Overwrites the arguments of this process as others see them in /proc, as far as the text has room there.
+///
+/// # Errors
+/// /proc does not tell where they are.
+pub fn set_command_line(text: &str) -> io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // proc_pid_stat(5): arg_start and arg_end are the fields 48 and 49; the third one follows the name in brackets.
+    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().skip(48 - 3);
+    let mut number = || fields.next().and_then(|field| field.parse::<usize>().ok()).filter(|number| *number > 0);
+    let (Some(start), Some(end)) = (number(), number()) else { return Err(io::ErrorKind::InvalidData.into()) };
+    let Some(room) = end.checked_sub(start).filter(|room| (1..=1 << 20).contains(room)) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let count = text.len().min(room - 1);
+    let place = std::ptr::with_exposed_provenance_mut::<u8>(start);
+    // SAFETY: the kernel has put the argument strings there, on this process' own stack above everything that runs. There
+    // is one thread, and it looks at its arguments no more; every string stays ended, since the last byte is zero.
+    unsafe {
+        std::ptr::write_bytes(place, 0, room);
+        std::ptr::copy_nonoverlapping(text.as_ptr(), place, count);
+    }
+    Ok(())
 }
 
 /// Sets whether a descriptor stays open when this process executes another program.
@@ -137,13 +162,13 @@ pub fn reset_signals() {
     }
 }
 
-/// Has a program start with every signal at its default, as [`reset_signals`]: what the standard library (glibc's
-/// posix_spawn) starts sees signal 32 ignored, and so would a container that it makes.
-pub fn with_default_signals(command: &mut std::process::Command) -> &mut std::process::Command {
+/// Has a program start with the standard streams alone and every signal at its default, as [`reset_signals`]: what the
+/// standard library (glibc's posix_spawn) starts sees signal 32 ignored, and so would a container that it makes.
+pub fn with_clean_start(command: &mut std::process::Command) -> &mut std::process::Command {
     use std::os::unix::process::CommandExt as _;
     let reset = || {
         reset_signals();
-        Ok(())
+        cloexec_from(3)
     };
     // SAFETY: between fork and exec it makes system calls only and touches no memory but its own stack.
     unsafe { command.pre_exec(reset) }
@@ -353,6 +378,49 @@ pub fn mount_read_only(path: &CStr) -> io::Result<()> {
         )
     })
     .map(drop)
+}
+
+/// Maps the ids of a detached copy of a mount (open_tree(2)) as a user namespace maps those of its processes; with
+/// `below` those of the mounts below it too.
+///
+/// # Errors
+/// The file system cannot be mapped, or has been.
+pub fn mount_map_ids(tree: BorrowedFd<'_>, users: BorrowedFd<'_>, below: bool) -> io::Result<()> {
+    const ID_MAP: u64 = 0x0010_0000;
+    const RECURSIVE: libc::c_int = 0x8000;
+    // attr_set, attr_clr, propagation, userns_fd
+    let attributes = [ID_MAP, 0, 0, u64::try_from(users.as_raw_fd()).map_err(io::Error::other)?];
+    // SAFETY: the path is an empty string and the attributes have the layout and size of `struct mount_attr`.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | if below { RECURSIVE } else { 0 },
+            attributes.as_ptr(),
+            std::mem::size_of_val(&attributes),
+        )
+    })
+    .map(drop)
+}
+
+/// Lets this thread make and reach files as another user and group would, with the capabilities that it has.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn act_as(id: u32) -> io::Result<()> {
+    let before = capget()?;
+    for call in [libc::SYS_setfsgid, libc::SYS_setfsuid] {
+        // SAFETY: plain integers; the calls change this thread alone and tell the id before.
+        unsafe { libc::syscall(call, id) };
+        // SAFETY: an id that is none changes nothing, and what is there is told.
+        let now = unsafe { libc::syscall(call, -1) };
+        if now != libc::c_long::from(id) {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
+    }
+    // A user other than root loses those for files.
+    capset(before)
 }
 
 /// Calls bpf(2) with an attribute block.

@@ -52,7 +52,7 @@ codes! {
     REMOVED_API = "M0033", "removed-api", "The API version was removed from Kubernetes.";
     UNKNOWN_KIND = "M0034", "unknown-kind", "The kind is not known.";
     REJECTED_VOLUME = "M0035", "rejected-volume", "The volume type needs a cluster.";
-    REJECTED_RESOURCE = "M0036", "rejected-resource", "An extended resource needs a device plugin of a cluster.";
+    REJECTED_RESOURCE = "M0036", "rejected-resource", "An extended resource names no devices of this host.";
     REJECTED_WINDOWS = "M0037", "rejected-windows", "The pod is meant for Windows.";
     DEPRECATED = "M0038", "deprecated", "The form is accepted but discouraged.";
     DUPLICATE_OBJECT = "M0040", "duplicate-object", "Two documents describe the same object.";

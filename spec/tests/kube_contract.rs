@@ -20,7 +20,7 @@ spec:
   dnsPolicy: None
   dnsConfig: {nameservers: [1.1.1.1], searches: [a.b], options: [{name: ndots, value: "2"}]}
   nodeSelector: {disk: ssd}
-  hostUsers: true
+  hostUsers: false
   shareProcessNamespace: true
   hostname: h
   subdomain: s
@@ -60,7 +60,7 @@ spec:
       terminationMessagePath: /m
       terminationMessagePolicy: FallbackToLogsOnError
       imagePullPolicy: Never
-      securityContext: {runAsUser: 5}
+      securityContext: {runAsUser: 5, procMount: Unmasked}
       stdin: true
       stdinOnce: true
       tty: true

@@ -4,6 +4,7 @@
 //! The namespaces belong to the calling test thread; threads and processes started afterwards are inside too.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -92,6 +93,8 @@ impl Sandbox {
             .prefix(&format!("mainstay-{name}-"))
             .tempdir_in(parent)
             .expect("a temporary directory can be made");
+        // As open as a real place of data: users of pods must be able to pass.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("the temporary directory is ours");
         for sub in ["data", "run", "manifests"] {
             fs::create_dir(dir.path().join(sub)).expect("the temporary directory is ours");
         }
@@ -390,7 +393,7 @@ fn unmount(points: impl IntoIterator<Item = PathBuf>) {
 }
 
 fn mount_tmpfs(at: &Path) {
-    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some("mode=0700")).expect("root mounts a tmpfs");
+    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some("mode=0711")).expect("root mounts a tmpfs");
 }
 
 /// This thread's namespace of a kind, as its link reads.

@@ -72,6 +72,193 @@ fn a_container_is_boxed_like_dockers() {
     assert!(seen["addresses"].as_array().is_some_and(|list| list.iter().any(|a| a["interface"] != "lo")), "{seen:#}");
 }
 
+/// Points in which Docker and Kubernetes differ, and a name that files of ours have, too.
+#[test]
+fn a_service_is_boxed_like_dockers() {
+    if !require_root("a_service_is_boxed_like_dockers") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("service");
+    let service = json!({"image": image, "command": ["probe"], "restart": "no", "mem_limit": "64m"});
+    let mut user = service.clone();
+    user["user"] = json!("1000:1001");
+    user["read_only"] = json!(true);
+    user["sysctls"] = json!({"net.ipv4.ip_unprivileged_port_start": 1024});
+    let project = json!({"name": "p", "services": {"hostname": service, "user": user}});
+    sandbox.write("compose.yaml", &project.to_string());
+    let mut agent = Agent::start(&sandbox);
+    let mut seen = |name: &str| -> Value {
+        agent.wait_status(&format!("{name} has ended"), |status| {
+            status.containers(name).first().filter(|c| c.state == "exited").map(|_| ())
+        });
+        serde_json::from_str(&agent.cli(&["logs", name]).ok().stdout).expect("a probe")
+    };
+    let plain = seen("hostname");
+    assert_eq!(plain["sysctls"]["net.ipv4.ip_unprivileged_port_start"], "0");
+    assert_eq!(plain["sysctls"]["net.ipv4.ping_group_range"], "0\t2147483647");
+    assert_eq!(plain["identity"]["groups"], json!([0]));
+    assert!(plain["dev"].get("termination-log").is_none(), "{}", plain["dev"]);
+    let user = seen("user");
+    assert_eq!(user["sysctls"]["net.ipv4.ip_unprivileged_port_start"], "1024");
+    assert_eq!(user["identity"]["groups"], json!([1001]));
+    for path in ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"] {
+        let options = |seen: &Value| {
+            let mounts = seen["mounts"].as_array().expect("mounts are listed");
+            mounts.iter().find(|mount| mount["point"] == path).map(|mount| mount["options"].to_string())
+        };
+        assert!(options(&plain).is_some_and(|options| options.starts_with("\"rw")), "{path}");
+        assert!(options(&user).is_some_and(|options| options.starts_with("\"ro")), "{path}");
+    }
+}
+
+#[test]
+fn root_of_a_user_namespace_is_nobody_outside() {
+    use std::os::unix::fs::MetadataExt as _;
+    if !require_root("root_of_a_user_namespace_is_nobody_outside") {
+        return;
+    }
+    const FIRST: u32 = 0x7000_0000;
+    let (sandbox, _registry, image) = world("users");
+    let shared = sandbox.dir().join("shared");
+    std::fs::create_dir(&shared).expect("the sandbox is ours");
+    std::fs::write(shared.join("mine"), "of the host's root").expect("the sandbox is ours");
+    let with = |name: &str| {
+        let mut wanted = pod(name, &image, &["serve"]);
+        wanted["spec"]["hostUsers"] = json!(false);
+        wanted["spec"]["volumes"] = json!([
+            {"name": "disk", "emptyDir": {}},
+            {"name": "memory", "emptyDir": {"medium": "Memory"}},
+            {"name": "host", "hostPath": {"path": shared}},
+        ]);
+        wanted["spec"]["containers"][0]["volumeMounts"] = json!([
+            {"name": "disk", "mountPath": "/disk"},
+            {"name": "memory", "mountPath": "/memory"},
+            {"name": "host", "mountPath": "/host"},
+        ]);
+        wanted
+    };
+    sandbox.write("one.json", &with("one").to_string());
+    let mut agent = Agent::start(&sandbox);
+    let pids = agent.wait_ready("one", 1);
+    let status = |pid: i32, key: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::to_owned);
+        line.unwrap_or_default().split_whitespace().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!((status(pids[0], "Uid"), status(pids[0], "Gid")), (FIRST.to_string(), FIRST.to_string()));
+    assert_eq!((&*status(pids[0], "Seccomp"), &*status(pids[0], "CapEff")), ("2", "00000000a80425fb"));
+    let run = |agent: &Agent<'_>, arguments: &[&str]| agent.cli(&[&["exec"], arguments].concat()).ok().stdout;
+    let map = run(&agent, &["one", "--", "/bin/fixture", "cat", "/proc/self/uid_map"]);
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", &FIRST.to_string(), "65536"]);
+    let seen: Value = serde_json::from_str(&run(&agent, &["one", "--", "/bin/fixture", "probe"])).expect("a probe");
+    assert_eq!((&seen["identity"]["uid"], &seen["identity"]["groups"]), (&json!(0), &json!([0])));
+    assert_eq!((&seen["status"]["CapEff"], &seen["status"]["Seccomp"]), (&json!("00000000a80425fb"), &json!("2")));
+    let fds: Vec<&String> = seen["fds"].as_object().expect("descriptors are listed").keys().collect();
+    assert_eq!(fds, ["0", "1", "2"], "{}", seen["fds"]);
+    for kind in ["user", "net", "ipc", "uts", "mnt", "pid", "cgroup"] {
+        let own = std::fs::read_link(format!("/proc/thread-self/ns/{kind}")).expect("a namespace");
+        assert_ne!(std::fs::read_link(format!("/proc/{}/ns/{kind}", pids[0])).expect("it runs"), own, "{kind}");
+    }
+    // The image, volumes and files of ours are root's inside; what is written there is root's on the disk.
+    for path in ["/etc/passwd", "/etc/hosts", "/host/mine"] {
+        run(&agent, &["one", "--", "/bin/fixture", "append", path, ""]);
+    }
+    for path in ["/disk/new", "/memory/new", "/host/new", "/new"] {
+        run(&agent, &["one", "--", "/bin/fixture", "write", path, "x"]);
+    }
+    run(&agent, &["--user", "1000:1001", "one", "--", "/bin/fixture", "write", "/disk/user", "x"]);
+    let owner = |path: &std::path::Path| std::fs::metadata(path).map(|meta| (meta.uid(), meta.gid())).ok();
+    assert_eq!(owner(&shared.join("new")), Some((0, 0)));
+    let found = |name: &str| {
+        files_named(&sandbox.data().join("pods"), name).iter().filter_map(|path| owner(path)).collect::<Vec<_>>()
+    };
+    assert_eq!(found("user"), [(1000, 1001)]);
+    // The writable layer is the container's own, with ids that are nobody's.
+    let mut new = found("new");
+    new.sort_unstable();
+    assert_eq!(new, [(0, 0), (FIRST, FIRST)]);
+    // A user that the namespace does not have, and what only the host's root may do.
+    assert!(!agent.cli(&["exec", "--user", "70000", "one", "--", "/bin/fixture", "id"]).stderr.is_empty());
+    // Copies in both directions.
+    let file = sandbox.dir().join("file");
+    std::fs::write(&file, "copied").expect("the sandbox is ours");
+    for place in ["one:/disk/copied", "one:/copied"] {
+        agent.cli(&["cp", &file.display().to_string(), place]).ok();
+    }
+    let mut copied = found("copied");
+    copied.sort_unstable();
+    assert_eq!(copied, [(0, 0), (FIRST, FIRST)]);
+    let back = sandbox.dir().join("back");
+    agent.cli(&["cp", "one:/disk/copied", &back.display().to_string()]).ok();
+    assert_eq!(std::fs::read_to_string(&back).expect("copied"), "copied");
+    // Another pod has other ids, and a new agent changes nothing.
+    sandbox.write("two.json", &with("two").to_string());
+    let two = agent.wait_ready("two", 1);
+    assert_eq!(status(two[0], "Uid"), (FIRST + 65_536).to_string());
+    agent.restart();
+    assert_eq!(agent.wait_ready("one", 1), pids);
+    run(&agent, &["one", "--", "/bin/fixture", "id"]);
+    // A container that is started again is who it was.
+    nix_kill(pids[0]);
+    let again = agent.wait_for("it runs again", tests::agent::SOON, |agent| {
+        agent.status().pids("one").first().copied().filter(|pid| *pid != pids[0])
+    });
+    assert_eq!(status(again, "Uid"), FIRST.to_string());
+}
+
+#[test]
+fn gpus_are_devices_of_a_cdi_file() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    if !require_root("gpus_are_devices_of_a_cdi_file") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("gpus");
+    let with = |name: &str| {
+        let mut wanted = pod(name, &image, &["probe"]);
+        wanted["spec"]["containers"][0]["resources"] = json!({"limits": {"nvidia.com/gpu": 2}});
+        wanted
+    };
+    let mut agent = Agent::start(&sandbox);
+    sandbox.write("none.json", &with("none").to_string());
+    agent.wait_for("it is refused with what to do", tests::agent::SOON, |agent| {
+        let said = agent.cli(&["why", "none"]).stdout;
+        (said.contains("there is no CDI device `nvidia.com/gpu=0`") && said.contains("nvidia-ctk")).then_some(())
+    });
+    sandbox.remove("none.json");
+    // As if the host had such a file; only this test's own mount namespace shows it.
+    let layer = sandbox.dir().join("etc");
+    std::fs::create_dir_all(layer.join("cdi")).expect("the sandbox is ours");
+    let device = |number: u32| json!({"name": number.to_string(), "containerEdits": {"deviceNodes": [{"path": format!("/dev/nvidia{number}"), "hostPath": "/dev/null"}], "env": [format!("GPU_{number}=yes")]}});
+    let file = json!({"cdiVersion": "0.6.0", "kind": "nvidia.com/gpu", "devices": [device(0), device(1), device(2)]});
+    std::fs::write(layer.join("cdi/nvidia.json"), file.to_string()).expect("the sandbox is ours");
+    let options = format!("lowerdir={}:/etc", layer.display());
+    mount(Some("overlay"), "/etc", Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str())).expect("mounted");
+    let seen = probed(&mut agent, with("gpu"));
+    umount2("/etc", MntFlags::MNT_DETACH).expect("mounted above");
+    let env = seen["env"].as_object().expect("variables are listed");
+    assert_eq!(["GPU_0", "GPU_1", "GPU_2"].map(|name| env.contains_key(name)), [true, true, false]);
+    let dev = seen["dev"].as_object().expect("devices are listed");
+    let there = ["nvidia0", "nvidia1", "nvidia2"].map(|name| dev.contains_key(name));
+    assert_eq!(there, [true, true, false], "{dev:?}");
+}
+
+fn nix_kill(pid: i32) {
+    let killed = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    killed.expect("it runs");
+}
+
+fn files_named(dir: &std::path::Path, name: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(files_named(&entry.path(), name)),
+            Ok(_) if entry.file_name() == name => found.push(entry.path()),
+            _ => {}
+        }
+    }
+    found
+}
+
 #[test]
 fn the_security_context_is_obeyed() {
     if !require_root("the_security_context_is_obeyed") {

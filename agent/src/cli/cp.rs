@@ -1,6 +1,5 @@
 //! `mainstay cp`: copies files between a container and the host, or as a tar archive over standard streams.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use runtime::exec::copy::{self, Copied, CopyError};
@@ -64,7 +63,7 @@ pub(super) fn cp(settings: &Settings, from: &str, to: &str, io: &mut Io<'_>) -> 
     report(copied, io)
 }
 
-fn open(settings: &Settings, name: &str, io: &mut Io<'_>) -> Result<(Running, OwnedFd), Failed> {
+fn open(settings: &Settings, name: &str, io: &mut Io<'_>) -> Result<(Running, copy::Root), Failed> {
     let container = running(settings, name, io)?;
     let root = copy::container_root(&container.attempt.run).map_err(|error| container.failed(&error))?;
     Ok((container, root))

@@ -12,7 +12,7 @@ use crate::status::{ContainerStatus, PodStatus, Snapshot, WorkloadStatus};
 
 /// All attempts of a container.
 pub(super) fn container_dir(data: &Path, uid: &str, container: &str) -> PathBuf {
-    data.join("pods").join(uid).join(container)
+    data.join("pods").join(uid).join(runtime::embedded::container_directory(container))
 }
 
 /// Numbers of attempts, lowest first.

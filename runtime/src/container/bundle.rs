@@ -4,11 +4,13 @@
 //! limits, working directory and environment are *not* in it: our own executor applies them right before exec
 //! (see `shim::executor`), since libcontainer's order and error reports do not fit; the cgroup is made before.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::{Value, json};
 use spec::pod::Propagation;
 
@@ -72,6 +74,7 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 /// A device node in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Node {
+    host: PathBuf,
     path: String,
     kind: char,
     major: u32,
@@ -90,6 +93,7 @@ fn node(host: &Path, inside: &str) -> io::Result<Node> {
     };
     let number = meta.rdev();
     Ok(Node {
+        host: host.to_owned(),
         path: inside.to_owned(),
         kind,
         major: rustix::fs::major(number),
@@ -173,7 +177,16 @@ fn default_mounts(config: &ContainerConfig) -> Vec<Value> {
     ]
 }
 
-fn mount(mount: &Mount) -> Value {
+/// The mode of a directory of the container's root; `None` when there is none. No link leads out of it.
+fn mode_of(root: &Path, path: &Path) -> Option<u32> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty()).ok()?;
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let found = rustix::fs::openat2(&root, path, flags, Mode::empty(), how).ok()?;
+    Some(rustix::fs::fstat(found).ok()?.st_mode & 0o7777)
+}
+
+fn mount(mount: &Mount, root: &Path) -> Value {
     let target = mount.target.display().to_string();
     match &mount.kind {
         MountKind::Bind => {
@@ -194,6 +207,10 @@ fn mount(mount: &Mount) -> Value {
             if mount.read_only {
                 all.push("ro".to_owned());
             }
+            // What the image has there keeps its mode (runc); what it does not have is as tmpfs makes it: open to all.
+            if !all.iter().any(|option| option.starts_with("mode=")) {
+                all.extend(mode_of(root, &mount.target).map(|mode| format!("mode={mode:o}")));
+            }
             json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": all})
         }
     }
@@ -213,11 +230,10 @@ fn namespace(kind: &str, wanted: &Namespace) -> Option<Value> {
 /// Missing devices and fields that are not supported.
 pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<DeviceRule>), BundleError> {
     let privileged = config.security.privileged;
-    if config.namespaces.user.is_some() {
-        let reason = "user namespaces are not supported yet".to_owned();
-        return Err(BundleError::Unsupported { field: "hostUsers: false", reason });
-    }
     let mut namespaces = vec![json!({"type": "mount"})];
+    if let Some(users) = &config.namespaces.user {
+        namespaces.push(json!({"type": "user", "path": users.path}));
+    }
     if !config.security.host_cgroup_namespace {
         namespaces.push(json!({"type": "cgroup"}));
     }
@@ -231,7 +247,8 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
     mounts.retain(|default| {
         !targets.iter().any(|target| default["destination"].as_str().is_some_and(|own| Path::new(own) == *target))
     });
-    mounts.extend(config.mounts.iter().map(mount));
+    let root = config.root();
+    mounts.extend(config.mounts.iter().map(|one| mount(one, &root)));
 
     for mount in config.mounts.iter().filter(|mount| mount.kind == MountKind::Bind) {
         if let Err(source) = fs::metadata(&mount.source) {
@@ -240,8 +257,18 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
         }
     }
     let (nodes, rules) = devices(config)?;
+    // Nobody makes device nodes in a user namespace. libcontainer mounts those of the host instead, by the same path only.
+    let mapped = config.namespaces.user.is_some();
+    let elsewhere = |node: &&Node| mapped && node.host != Path::new(&node.path);
+    mounts.extend(
+        nodes
+            .iter()
+            .filter(elsewhere)
+            .map(|node| json!({"destination": node.path, "type": "bind", "source": node.host, "options": ["bind"]})),
+    );
     let devices: Vec<Value> = nodes
         .iter()
+        .filter(|node| !elsewhere(node))
         .map(|node| {
             json!({"path": node.path, "type": node.kind.to_string(), "major": node.major, "minor": node.minor,
                 "fileMode": node.mode, "uid": node.uid, "gid": node.gid})
@@ -302,6 +329,14 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
         spec["process"]["apparmorProfile"] = json!(profile);
     }
     Ok((spec, all_rules))
+}
+
+/// Directories below /dev that device nodes of a specification are in.
+pub(crate) fn device_dirs(spec: &Value) -> BTreeSet<PathBuf> {
+    let devices = spec["linux"]["devices"].as_array().into_iter().flatten();
+    let parents =
+        devices.filter_map(|device| device["path"].as_str()).flat_map(|path| Path::new(path).ancestors().skip(1));
+    parents.filter(|dir| dir.parent().is_some_and(|parent| parent.starts_with("/dev"))).map(Path::to_owned).collect()
 }
 
 /// The AppArmor profile to apply, when the host has AppArmor.

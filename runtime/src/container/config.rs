@@ -125,6 +125,8 @@ pub struct User {
     pub gid: u32,
     /// Supplementary groups.
     pub additional_gids: Vec<u32>,
+    /// Those of them that come from the manifest: another user in the same container has them too.
+    pub manifest_gids: Vec<u32>,
     /// Home directory for HOME, when the environment has none; `/` when `None`.
     pub home: Option<String>,
 }
@@ -153,8 +155,20 @@ pub struct Namespaces {
     pub uts: Namespace,
     /// Processes.
     pub pid: Namespace,
-    /// Users; only the host's is supported as yet.
-    pub user: Option<PathBuf>,
+    /// Users: that of a pinned file, which the others belong to; the host's when `None`.
+    pub user: Option<Users>,
+}
+
+/// How many ids a user namespace has.
+pub const ID_COUNT: u32 = 65_536;
+
+/// A user namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// Where it is pinned.
+    pub path: PathBuf,
+    /// The id of the host that is root in it; [`ID_COUNT`] ids from there on are its own.
+    pub first: u32,
 }
 
 /// What a mount is.

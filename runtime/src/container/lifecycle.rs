@@ -188,11 +188,16 @@ pub fn start(config: &ContainerConfig, self_exe: &File) -> Result<Running, Conta
 }
 
 /// Starts the first process of a process namespace that a pod's containers share, in a cgroup of its own. Its
-/// namespace is `/proc/<pid>/ns/pid` of the answer. It lives until [`kill_all`] of that cgroup.
+/// namespace is `/proc/<pid>/ns/pid` of the answer; it belongs to the user namespace `users` when there is one. It lives until [`kill_all`] of that cgroup.
 ///
 /// # Errors
 /// The namespace or the cgroup cannot be made.
-pub fn start_pod_init(dir: &Path, cgroup_path: &str, self_exe: &File) -> Result<Running, ContainerError> {
+pub fn start_pod_init(
+    dir: &Path,
+    cgroup_path: &str,
+    users: Option<&Path>,
+    self_exe: &File,
+) -> Result<Running, ContainerError> {
     let failed = |source| ContainerError::RunDir { path: dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     let mut child = Command::new(format!("/proc/self/fd/{}", self_exe.as_raw_fd()))
@@ -200,6 +205,7 @@ pub fn start_pod_init(dir: &Path, cgroup_path: &str, self_exe: &File) -> Result<
         .args(["shim", "--pod-init"])
         .arg(dir)
         .arg(cgroup_path)
+        .args(users)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())

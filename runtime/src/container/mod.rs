@@ -16,7 +16,7 @@ pub mod record;
 pub mod seccomp;
 pub mod users;
 
-pub use config::{ContainerConfig, Env, Mount, MountKind, Namespace, Namespaces, Rootfs, User};
+pub use config::{ContainerConfig, Env, ID_COUNT, Mount, MountKind, Namespace, Namespaces, Rootfs, User, Users};
 pub use handle::{Request, Response, ShimClient, ShimState};
 pub use lifecycle::{
     ContainerError, ContainerState, Failure, Running, cleanup, inspect, kill_all, start, start_pod_init,

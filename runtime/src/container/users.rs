@@ -116,13 +116,12 @@ pub fn resolve(layers: &[PathBuf], user: &str, extra: &[String], memberships: bo
         let lists = |line: &Vec<&str>| line.get(3).is_some_and(|members| members.split(',').any(|m| Some(m) == name));
         additional_gids.extend(fields(&group).filter(lists).filter_map(|line| line.get(2)?.parse::<u32>().ok()));
     }
-    for name in extra {
-        additional_gids.push(gid_of(name)?);
-    }
+    let manifest_gids = extra.iter().map(|name| gid_of(name)).collect::<Result<Vec<_>, _>>()?;
+    additional_gids.extend(&manifest_gids);
     additional_gids.sort_unstable();
     additional_gids.dedup();
     let home = entry.as_ref().and_then(|line| line.get(5)).filter(|home| !home.is_empty()).map(|&home| home.to_owned());
-    Ok(User { uid, gid, additional_gids, home })
+    Ok(User { uid, gid, additional_gids, manifest_gids, home })
 }
 
 #[cfg(test)]
@@ -155,6 +154,7 @@ mod tests {
             uid,
             gid,
             additional_gids: groups.to_vec(),
+            manifest_gids: if extra.is_empty() { Vec::new() } else { vec![20, 77] },
             home: home.map(str::to_owned),
         });
         assert_eq!(got, expected, "{user}");

@@ -60,11 +60,12 @@ impl Inner {
                 layout: self.layout(),
                 attempt: &self.layout().attempt(&record.uid, &container.name, 0),
                 volumes: Vec::new(),
+                users: None,
                 runtime: None,
                 log_max_size: self.options.log_max_size,
                 log_max_files: self.options.log_max_files,
             };
-            let permanent = |error: config::ConfigError| failure(operation, FailureClass::Permanent, error);
+            let permanent = |error| super::config_failure(operation, error);
             config::container_config(inputs).map_err(permanent)?;
             config::stop_signal(container, Some(&image)).map_err(permanent)?;
         }

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use spec::health::{ImageCheck, Numbers};
 use spec::observed::PodRecord;
-use spec::pod::{ContainerSpec, PodSpec, Seccomp, Security};
+use spec::pod::{ContainerSpec, PodSpec, Resources, Seccomp, Security};
 use spec::time::Millis;
+use spec::workload::WorkloadKind;
 
 use crate::api::ContainerStart;
 use crate::container::external::Program;
-use crate::container::{ContainerConfig, Env, Mount, MountKind, Namespace, Namespaces, Rootfs, User};
+use crate::container::{ContainerConfig, Env, ID_COUNT, Mount, MountKind, Namespace, Namespaces, Rootfs, User, Users};
 use crate::image::store::Image;
 
 use super::layout::{Attempt, Layout};
@@ -34,6 +35,14 @@ pub(super) enum ConfigError {
         /// Why.
         source: crate::container::users::UserError,
     },
+    /// A user or group that a user namespace does not have.
+    #[error("container `{container}` runs with user or group {id}, and a pod with `hostUsers: false` has 0 to 65535")]
+    NotMapped {
+        /// The container.
+        container: String,
+        /// The id.
+        id: u32,
+    },
     /// A device of the host is missing.
     #[error("cannot give container `{container}` its devices")]
     Devices {
@@ -48,6 +57,21 @@ pub(super) enum ConfigError {
     /// The pod has no name.
     #[error("stop signal `{0}` does not exist")]
     Signal(String),
+}
+
+impl ConfigError {
+    /// What helps against it.
+    pub(super) fn hint(&self) -> Option<String> {
+        let Self::Devices { source: crate::container::cdi::CdiError::Unknown { name, .. }, .. } = self else {
+            return None;
+        };
+        Some(if name.starts_with("nvidia.com/gpu=") {
+            "make the file with `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`, after the driver is installed"
+                .to_owned()
+        } else {
+            "the maker of the device has a program that writes its CDI file".to_owned()
+        })
+    }
 }
 
 /// Program and arguments.
@@ -89,8 +113,13 @@ fn user(pod: &PodSpec, container: &ContainerSpec, image: &Image) -> Result<User,
     if user.uid == 0 && security.run_as_non_root == Some(true) {
         return Err(ConfigError::IsRoot(container.name.clone()));
     }
-    user.additional_gids.extend(pod.fs_group);
-    user.additional_gids.extend(&pod.supplemental_groups);
+    let of_the_pod = pod.fs_group.iter().chain(&pod.supplemental_groups);
+    user.manifest_gids.extend(of_the_pod.clone());
+    user.additional_gids.extend(of_the_pod);
+    let ids = [user.uid, user.gid].into_iter().chain(user.additional_gids.iter().copied());
+    if let Some(id) = ids.max().filter(|id| pod.host_users == Some(false) && *id >= ID_COUNT) {
+        return Err(ConfigError::NotMapped { container: container.name.clone(), id });
+    }
     Ok(user)
 }
 
@@ -168,10 +197,31 @@ pub(super) fn parse_signal(text: &str) -> Option<i32> {
     Some(signal as i32)
 }
 
-/// The host name of a pod.
+/// Whether a pod is of a Compose file.
+fn is_compose(record: &PodRecord) -> bool {
+    record.workload.kind == WorkloadKind::Service
+}
+
+/// The limits, with what Docker makes of a memory limit without one for swap: as much of it again. Kubernetes allows no
+/// swap then.
+pub(super) fn resources(record: &PodRecord, container: &ContainerSpec) -> Resources {
+    let mut resources = container.resources.clone();
+    if is_compose(record) && resources.memory_swap_limit.is_none() {
+        let both = resources.memory_limit.map(|limit| i64::try_from(limit.saturating_mul(2)).unwrap_or(i64::MAX));
+        resources.memory_swap_limit = both;
+    }
+    resources
+}
+
+/// The host name of a pod. On the host's network it is the host's (kubelet, `generatePodSandboxConfig`), but for a
+/// Compose file that gives another one.
 #[must_use]
 pub(super) fn hostname(record: &PodRecord) -> String {
-    let name = record.spec.hostname.clone().unwrap_or_else(|| record.name.clone());
+    let own = record.spec.hostname.clone();
+    if record.spec.host_network && (own.is_none() || !is_compose(record)) {
+        return rustix::system::uname().nodename().to_string_lossy().into_owned();
+    }
+    let name = own.unwrap_or_else(|| record.name.clone());
     // The kernel takes 64 bytes; Kubernetes cuts at 63.
     name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
@@ -212,6 +262,8 @@ pub(super) struct Inputs<'a> {
     pub layout: &'a Layout,
     pub attempt: &'a Attempt,
     pub volumes: Vec<Mount>,
+    /// First id of the pod's user namespace.
+    pub users: Option<u32>,
     pub runtime: Option<Program>,
     pub log_max_size: u64,
     pub log_max_files: u32,
@@ -219,7 +271,7 @@ pub(super) struct Inputs<'a> {
 
 /// Puts everything together.
 pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, ConfigError> {
-    let Inputs { start, image, layout, attempt, volumes, runtime, log_max_size, log_max_files } = inputs;
+    let Inputs { start, image, layout, attempt, volumes, users, runtime, log_max_size, log_max_files } = inputs;
     let (container, record) = (&start.container, &start.pod);
     let spec = &record.spec;
     let hostname = kernel_hostname(record)?;
@@ -231,7 +283,9 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
     {
         let taken = |mount: &Mount| mount.target == Path::new(target);
         if !volumes.iter().any(taken) {
-            mounts.push(bind(super::joined::etc_dir(layout, record, file).join(file), target));
+            let source = super::joined::etc_dir(layout, record, file).join(file);
+            // As read-only as the root is (Docker; containerd for the kubelet).
+            mounts.push(Mount { read_only: container.security.read_only_root, ..bind(source, target) });
         }
     }
     for (path, options) in &container.tmpfs {
@@ -272,7 +326,11 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         namespaces: Namespaces {
             net: if own_network { Namespace::Path(pinned.join("net")) } else { Namespace::Host },
             ipc: if spec.host_ipc { Namespace::Host } else { Namespace::Path(pinned.join("ipc")) },
-            uts: if own_network { Namespace::Path(pinned.join("uts")) } else { Namespace::Host },
+            uts: match (own_network, &spec.hostname) {
+                (true, _) => Namespace::Path(pinned.join("uts")),
+                (false, Some(_)) if is_compose(record) => Namespace::New,
+                (false, _) => Namespace::Host,
+            },
             pid: if spec.host_pid {
                 Namespace::Host
             } else if spec.share_process_namespace {
@@ -281,13 +339,13 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
             } else {
                 Namespace::New
             },
-            user: None,
+            user: users.map(|first| Users { path: pinned.join("user"), first }),
         },
         left_behind: Some(layout.all_namespaces()),
         cgroup_path: attempt.cgroup.clone(),
         shim_cgroup: layout.shim_cgroup(),
         mounts,
-        resources: container.resources.clone(),
+        resources: resources(record, container),
         security: security(container, layout),
         devices,
         hooks: cdi.hooks,
@@ -300,9 +358,9 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         stdin_once: container.stdin_once,
         tty: container.tty,
         init: container.init,
-        termination_message_path: Some(
-            container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".to_owned()),
-        ),
+        // Docker knows no such file.
+        termination_message_path: (!is_compose(record))
+            .then(|| container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".to_owned())),
         termination_message_from_log: container.termination_message_from_log,
     })
 }

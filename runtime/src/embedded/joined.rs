@@ -40,7 +40,7 @@ impl Inner {
                 domainname: record.spec.domainname.clone(),
                 sysctls: record.spec.sysctls.clone(),
             };
-            network::create_namespaces(&namespaces, &request)
+            network::create_namespaces(&namespaces, &request, None)
                 .and_then(|()| network::share_network_namespace(&layout.namespaces(&owner), &namespaces))
                 .map_err(|error| transient(&operation)(error.into()))?;
             std::fs::write(layout.pod_run(&record.uid).join(FILE), &owner.0)

@@ -6,13 +6,14 @@
 //!        network/                                 address leases
 //!        volumes/<name>/                          named volumes: never removed by reconciling
 //!        pods/<uid>/pod.json                      what the pod was made as
+//!                   users.json                    its range of user ids, with `hostUsers: false`
 //!                   volumes/                      volumes that die with the pod
 //!                   <container>/<attempt>/start.json, exit.json
 //!                                         upper/, work/    writable layer
 //!                                         log, log.1 ...   CRI format
 //! <run>/lock
 //!       mainstay.sock                             API
-//!       namespaces/<uid>/{net,ipc,uts}            pinned namespaces, all below one mount
+//!       namespaces/<uid>/{net,ipc,uts,user}       pinned namespaces, all below one mount
 //!       pods/<uid>/hosts, resolv.conf, hostname
 //!                  volumes/                       volumes in memory
 //!                  <container>/<attempt>/         bundle, shim.sock
@@ -21,6 +22,16 @@
 use std::path::{Path, PathBuf};
 
 use spec::observed::PodUid;
+
+/// What lies beside the directories of containers in those of their pod. A container of such a name, which is a good
+/// one, has its directory elsewhere. No container's name begins with `_`.
+const TAKEN: [&str; 7] = ["failed.json", "files-changed", "hostname", "hosts", "pod.json", "ready", "resolv.conf"];
+
+/// The name of a container's directory in those of its pod.
+#[must_use]
+pub fn container_directory(container: &str) -> String {
+    if TAKEN.contains(&container) { format!("_{container}") } else { container.to_owned() }
+}
 
 /// The two directories of an agent.
 #[derive(Debug, Clone)]
@@ -69,7 +80,7 @@ impl Layout {
     /// Durable directory of all attempts of a container.
     #[must_use]
     pub fn container(&self, uid: &PodUid, container: &str) -> PathBuf {
-        self.pod(uid).join(container)
+        self.pod(uid).join(container_directory(container))
     }
 
     /// An attempt.
@@ -77,7 +88,7 @@ impl Layout {
     pub fn attempt(&self, uid: &PodUid, container: &str, attempt: u32) -> Attempt {
         Attempt {
             dir: self.container(uid, container).join(attempt.to_string()),
-            run: self.pod_run(uid).join(container).join(attempt.to_string()),
+            run: self.pod_run(uid).join(container_directory(container)).join(attempt.to_string()),
             cgroup: format!("{}/{container}-{attempt}", self.pod_cgroup(uid)),
             id: format!("{uid}-{container}-{attempt}"),
         }

@@ -7,6 +7,7 @@ mod calls;
 mod check;
 mod config;
 mod etc;
+mod id_range;
 mod joined;
 mod layout;
 pub mod logs;
@@ -43,7 +44,7 @@ use crate::image::store::Store;
 use crate::network::{self, Network, NetworkConfig};
 use crate::volume::{self};
 
-pub use layout::{Attempt, Layout};
+pub use layout::{Attempt, Layout, container_directory};
 
 /// Bytes of output that are kept of a command in a container.
 const EXEC_OUTPUT: usize = 64 << 10;
@@ -133,6 +134,12 @@ fn failure(
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> RuntimeError {
     RuntimeError { operation: operation.into(), class, hint: None, source: source.into() }
+}
+
+/// A container that does not fit its image or this host.
+fn config_failure(operation: &str, error: config::ConfigError) -> RuntimeError {
+    let hint = error.hint();
+    RuntimeError { hint, ..failure(operation, FailureClass::Permanent, error) }
 }
 
 fn transient(operation: impl Into<String>) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> RuntimeError {
@@ -368,7 +375,7 @@ impl Inner {
         let addresses = if spec.host_network {
             if !spec.host_ipc {
                 let request = network::NamespaceRequest { ipc: true, ..network::NamespaceRequest::default() };
-                network::create_namespaces(&namespaces, &request).map_err(network_failed)?;
+                network::create_namespaces(&namespaces, &request, None).map_err(network_failed)?;
             }
             Addresses::default()
         } else if let Some(service) = &spec.network_of {
@@ -383,7 +390,10 @@ impl Inner {
                     domainname: spec.domainname.clone(),
                     sysctls: spec.sysctls.clone(),
                 };
-                network::create_namespaces(&namespaces, &request).map_err(network_failed)?;
+                let first = (spec.host_users == Some(false)).then(|| id_range::choose(layout, uid)).transpose();
+                let first = first.map_err(|error| transient(&operation)(error.into()))?;
+                let users = first.map(|first| network::UserRange { first, self_exe: &self.self_exe });
+                network::create_namespaces(&namespaces, &request, users.as_ref()).map_err(network_failed)?;
             }
             if spec.no_network {
                 Addresses::default()
@@ -395,7 +405,8 @@ impl Inner {
             let dir = pod_run.join("init");
             let running = std::fs::read_to_string(dir.join("pid")).ok().and_then(|pid| pid.parse::<u32>().ok());
             if running.and_then(container::record::start_time).is_none() {
-                let init = container::start_pod_init(&dir, &layout.init_cgroup(uid), &self.self_exe)
+                let users = (spec.host_users == Some(false)).then(|| namespaces.join("user"));
+                let init = container::start_pod_init(&dir, &layout.init_cgroup(uid), users.as_deref(), &self.self_exe)
                     .map_err(|error| transient(&operation)(error.into()))?;
                 std::fs::write(dir.join("pid"), init.pid.to_string())
                     .map_err(|error| transient(&operation)(error.into()))?;
@@ -431,13 +442,14 @@ impl Inner {
         let attempt = layout.attempt(uid, name, start.attempt);
         self.drop_old_attempts(uid, name, start.attempt);
         let volumes = self.volume_mounts(start, &image)?;
-        let permanent = |error: config::ConfigError| failure(&operation, FailureClass::Permanent, error);
+        let permanent = |error| config_failure(&operation, error);
         let config = config::container_config(config::Inputs {
             start,
             image: &image,
             layout,
             attempt: &attempt,
             volumes,
+            users: id_range::of(layout, uid).map_err(|error| transient(&operation)(error.into()))?,
             runtime: self.runtime_of(&start.pod, &operation)?,
             log_max_size: self.options.log_max_size,
             log_max_files: self.options.log_max_files,

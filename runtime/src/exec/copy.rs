@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
 
-use crate::container::{ShimClient, record};
+use crate::container::{ContainerConfig, ShimClient, record};
+use crate::sys;
 
 /// Deeper trees are refused: each level costs a descriptor.
 const MAX_DEPTH: usize = 256;
@@ -77,29 +78,48 @@ pub struct Copied {
     pub skipped: u64,
 }
 
+/// A root to copy from or to.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+    /// Whom new files belong to, when that is not root: the root of a user namespace.
+    owner: Option<u32>,
+}
+
+impl From<OwnedFd> for Root {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd, owner: None }
+    }
+}
+
 /// The root of a container's file system, by its run directory.
 ///
 /// # Errors
 /// The container does not run.
-pub fn container_root(dir: &Path) -> Result<OwnedFd> {
+pub fn container_root(dir: &Path) -> Result<Root> {
     let state = ShimClient::connect(dir).and_then(|mut shim| shim.state()).map_err(CopyError::NotRunning)?;
     let path = PathBuf::from(format!("/proc/{}/root", state.pid));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(&path, flags, Mode::empty()).map_err(failed("open", &path))?;
+    let fd = rustix::fs::open(&path, flags, Mode::empty()).map_err(failed("open", &path))?;
+    // Files of a user namespace are root's of that one, and its volumes take no others.
+    let config = std::fs::read(ContainerConfig::file(dir)).map_err(CopyError::NotRunning)?;
+    let config: ContainerConfig =
+        serde_json::from_slice(&config).map_err(|error| CopyError::NotRunning(error.into()))?;
+    let owner = config.namespaces.user.map(|users| users.first);
     // The number may have become another process' in between: then the start time is another one now.
     if record::start_time(state.pid) != Some(state.start_time) {
         return Err(CopyError::NotRunning(io::ErrorKind::NotFound.into()));
     }
-    Ok(root)
+    Ok(Root { fd, owner })
 }
 
 /// The root of the host's file system.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn host_root() -> Result<OwnedFd> {
+pub fn host_root() -> Result<Root> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open("/", flags, Mode::empty()).map_err(failed("open", Path::new("/")))
+    rustix::fs::open("/", flags, Mode::empty()).map(Root::from).map_err(failed("open", Path::new("/")))
 }
 
 /// Opens a path as somebody whose root this is would.
@@ -140,10 +160,10 @@ fn is_content(path: &Path) -> bool {
 ///
 /// # Errors
 /// What is not there or cannot be read; a tree that is too deep.
-pub fn export(root: &OwnedFd, path: &Path, out: impl Write) -> Result<Copied> {
+pub fn export(root: &Root, path: &Path, out: impl Write) -> Result<Copied> {
     let content = is_content(path);
     let name = if content { OsStr::new(".") } else { path.file_name().unwrap_or(OsStr::new(".")) };
-    let fd = resolve(root, path).map_err(failed("open", path))?;
+    let fd = resolve(&root.fd, path).map_err(failed("open", path))?;
     let stat = rustix::fs::fstat(&fd).map_err(failed("look at", path))?;
     if content && kind(&stat) != FileType::Directory {
         return Err(refused(path, "it is no directory"));
@@ -237,6 +257,8 @@ impl<W: Write> Exporter<W> {
 #[derive(Debug)]
 pub struct Destination {
     directory: OwnedFd,
+    /// Whom files belong to that are written; the writer when `None`.
+    owner: Option<u32>,
     /// What the first part of each path becomes; `None` keeps it.
     name: Option<Vec<u8>>,
     /// The entries are the content of a directory: the name comes before the first part.
@@ -249,12 +271,12 @@ pub struct Destination {
 ///
 /// # Errors
 /// The directory is not there.
-pub fn destination(root: &OwnedFd, path: &Path) -> Result<Destination> {
+pub fn destination(root: &Root, path: &Path) -> Result<Destination> {
     let shown = path.to_owned();
     let directory =
-        |path: &Path| open2(root, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::IN_ROOT);
+        |path: &Path| open2(&root.fd, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::IN_ROOT);
     match directory(path) {
-        Ok(directory) => return Ok(Destination { directory, name: None, content: false, shown }),
+        Ok(directory) => return Ok(Destination { directory, owner: root.owner, name: None, content: false, shown }),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
         Err(error) => return Err(failed("open", path)(error)),
     }
@@ -263,7 +285,8 @@ pub fn destination(root: &OwnedFd, path: &Path) -> Result<Destination> {
     };
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = directory(parent).map_err(failed("open", parent))?;
-    Ok(Destination { directory, name: Some(name.as_bytes().to_vec()), content: false, shown })
+    let name = Some(name.as_bytes().to_vec());
+    Ok(Destination { directory, owner: root.owner, name, content: false, shown })
 }
 
 /// Writes the entries of a tar archive. What is there is overwritten, but never a directory by something else.
@@ -271,6 +294,14 @@ pub fn destination(root: &OwnedFd, path: &Path) -> Result<Destination> {
 /// # Errors
 /// No archive, an entry that leads elsewhere, or what cannot be written.
 pub fn import(into: &Destination, input: impl Read) -> Result<Copied> {
+    if let Some(owner) = into.owner {
+        // This thread alone, and for as long as it lives.
+        sys::act_as(owner).map_err(|source| CopyError::Io {
+            what: "write as the container's root to",
+            path: into.shown.clone(),
+            source,
+        })?;
+    }
     let mut copied = Copied::default();
     let mut archive = tar::Archive::new(input);
     for entry in archive.entries().map_err(CopyError::Archive)? {
@@ -412,10 +443,11 @@ fn create(parent: &OwnedFd, name: &OsStr, known: Option<FileType>) -> rustix::io
 ///
 /// # Errors
 /// That of the side that failed first.
-pub fn copy(from: (&OwnedFd, &Path), to: (&OwnedFd, &Path)) -> Result<Copied> {
+pub fn copy(from: (&Root, &Path), to: (&Root, &Path)) -> Result<Copied> {
     let into = Destination { content: is_content(from.1), ..destination(to.0, to.1)? };
     let (reader, writer) = io::pipe().map_err(CopyError::Archive)?;
     std::thread::scope(|scope| {
+        // A thread of its own also since the writer may become another user.
         let exporter = scope.spawn(move || export(from.0, from.1, io::BufWriter::with_capacity(64 << 10, writer)));
         let imported = import(&into, io::BufReader::with_capacity(64 << 10, reader));
         let exported = exporter.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -451,12 +483,12 @@ mod tests {
 
     use super::*;
 
-    fn root(path: &Path) -> OwnedFd {
-        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("a directory")
+    fn root(path: &Path) -> Root {
+        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("a directory").into()
     }
 
     /// Two roots in a directory with something outside of both.
-    fn world() -> (tempfile::TempDir, OwnedFd, OwnedFd) {
+    fn world() -> (tempfile::TempDir, Root, Root) {
         let dir = tempfile::tempdir().expect("a directory");
         for name in ["a", "b", "outside"] {
             fs::create_dir(dir.path().join(name)).expect("made");

@@ -16,10 +16,11 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::ExecRequest;
-use super::launch::Launch;
+use super::launch::{self, Launch};
 use crate::container::cgroup::{self, Layout};
 use crate::container::lifecycle::Failure;
-use crate::container::{ContainerConfig, ShimClient, bundle, caps, record, users};
+use crate::container::{ContainerConfig, ID_COUNT, ShimClient, User, Users, bundle, caps, record, users};
+use crate::shim::mapped;
 use crate::sys::{self, Fork};
 use spec::causes::chain;
 
@@ -75,7 +76,7 @@ fn join(dir: &Path, name: &str, errors: Option<&File>) -> Result<i32, Failure> {
         return Err(failure("the container is not running any more".to_owned()));
     }
 
-    let launch = launch(&config, &request, state.pid)?;
+    let launch = launch_of(&config, &request, state.pid)?;
     let signals = SigSet::all();
     if let Some(external) = config.external() {
         signals.thread_block().map_err(step("block signals"))?;
@@ -87,7 +88,7 @@ fn join(dir: &Path, name: &str, errors: Option<&File>) -> Result<i32, Failure> {
     // Nobody in there may look into this process while it is neither out nor in.
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).map_err(step("hide from the container"))?;
     Layout::detect()
-        .and_then(|layout| cgroup::enter(&layout, &config.cgroup_path, std::process::id()))
+        .and_then(|layout| cgroup::enter(&layout, &config.cgroup_path, std::process::id(), state.pid))
         .map_err(|error| failure(chain(&error)))?;
     let namespaces = libc::CLONE_NEWNS
         | libc::CLONE_NEWNET
@@ -95,7 +96,22 @@ fn join(dir: &Path, name: &str, errors: Option<&File>) -> Result<i32, Failure> {
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWCGROUP;
+    let namespaces = match &config.namespaces.user {
+        Some(users) => {
+            give_pipes(users, &launch.user);
+            namespaces | libc::CLONE_NEWUSER
+        }
+        None => namespaces,
+    };
     sys::setns(target.as_fd(), namespaces).map_err(step("enter the container's namespaces"))?;
+    if config.namespaces.user.is_some() {
+        if launch.user.uid >= ID_COUNT || launch.user.gid >= ID_COUNT {
+            let message = "the user namespace of the container has the users and groups 0 to 65535".to_owned();
+            return Err(Failure { permanent: true, ..failure(message) });
+        }
+        // Root in there, instead of somebody whom it does not know.
+        sys::set_ids(0, 0, &[]).map_err(step("become root in the container"))?;
+    }
 
     let terminal = if request.tty { Some(open_terminal()?) } else { None };
     signals.thread_block().map_err(step("block signals"))?;
@@ -119,8 +135,17 @@ fn join(dir: &Path, name: &str, errors: Option<&File>) -> Result<i32, Failure> {
     }
 }
 
+/// Gives pipes without a name to the program, which cannot take files of the host from inside a user namespace.
+fn give_pipes(users: &Users, user: &User) {
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().filter(|stream| launch::is_pipe(*stream))
+    {
+        let _ = mapped::give_pipe(stream, users, user.uid, user.gid);
+    }
+}
+
 /// What the program becomes: the container's own settings with those of the request over them.
-fn launch(config: &ContainerConfig, request: &ExecRequest, pid: u32) -> Result<Launch, Failure> {
+fn launch_of(config: &ContainerConfig, request: &ExecRequest, pid: u32) -> Result<Launch, Failure> {
     let mut config = config.clone();
     config.args.clone_from(&request.args);
     config.env.0.extend(request.env.0.iter().cloned());
@@ -130,7 +155,7 @@ fn launch(config: &ContainerConfig, request: &ExecRequest, pid: u32) -> Result<L
         config.cwd.clone_from(cwd);
     }
     if let Some(user) = &request.user {
-        let extra: Vec<String> = config.user.additional_gids.iter().map(u32::to_string).collect();
+        let extra: Vec<String> = config.user.manifest_gids.iter().map(u32::to_string).collect();
         let root = PathBuf::from(format!("/proc/{pid}/root"));
         config.user = users::resolve(&[root], user, &extra, true)
             .map_err(|error| Failure { permanent: true, ..failure(chain(&error)) })?;

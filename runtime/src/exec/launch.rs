@@ -8,6 +8,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 
 use serde_json::{Value, json};
@@ -110,9 +111,10 @@ impl Launch {
         let _ = sys::new_session_keyring();
         let capabilities = step("set capabilities");
 
+        self.give_streams();
         // While the user changes, what is permitted is kept; the exec takes away what is not meant to stay.
         sys::prctl(libc::PR_SET_KEEPCAPS, 1, 0).map_err(capabilities)?;
-        sys::set_ids(self.user.uid, self.user.gid, &self.user.additional_gids).map_err(step("set user and groups"))?;
+        sys::set_ids(self.user.uid, self.user.gid, &groups(&self.user)).map_err(step("set user and groups"))?;
         sys::prctl(libc::PR_SET_KEEPCAPS, 0, 0).map_err(capabilities)?;
         if self.user.uid != 0 {
             // The kernel cleared the effective set; it is needed for what follows.
@@ -137,11 +139,23 @@ impl Launch {
         if self.init {
             return self.reap(&args, &env, last, started);
         }
-        self.finish(&args, &env, last)
+        self.become_program(&args, &env, last)
     }
 
     /// Filter, last capabilities, exec.
-    fn finish(&self, args: &[CString], env: &[CString], last: CapMasks) -> Result<std::convert::Infallible, Failure> {
+    fn become_program(
+        &self,
+        args: &[CString],
+        env: &[CString],
+        last: CapMasks,
+    ) -> Result<std::convert::Infallible, Failure> {
+        self.change_profile()?;
+        self.confine(last)?;
+        Err(self.exec(args, env))
+    }
+
+    /// Names the AppArmor profile that the exec changes to.
+    fn change_profile(&self) -> Result<(), Failure> {
         let step =
             |name: &'static str| move |error: io::Error| failure("exec", format!("cannot {name}: {error}"), &error);
         if let Some(profile) = &self.apparmor {
@@ -151,6 +165,13 @@ impl Launch {
                 .unwrap_or(Ok(()))
                 .map_err(step("apply the AppArmor profile"))?;
         }
+        Ok(())
+    }
+
+    /// The system call filter, and the last of the capabilities.
+    fn confine(&self, last: CapMasks) -> Result<(), Failure> {
+        let step =
+            |name: &'static str| move |error: io::Error| failure("exec", format!("cannot {name}: {error}"), &error);
         if let Some(filter) = &self.filter {
             // Installing a filter without no_new_privs takes CAP_SYS_ADMIN, which therefore goes after it.
             let before = CapSet(last.permitted).with(if self.no_new_privs { CapSet::EMPTY } else { CapSet::SYS_ADMIN });
@@ -162,7 +183,21 @@ impl Launch {
         if self.filter.is_none() || !self.no_new_privs {
             sys::capset(last).map_err(step("set capabilities"))?;
         }
-        Err(self.exec(args, env))
+        Ok(())
+    }
+
+    /// Gives the terminal and pipes without a name to the user, who may open /dev/stdout and the like then (runc,
+    /// `fixStdioPermissions`). Files, sockets and named pipes of whoever runs `exec` stay as they are.
+    fn give_streams(&self) {
+        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+            let is_terminal = self.tty && rustix::termios::isatty(stream);
+            if is_pipe(stream) || is_terminal {
+                // The group of a terminal is `tty`, for write(1).
+                let group = (!is_terminal).then(|| rustix::fs::Gid::from_raw(self.user.gid));
+                let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(self.user.uid)), group);
+            }
+        }
     }
 
     /// The same as the `process` of an OCI configuration, for a runtime that does all of it by itself.
@@ -174,7 +209,7 @@ impl Launch {
         let mut process = json!({
             "terminal": self.tty,
             "user": {
-                "uid": self.user.uid, "gid": self.user.gid, "additionalGids": self.user.additional_gids, "umask": 0o022,
+                "uid": self.user.uid, "gid": self.user.gid, "additionalGids": groups(&self.user), "umask": 0o022,
             },
             "args": self.args,
             "env": env,
@@ -313,6 +348,8 @@ impl Launch {
             |name: &'static str| move |error: io::Error| failure("exec", format!("cannot {name}: {error}"), &error);
         let all = SigSet::all();
         all.thread_block().map_err(|error| step("block signals")(error.into()))?;
+        // The reaper is as confined as the program: who may trace it inside must gain nothing by that.
+        self.confine(last)?;
         let child = match sys::fork().map_err(step("fork"))? {
             sys::Fork::Child => {
                 sys::reset_signals();
@@ -323,13 +360,16 @@ impl Launch {
                     let _ = nix::unistd::tcsetpgrp(io::stdin(), nix::unistd::getpid());
                     sys::reset_signals();
                 }
-                return self.finish(args, env, last);
+                self.change_profile()?;
+                return Err(self.exec(args, env));
             }
             sys::Fork::Parent(child) => nix::unistd::Pid::from_raw(child.cast_signed()),
         };
-        let _ = sys::capset(last);
         let _ = nix::sys::prctl::set_name(c"mainstay-init");
+        // It never executes anything, so nothing else would take paths of the host and descriptors away from here.
+        let _ = sys::set_command_line("mainstay-init");
         started();
+        let _ = sys::close_from(3);
         loop {
             let Ok(signal) = all.wait() else { continue };
             if signal != Signal::SIGCHLD {
@@ -346,6 +386,20 @@ impl Launch {
             }
         }
     }
+}
+
+/// Whether a descriptor is a pipe without a name.
+pub(super) fn is_pipe(stream: BorrowedFd<'_>) -> bool {
+    const PIPEFS: u64 = 0x5049_5045;
+    rustix::fs::fstatfs(stream).is_ok_and(|stat| u64::try_from(stat.f_type) == Ok(PIPEFS))
+}
+
+/// The supplementary groups, the user's own among them: a program that changes its group must not shed what files deny
+/// to that one (CVE-2022-36109; Docker since 20.10.18, containerd since 1.6.18).
+fn groups(user: &User) -> Vec<u32> {
+    let mut groups = vec![user.gid];
+    groups.extend(user.additional_gids.iter().filter(|group| **group != user.gid));
+    groups
 }
 
 /// What a script asks to be run by.

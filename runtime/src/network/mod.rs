@@ -25,6 +25,7 @@ mod setup;
 mod sockets;
 mod subnet;
 mod table;
+mod users;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,8 @@ pub use namespace::{
 pub use setup::NetworkState;
 pub use sockets::Sockets;
 pub use subnet::Ipv4Net;
+pub use users::UserRange;
+pub(crate) use users::hold as hold_namespaces;
 pub use watch::Hints;
 
 use hold::Holds;

@@ -14,6 +14,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::error::NetworkError;
 use super::link::Links;
+use super::users::{Holder, UserRange};
 
 type Result<T> = std::result::Result<T, NetworkError>;
 
@@ -23,6 +24,8 @@ const NET: &str = "net";
 const IPC: &str = "ipc";
 /// File name of the pinned UTS namespace.
 const UTS: &str = "uts";
+/// File name of the pinned user namespace.
+const USER: &str = "user";
 
 /// Which namespaces a pod gets, and how they are set up.
 #[derive(Debug, Clone, Default)]
@@ -84,17 +87,18 @@ fn is_mount(dir: &Path) -> bool {
 }
 
 /// Makes namespaces and pins them as files `net`, `ipc` and `uts` in `dir`. Those that are pinned already are
-/// replaced: the caller asks only when it wants new ones.
+/// replaced: the caller asks only when it wants new ones. With `users` they belong to a new user namespace, pinned as
+/// `user`.
 ///
 /// # Errors
 /// When a namespace cannot be made or pinned, or a parameter is not the namespaces' own. Nothing stays then.
-pub fn create(dir: &Path, request: &NamespaceRequest) -> Result<()> {
+pub fn create(dir: &Path, request: &NamespaceRequest, users: Option<&UserRange<'_>>) -> Result<()> {
     for name in request.sysctls.keys() {
         check_sysctl(name, request)?;
     }
     remove(dir)?;
     fs::create_dir_all(dir).map_err(NetworkError::namespace(format!("create {}", dir.display())))?;
-    let made = in_thread(|| populate(dir, request));
+    let made = in_thread(|| populate(dir, request, users));
     if made.is_err() {
         // The first error is the one worth telling.
         drop(remove(dir));
@@ -108,7 +112,7 @@ pub fn create(dir: &Path, request: &NamespaceRequest) -> Result<()> {
 /// When a file cannot be unmounted or removed; the others are removed all the same.
 pub fn remove(dir: &Path) -> Result<()> {
     let mut errors = Vec::new();
-    for name in [NET, IPC, UTS] {
+    for name in [NET, IPC, UTS, USER] {
         let path = dir.join(name);
         // Several mounts can lie on each other when a run was cut off.
         loop {
@@ -143,14 +147,29 @@ pub fn is_pinned(path: &Path) -> bool {
     nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
 }
 
-fn populate(dir: &Path, request: &NamespaceRequest) -> Result<()> {
+fn populate(dir: &Path, request: &NamespaceRequest, users: Option<&UserRange<'_>>) -> Result<()> {
     let wanted = [
         (request.net, NET, CloneFlags::CLONE_NEWNET),
         (request.ipc, IPC, CloneFlags::CLONE_NEWIPC),
         (request.uts, UTS, CloneFlags::CLONE_NEWUTS),
     ];
     let flags = wanted.iter().filter(|w| w.0).fold(CloneFlags::empty(), |flags, w| flags | w.2);
-    unshare(flags).map_err(|e| NetworkError::namespace("create namespaces")(e.into()))?;
+    let failed = |e: nix::Error| NetworkError::namespace("create namespaces")(e.into());
+    let none = BTreeMap::new();
+    let (holder, sysctls) = match users {
+        None => {
+            unshare(flags).map_err(failed)?;
+            (None, &request.sysctls)
+        }
+        Some(users) => {
+            let holder = Holder::start(users, flags, &request.sysctls)?;
+            for (_, name, flag) in wanted.iter().filter(|w| w.0) {
+                let file = fs::File::open(holder.file(name)).map_err(NetworkError::namespace("open a namespace"))?;
+                setns(file, *flag).map_err(failed)?;
+            }
+            (Some(holder), &none)
+        }
+    };
     if request.uts {
         if let Some(name) = &request.hostname {
             nix::unistd::sethostname(name)
@@ -165,21 +184,29 @@ fn populate(dir: &Path, request: &NamespaceRequest) -> Result<()> {
         Links::open()?.set_up(1, "lo")?;
         // Addresses are given out by us and work at once. Absent without IPv6.
         let _ = set_sysctl("net.ipv6.conf.default.accept_dad", "0");
+        // No port of a namespace of one's own is anybody else's, and a ping does no harm (Docker since 20.10, containerd
+        // since 2.0). Parameters of the manifest come after these.
+        for (name, value) in
+            [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
+        {
+            if !request.sysctls.contains_key(name) {
+                let _ = set_sysctl(name, value);
+            }
+        }
     }
-    for (name, value) in &request.sysctls {
+    for (name, value) in sysctls {
         set_sysctl(name, value)?;
     }
     for (_, name, _) in wanted.iter().filter(|w| w.0) {
-        pin(name, &dir.join(name))?;
+        pin(&format!("/proc/thread-self/ns/{name}"), &dir.join(name))?;
     }
-    Ok(())
+    holder.map_or(Ok(()), |holder| pin(&holder.file(USER), &dir.join(USER)))
 }
 
-fn pin(name: &str, path: &Path) -> Result<()> {
-    let failed = || NetworkError::namespace(format!("pin the {name} namespace at {}", path.display()));
+fn pin(source: &str, path: &Path) -> Result<()> {
+    let failed = || NetworkError::namespace(format!("pin a namespace at {}", path.display()));
     fs::File::create(path).map_err(failed())?;
-    let source = format!("/proc/thread-self/ns/{name}");
-    mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|e| failed()(e.into()))
+    mount(Some(source), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|e| failed()(e.into()))
 }
 
 /// Pins the network namespace of one directory in another one too. It lasts as long as one of them does.

@@ -68,7 +68,7 @@ impl Host {
     fn namespace(&self, name: &str) -> PathBuf {
         let dir = self.dir.path().join("ns").join(name);
         let request = NamespaceRequest { net: true, ..NamespaceRequest::default() };
-        create_namespaces(&dir, &request).expect("root may make namespaces");
+        create_namespaces(&dir, &request, None).expect("root may make namespaces");
         dir.join("net")
     }
 

@@ -1,8 +1,10 @@
 //! The built-in runtime: libcontainer, linked into this process, with an executor of our own.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use libcontainer::container::builder::ContainerBuilder;
@@ -23,6 +25,7 @@ pub(super) fn make(
     config: &ContainerConfig,
     layout: &Layout,
     launch: Launch,
+    device_dirs: BTreeSet<PathBuf>,
     streams: Streams,
 ) -> Result<Made, Failure> {
     let lib = |error: libcontainer::error::LibcontainerError| {
@@ -33,6 +36,7 @@ pub(super) fn make(
     let executor = LaunchExecutor {
         launch: Rc::new(launch),
         errors: error_write.as_raw_fd(),
+        device_dirs,
         cgroups: CgroupMount::of(config, layout),
     };
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use spec::causes::chain;
 
-use super::{builtin, external, failure, permanent, rootfs, start_time};
+use super::{builtin, external, failure, mapped, permanent, rootfs, start_time};
 use crate::container::bundle::{self, BundleError};
 use crate::container::caps;
 use crate::container::cgroup::{self, CgroupError, Layout};
@@ -73,6 +73,11 @@ fn open_namespaces(config: &mut ContainerConfig) -> Result<Vec<OwnedFd>, Failure
             opened.push(OwnedFd::from(file));
         }
     }
+    if let Some(users) = &mut namespaces.user {
+        let file = File::open(&users.path).map_err(io_failure("create", "open the pod's user namespace"))?;
+        users.path = format!("/proc/{owner}/fd/{}", file.as_raw_fd()).into();
+        opened.push(OwnedFd::from(file));
+    }
     Ok(opened)
 }
 
@@ -87,8 +92,13 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     let all = caps::bounding();
     let launch = Launch::of(config, all, &mut warnings)?;
     let mut config = with_termination_file(config)?;
+    if config.namespaces.user.is_some() && config.runtime.is_some() {
+        return Err(permanent("create", "`hostUsers: false` works with the built-in runtime only"));
+    }
     // Dropped at the end of this function: only the container's own processes keep its namespaces alive.
     let _opened = open_namespaces(&mut config)?;
+    rootfs::prepare(&config)?;
+    mapped::map_mounts(&mut config)?;
     let (oci, rules) = bundle::build(&config, all).map_err(|error| bundle_failure(&error))?;
     if config.runtime.is_none() {
         write_bundle(&config, &oci)?;
@@ -100,12 +110,11 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
         CgroupError::NoController { .. } => permanent("cgroup", error.to_string()),
         other => failure("cgroup", chain(&other)),
     })?);
-    rootfs::prepare(&config)?;
     fs::create_dir_all(config.dir.join("state")).map_err(io_failure("create", "make the state directory"))?;
 
     let (ours, theirs) = streams(&config)?;
     let made = match &config.runtime {
-        None => builtin::make(&config, &layout, launch, theirs)?,
+        None => builtin::make(&config, &layout, launch, bundle::device_dirs(&oci), theirs)?,
         Some(_) => external::make(&config, &launch, theirs, (oci, &rules), &mut warnings)?,
     };
     if config.runtime.is_some() {
@@ -189,6 +198,13 @@ fn streams(config: &ContainerConfig) -> Result<(Ours, Streams), Failure> {
     for end in [&out_write, &err_write] {
         // A program may reopen /dev/stdout whatever its user: the pipe is then its own.
         let _ = rustix::fs::fchown(end, unix_uid(config.user.uid), unix_gid(config.user.gid));
+    }
+    if let Some(users) = &config.namespaces.user {
+        // Inside, nobody can do that: it is a file of the host.
+        for pipe in [Some(&out_write), Some(&err_write), stdin.as_ref().map(|_| &input)].into_iter().flatten() {
+            let given = mapped::give_pipe(pipe, users, config.user.uid, config.user.gid);
+            given.map_err(io_failure("create", "give a pipe to the container"))?;
+        }
     }
     let ours = Ours { stdout: Some(out_read), stderr: Some(err_read), stdin };
     Ok((ours, Streams::Pipes([input, out_write, err_write])))

@@ -4,8 +4,10 @@
 //! and tells of errors after the start was reported as done. Ours writes them on a close-on-exec pipe, whose end
 //! without a word means that the program runs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::RawFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use libcontainer::oci_spec::runtime::Spec;
@@ -21,6 +23,8 @@ pub(super) struct LaunchExecutor {
     pub(super) launch: Rc<Launch>,
     /// Where a failure is written, as JSON. Inherited over libcontainer's clones, so known by number only.
     pub(super) errors: RawFd,
+    /// Directories that device nodes are in, such as /dev/net.
+    pub(super) device_dirs: BTreeSet<PathBuf>,
     /// How the cgroup files appear inside.
     pub(super) cgroups: Option<CgroupMount>,
 }
@@ -39,6 +43,10 @@ impl Executor for LaunchExecutor {
 
     /// Runs after the root has been entered and before the start is reported as possible.
     fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
+        for dir in &self.device_dirs {
+            // libcontainer makes them while it has no umask.
+            let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755));
+        }
         if let Some(cgroups) = &self.cgroups {
             cgroups.mount().map_err(|error| {
                 ExecutorValidationError::ArgValidationError(format!("cannot mount /sys/fs/cgroup: {error}"))

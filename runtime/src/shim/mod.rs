@@ -14,6 +14,7 @@ mod executor;
 mod external;
 pub(crate) mod frames;
 mod log;
+pub(crate) mod mapped;
 mod pod_init;
 mod renew;
 mod rootfs;
@@ -30,17 +31,22 @@ use crate::container::{ContainerConfig, record};
 use crate::sys::{self, Fork};
 
 /// Runs as a shim and ends the process. `args` are those behind `shim`: the run directory; or `--pod-init`, a
-/// directory and a cgroup, for the first process of a shared process namespace.
+/// directory and a cgroup, for the first process of a shared process namespace; or `--namespaces` and what to make,
+/// for those of a pod with a user namespace.
 pub fn shim_main(args: Vec<std::ffi::OsString>) -> ! {
     let code = match args.first().map(PathBuf::from) {
         Some(flag) if flag.as_os_str() == "--pod-init" => match (args.get(1), args.get(2).and_then(|arg| arg.to_str()))
         {
             (Some(dir), Some(cgroup)) => {
                 let _ = sys::close_from(3);
-                pod_init::run(Path::new(dir), cgroup)
+                pod_init::run(Path::new(dir), cgroup, args.get(3).map(Path::new))
             }
             _ => 2,
         },
+        Some(flag) if flag.as_os_str() == "--namespaces" => {
+            let _ = sys::close_from(3);
+            crate::network::hold_namespaces(args.get(1..).unwrap_or_default())
+        }
         Some(dir) => match args.get(1).and_then(|arg| arg.to_str()) {
             Some(state) => renew::resume(state),
             None => run(&dir),

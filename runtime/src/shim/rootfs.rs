@@ -2,12 +2,13 @@
 //! shows it and it goes when the shim does, however that ends.
 
 use std::fs;
+use std::path::PathBuf;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use spec::causes::chain;
 
-use super::{failure, permanent};
+use super::{failure, mapped, permanent};
 use crate::container::lifecycle::Failure;
 use crate::container::{ContainerConfig, Rootfs};
 use crate::image::overlay::{OverlayError, mount_overlay};
@@ -33,10 +34,16 @@ pub(super) fn prepare(config: &ContainerConfig) -> Result<(), Failure> {
             for dir in [upper, work, &target] {
                 fs::create_dir_all(dir).map_err(|error| step(&format!("make {}", dir.display()), &error))?;
             }
-            mount_overlay(lowers, Some((upper, work)), &target).map_err(|error| match &error {
-                OverlayError::Open { .. } | OverlayError::TooMany { .. } => permanent("rootfs", chain(&error)),
-                OverlayError::Mount { .. } => failure("rootfs", chain(&error)),
-            })
+            let stack = |lowers: &[PathBuf]| {
+                mount_overlay(lowers, Some((upper, work)), &target).map_err(|error| match &error {
+                    OverlayError::Open { .. } | OverlayError::TooMany { .. } => permanent("rootfs", chain(&error)),
+                    OverlayError::Mount { .. } => failure("rootfs", chain(&error)),
+                })
+            };
+            match &config.namespaces.user {
+                Some(users) => mapped::stack_layers(config, users, lowers, upper, stack),
+                None => stack(lowers),
+            }
         }
     }
 }

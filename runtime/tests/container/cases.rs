@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -79,7 +80,8 @@ fn output_and_env(f: &Fixture) {
     assert!(log.lines().any(|line| line.ends_with(" stdout F out")), "{log}");
     assert!(log.lines().any(|line| line.ends_with(" stderr F err")), "{log}");
     assert!(log.lines().any(|line| line.ends_with(" stdout P rest")), "{log}");
-    assert!(output.contains("\nbox\n0022\n"), "{output}");
+    // Two pipes: which of them is read first is chance.
+    assert!(output.replace("err\n", "").contains("out\nbox\n0022\n"), "{output}");
     let output = f.probe("", |c| {
         c.args = vec!["env".into()];
         c.env.0.extend([("B".into(), "1".into()), ("A".into(), "2".into()), ("B".into(), "3".into())]);
@@ -252,6 +254,11 @@ fn terminal(f: &Fixture) {
     let output =
         f.probe("tty; echo $TERM; test -t 0 && test -t 1 && echo both; ls -l /dev/console | cut -c1", |c| c.tty = true);
     assert_eq!(output.replace('\r', ""), "/dev/pts/0\nxterm\nboth\nc\n");
+    // It belongs to the user, who can open it again.
+    let output = f.probe("stat -c %u:%g /dev/console /dev/pts/0; echo yes > /dev/stdout", |c| {
+        (c.tty, c.user) = (true, app());
+    });
+    assert_eq!(output.replace('\r', ""), "1000:5\n1000:5\nyes\n");
     let mut config = f.config("trap 'stty size; exit 3' WINCH; echo ready; while true; do sleep 0.05; done");
     config.tty = true;
     f.start(&config).expect("started");
@@ -385,6 +392,16 @@ fn init(f: &Fixture) {
     assert_eq!(lines, ["2", "mainstay-init", "0"], "{output}");
     assert_eq!(cap_sets(&output), [0, DOCKER, DOCKER, DOCKER, 0]);
     assert_eq!(status(&output, "Seccomp"), "2");
+    // PID 1 is confined like the program, and nothing in it leads to the host.
+    let mut config = f.config("sleep 1000");
+    config.init = true;
+    let pid = f.start(&config).expect("started").pid;
+    let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("it runs");
+    assert_eq!(command.trim_end_matches('\0'), "mainstay-init");
+    let output = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    assert_eq!((&*status(&output, "Seccomp"), cap_sets(&output)), ("2", [0, DOCKER, DOCKER, DOCKER, 0]));
+    assert_eq!(fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count(), 3);
+    f.kill(&config);
     let mut config = f.config("exit 9");
     config.init = true;
     assert_eq!(f.run(&config).0.code, 9);
@@ -411,6 +428,7 @@ fn request(script: &str) -> ExecRequest {
 fn exec(f: &Fixture) {
     let mut config = f.config("trap 'exit 0' TERM; while true; do sleep 0.05; done");
     config.env.0.push(("OWN".into(), "1".into()));
+    (config.user.additional_gids, config.user.manifest_gids) = (vec![77, 88], vec![77]);
     f.start(&config).expect("started");
     let long = Duration::from_secs(20);
     let capture = |request: &ExecRequest| exec::capture(&config.dir, request, 10_000, long, &f.exe);
@@ -427,8 +445,12 @@ fn exec(f: &Fixture) {
     assert_eq!(run("kill -9 $$", &|_| {}), (Some(137), text("")));
     assert_eq!(run("echo $OWN $NEW", &|r| r.env.0.push(("NEW".into(), "2".into()))), (Some(0), text("1 2\n")));
     assert_eq!(run("pwd", &|r| r.cwd = Some("/home".into())).1, "/home\n");
-    assert_eq!(run("id -u; id -G; echo $HOME", &|r| r.user = Some("app".into())).1, "1000\n1001 2000\n/home/app\n");
+    assert_eq!(run("id -u; id -G; echo $HOME", &|r| r.user = Some("app".into())).1, "1000\n1001 77 2000\n/home/app\n");
     assert_eq!(run("hostname; cat /proc/1/comm", &|_| {}).1, "box\nsh\n");
+    // Whoever it is can open the pipes by name, and is in the groups of the manifest, not in those of another user.
+    assert_eq!(run("echo x > /dev/stdout", &|r| r.user = Some("app".into())).1, "x\n");
+    let groups = "sed -n 's/^Groups:[[:space:]]*//p' /proc/self/status";
+    assert_eq!(run(groups, &|r| r.user = Some("4242".into())).1, "0 77 \n");
     let (_, output) = run(SCRIPT, &|_| {});
     assert_eq!(cap_sets(&output), [0, DOCKER, DOCKER, DOCKER, 0]);
     assert_eq!(status(&output, "Seccomp"), "2");
@@ -536,15 +558,15 @@ fn stats_and_update(f: &Fixture) {
 }
 
 fn devices(f: &Fixture) {
-    let script = "stat -c %t:%T /dev/mine; head -c 1 /dev/mine | wc -c; echo x > /dev/mine || echo denied";
+    let script = "stat -c %t:%T /dev/in/mine; head -c 1 /dev/in/mine | wc -c; echo x > /dev/in/mine || echo denied; stat -c %a /dev/in";
     let output = f.probe(script, |c| {
         c.devices = vec![spec::pod::Device {
             host_path: "/dev/urandom".into(),
-            container_path: "/dev/mine".into(),
+            container_path: "/dev/in/mine".into(),
             permissions: None,
         }];
     });
-    assert_eq!(output, "1:9\n1\n");
+    assert_eq!(output, "1:9\n1\n755\n");
     // Without write permission, of a device that is not among the defaults.
     let output = f.probe("test -r /dev/kmsg && echo x > /dev/kmsg", |c| {
         c.devices = vec![spec::pod::Device { permissions: Some("r".into()), ..device("/dev/kmsg") }];
@@ -600,9 +622,11 @@ fn mounts(f: &Fixture) {
     let host = f.dir.join("host");
     fs::create_dir_all(host.join("sub")).expect("a directory");
     fs::write(host.join("file"), "from the host").expect("a file");
+    let kept = f.layer().join("kept");
+    fs::create_dir(&kept).and_then(|()| fs::set_permissions(&kept, fs::Permissions::from_mode(0o750))).expect("made");
     let script = "cat /data/file /new/deep/one; echo; echo x > /data/out; touch /ro/y 2>&1; touch /new/deep/one 2>&1;
         m() { awk -v p=$1 '$5 == p {print $6}' /proc/self/mountinfo; }; m /mem; m /small; df -k /small | awk 'NR==2 {print $2}';
-        stat -c %a /small; df -k /dev/shm | awk 'NR==2 {print $2}'";
+        stat -c %a /small /mem /kept; df -k /dev/shm | awk 'NR==2 {print $2}'";
     let output = f.probe(script, |c| {
         let tmpfs = |target: &str, size, options: &[&str]| Mount {
             kind: MountKind::Tmpfs { size, options: options.iter().map(|&option| option.to_owned()).collect() },
@@ -615,11 +639,12 @@ fn mounts(f: &Fixture) {
             Mount { read_only: true, ..bind(&host.join("file"), "/new/deep/one") },
             tmpfs("/mem", None, &[]),
             tmpfs("/small", Some(2 << 20), &["exec", "mode=1770"]),
+            tmpfs("/kept", None, &[]),
         ];
     });
     let expected = "from the hostfrom the host\ntouch: /ro/y: Read-only file system\n\
         touch: /new/deep/one: Read-only file system\nrw,nosuid,nodev,noexec,relatime\n\
-        rw,nosuid,nodev,relatime\n2048\n1770\n1024\n";
+        rw,nosuid,nodev,relatime\n2048\n1770\n1777\n750\n1024\n";
     assert_eq!(output, expected);
     assert_eq!(fs::read_to_string(host.join("out")).expect("written through"), "x\n");
     // A link in the image does not lead a mount out of it.
@@ -696,7 +721,7 @@ fn limits(f: &Fixture) {
 
 fn shared_processes(f: &Fixture) {
     let cgroup = format!("{}/init", f.cgroup);
-    let init = container::start_pod_init(&f.dir.join("init"), &cgroup, &f.exe).expect("started");
+    let init = container::start_pod_init(&f.dir.join("init"), &cgroup, None, &f.exe).expect("started");
     let join = |c: &mut container::ContainerConfig| {
         c.namespaces.pid = Namespace::Path(format!("/proc/{}/ns/pid", init.pid).into());
     };
@@ -704,14 +729,14 @@ fn shared_processes(f: &Fixture) {
     join(&mut config);
     f.start(&config).expect("started");
     // The neighbour is in sight, PID 1 holds nothing, and what is orphaned is reaped.
-    let script = "cat /proc/1/comm; ps | grep -c 'sleep [1]000'; sh -c 'sleep 0.01 & exit'; sleep 0.1;
+    let script = "cat /proc/1/comm; tr -d '\\0' < /proc/1/cmdline; echo; ps | grep -c 'sleep [1]000'; sh -c 'sleep 0.01 & exit'; sleep 0.1;
         cat /proc/[0-9]*/status | grep -c '^State:.Z'; ls /proc/1/root/ 2>&1 | grep -c -e bin -e work; ls /proc/1/fd | wc -l;
         sed -n 's/^Cap[PE]..://p' /proc/1/status";
     let output = f.probe(script, |c| {
         join(c);
         c.security.cap_add = vec!["SYS_PTRACE".into()];
     });
-    assert_eq!(output, "mainstay-init\n1\n0\n0\n0\n\t0000000000000000\n\t0000000000000000\n");
+    assert_eq!(output, "mainstay-init\nmainstay-init\n1\n0\n0\n0\n\t0000000000000000\n\t0000000000000000\n");
     f.kill(&config);
     container::kill_all(&cgroup).expect("killed");
     container::cleanup(&f.dir.join("init"), &cgroup).expect("removed");

@@ -224,7 +224,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 pub(crate) fn app() -> User {
-    User { uid: 1000, gid: 1001, additional_gids: vec![2000], home: Some("/home/app".into()) }
+    User { uid: 1000, gid: 1001, additional_gids: vec![2000], home: Some("/home/app".into()), ..User::default() }
 }
 
 /// Stands in for an agent that is killed: starts the container of a config file and waits to die.

@@ -43,9 +43,11 @@ pub(super) fn read(
     let security = security::container(report, node, around.security);
     if security.unmasked_proc && around.host_users {
         let at = read::get(node, "securityContext").unwrap_or(node);
-        let message = "`procMount: Unmasked` needs a user namespace, which pods do not have here";
-        report.error_at(codes::REJECTED_FIELD, at, "procMount", message);
+        let message = "`procMount: Unmasked` needs a user namespace";
+        report.error_at(codes::CONFLICT, at, "procMount", message).hint =
+            Some("set `hostUsers: false` on the pod".to_owned());
     }
+    let (resources, cdi_devices) = resources::with_devices(report, node);
     let command = read::get(node, "command").map(|_| read::strings(node, "command")).filter(|c| !c.is_empty());
     let args = read::get(node, "args").map(|_| read::strings(node, "args")).filter(|a| !a.is_empty());
     let out = ContainerSpec {
@@ -59,7 +61,8 @@ pub(super) fn read(
         env: plain_env(&raw_env),
         ports: ports(report, node, around, index, refs),
         mounts: mounts(report, node, around, security.privileged),
-        resources: resources::read(report, node),
+        resources,
+        cdi_devices,
         security,
         stdin: read::boolean(node, "stdin").unwrap_or(false),
         stdin_once: read::boolean(node, "stdinOnce").unwrap_or(false),

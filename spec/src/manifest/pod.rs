@@ -174,9 +174,6 @@ fn namespaces(report: &mut Report<'_>, node: &Node, spec: &PodSpec) {
                 report.error_at(codes::CONFLICT, node, field, message);
             }
         }
-        let message = "`hostUsers: false` is not supported: pods have no user namespace of their own";
-        report.error_at(codes::REJECTED_FIELD, node, "hostUsers", message).hint =
-            Some("leave it out, and confine the pod with `runAsNonRoot` and `capabilities: {drop: [ALL]}`".to_owned());
     }
     if spec.hostname_as_fqdn && read::get(node, "hostnameOverride").is_some() {
         let message = "`setHostnameAsFQDN` and `hostnameOverride` cannot both be set";

@@ -10,13 +10,40 @@ use crate::schema::check::{quoted, suggest};
 use crate::schema::report::Report;
 use crate::schema::{format, read};
 
-/// Reads `resources` of a container or pod.
+/// No host has more devices of a kind than this.
+const MOST_DEVICES: u64 = 64;
+
+/// Reads `resources` of a pod, which has no devices.
 pub(super) fn read(report: &mut Report<'_>, owner: &Node) -> Resources {
+    let (resources, _) = with_devices(report, owner);
+    for which in ["limits", "requests"] {
+        let Some(map) = read::dig(owner, &["resources", which]) else { continue };
+        for name in map.as_map().into_iter().flatten().map(|(name, _)| name).filter(|name| name.contains('/')) {
+            let message = format!("`{name}` is a resource of containers, not of pods");
+            report.error_at(codes::REJECTED_RESOURCE, map, name, message);
+        }
+    }
+    resources
+}
+
+/// Reads `resources` of a container: limits, and CDI devices. An extended resource is a number of devices of the CDI kind
+/// of that name: `nvidia.com/gpu: 2` means `nvidia.com/gpu=0` and `=1`.
+pub(super) fn with_devices(report: &mut Report<'_>, owner: &Node) -> (Resources, Vec<String>) {
     let Some(node) = read::get(owner, "resources").filter(|node| node.as_map().is_some()) else {
-        return Resources::default();
+        return (Resources::default(), Vec::new());
     };
     let limits = quantities(report, node, "limits");
     let requests = quantities(report, node, "requests");
+    let mut devices = Vec::new();
+    for (name, limit) in limits.iter().filter(|(name, _)| name.contains('/')) {
+        match limit.units().filter(|count| limit.is_whole() && *count <= MOST_DEVICES) {
+            Some(count) => devices.extend((0..count).map(|index| format!("{name}={index}"))),
+            None => {
+                let Some(at) = read::dig(node, &["limits", name]) else { continue };
+                report.error(codes::OUT_OF_RANGE, at, format!("{name} is a whole number of at most {MOST_DEVICES}"));
+            }
+        }
+    }
     for (name, request) in &requests {
         let Some(at) = read::dig(node, &["requests", name]) else { continue };
         match limits.get(name) {
@@ -24,10 +51,10 @@ pub(super) fn read(report: &mut Report<'_>, owner: &Node) -> Resources {
                 let message = format!("the request for {name} is above its limit");
                 report.error(codes::CONFLICT, at, message).hint = Some("lower the request or raise the limit".into());
             }
-            Some(limit) if name.starts_with("hugepages-") && request != limit => {
+            Some(limit) if (name.starts_with("hugepages-") || name.contains('/')) && request != limit => {
                 report.error(codes::CONFLICT, at, format!("request and limit of {name} must be equal"));
             }
-            None if name.starts_with("hugepages-") => {
+            None if name.starts_with("hugepages-") || name.contains('/') => {
                 report.error(codes::CONFLICT, at, format!("{name} needs a limit equal to its request"));
             }
             _ => {}
@@ -40,7 +67,7 @@ pub(super) fn read(report: &mut Report<'_>, owner: &Node) -> Resources {
     }
     let milli = |set: &BTreeMap<&str, Quantity>, name: &str| set.get(name).and_then(|q| q.milli());
     let units = |set: &BTreeMap<&str, Quantity>, name: &str| set.get(name).and_then(|q| q.units());
-    Resources {
+    let resources = Resources {
         cpu_limit_milli: milli(&limits, "cpu"),
         cpu_request_milli: milli(&requests, "cpu"),
         memory_limit: units(&limits, "memory"),
@@ -53,7 +80,19 @@ pub(super) fn read(report: &mut Report<'_>, owner: &Node) -> Resources {
             .filter_map(|(name, value)| Some((name.strip_prefix("hugepages-")?.to_owned(), value.units()?)))
             .collect(),
         ..Resources::default()
-    }
+    };
+    (resources, devices)
+}
+
+/// Whether a name is that of a CDI kind (`vendor/class`; CDI specification, "Device names").
+fn is_kind(name: &str) -> bool {
+    let part = |text: &str, extra: &[u8]| {
+        text.bytes().all(|b| b.is_ascii_alphanumeric() || extra.contains(&b))
+            && text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic())
+    };
+    name.split_once('/')
+        .is_some_and(|(vendor, class)| part(vendor, b".-_") && vendor.contains('.') && part(class, b"-_."))
+        && !name.contains("kubernetes.io/")
 }
 
 fn quantities<'n>(report: &mut Report<'_>, node: &'n Node, which: &str) -> BTreeMap<&'n str, Quantity> {
@@ -89,10 +128,13 @@ fn resource_name(report: &mut Report<'_>, node: &Node, name: &str) -> bool {
         report.error_at(codes::BAD_VALUE, node, name, format!("{} names no page size", quoted(name)));
         return false;
     }
+    if is_kind(name) {
+        return true;
+    }
     if name.contains('/') && format::label_key(name).is_none() {
         let message = format!("the extended resource `{name}` is not supported: it needs a device plugin of a cluster");
         report.error_at(codes::REJECTED_RESOURCE, node, name, message).hint =
-            Some("name CDI devices in a Compose file (`devices: [vendor.com/class=name]`)".to_owned());
+            Some("devices of the host are named as CDI kinds are, such as `nvidia.com/gpu`".to_owned());
         return false;
     }
     let known = ["cpu", "memory", "ephemeral-storage", "pids"];

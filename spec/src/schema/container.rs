@@ -292,10 +292,10 @@ static SECURITY_CONTEXT: Type = Type {
         field("capabilities", Obj(&CAPABILITIES), "Added and dropped capabilities."),
         field("readOnlyRootFilesystem", Bool, "No writes to the root file system."),
         field("allowPrivilegeEscalation", Bool, "`false` sets no_new_privs."),
-        super::silent(
+        field(
             "procMount",
             Enum(&["Default", "Unmasked"]),
-            "Only `Default`: an unmasked /proc needs a user namespace, which pods do not have.",
+            "`Unmasked` hides nothing of /proc; with `hostUsers: false` only.",
         ),
         field("seccompProfile", Obj(&SECCOMP_PROFILE), "System call filter."),
         field("appArmorProfile", Obj(&APPARMOR_PROFILE), "AppArmor profile."),

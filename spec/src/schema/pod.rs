@@ -52,7 +52,11 @@ pub(super) static POD_SPEC: Type = Type {
         field("hostNetwork", Bool, "Use the host's network."),
         field("hostPID", Bool, "Use the host's process namespace."),
         field("hostIPC", Bool, "Use the host's IPC namespace."),
-        field("hostUsers", Bool, "Only `true`: user namespaces of pods are not supported, and `false` is rejected."),
+        field(
+            "hostUsers",
+            Bool,
+            "`false` gives the pod a user namespace: its users 0 to 65535 are others on the host, which nobody else has.",
+        ),
         field("shareProcessNamespace", Bool, "All containers see each other's processes."),
         field("securityContext", Obj(&POD_SECURITY), "Users, groups and confinement of all containers."),
         field("imagePullSecrets", Objs(&LOCAL_REFERENCE), "Secrets with registry credentials."),

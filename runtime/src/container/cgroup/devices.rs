@@ -45,8 +45,8 @@ pub fn default_rules(privileged: bool) -> Vec<DeviceRule> {
     }
     let any = |kind| DeviceRule { kind, major: None, minor: None, access: "m".to_owned() };
     let mut rules = vec![any('c'), any('b')];
-    // null, zero, full, random, urandom, tty, console, ptmx
-    let nodes = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
+    // null, zero, full, random, urandom, tty, console, ptmx, net/tun
+    let nodes = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (10, 200)];
     rules.extend(nodes.map(|(major, minor)| DeviceRule::one('c', major, minor, "rwm")));
     rules.push(DeviceRule { kind: 'c', major: Some(136), minor: None, access: "rwm".to_owned() });
     rules

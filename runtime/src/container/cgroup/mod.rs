@@ -275,12 +275,27 @@ pub fn attach(layout: &Layout, path: &str, pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Moves a process into a cgroup that exists.
+/// Moves a process into a cgroup that exists. In hierarchies without a controller (version 1, `name=systemd`) it goes
+/// where `first`, the container's first process, is: those tell which service a process is of, and limit nothing.
 ///
 /// # Errors
 /// It does not, or a refused write.
-pub fn enter(layout: &Layout, path: &str, pid: u32) -> Result<()> {
-    layout.roots().into_iter().try_for_each(|root| write(&below(root, path).join("cgroup.procs"), &pid.to_string()))
+pub fn enter(layout: &Layout, path: &str, pid: u32, first: u32) -> Result<()> {
+    let named: Vec<(&str, &Path)> =
+        layout.v1.iter().filter(|(name, _)| name.starts_with("name=")).map(|(name, root)| (&**name, &**root)).collect();
+    let own = fs::read_to_string(format!("/proc/{first}/cgroup")).unwrap_or_default();
+    for root in layout.roots() {
+        let place = match named.iter().find(|(_, at)| *at == root) {
+            Some((name, _)) => {
+                own.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(name)?.strip_prefix(':'))
+            }
+            None => Some(path),
+        };
+        if let Some(place) = place {
+            write(&below(root, place).join("cgroup.procs"), &pid.to_string())?;
+        }
+    }
+    Ok(())
 }
 
 /// Every process in a cgroup and those below it.
