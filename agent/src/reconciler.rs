@@ -507,6 +507,7 @@ impl Reconciler {
         if matches!(step.action, Action::Prepare { .. }) {
             let bytes = if let Outcome::Prepared(_, fetched) = &outcome { *fetched } else { 0 };
             self.metrics.image_pull(ok, bytes, elapsed);
+            self.pulled(&key, bytes, elapsed);
         }
         if let Some(uid) = key.pod() {
             self.touched.insert(uid.clone(), self.turn);

@@ -162,13 +162,13 @@ pub fn reset_signals() {
     }
 }
 
-/// Has a program start with every signal at its default, as [`reset_signals`]: what the standard library (glibc's
-/// posix_spawn) starts sees signal 32 ignored, and so would a container that it makes.
-pub fn with_default_signals(command: &mut std::process::Command) -> &mut std::process::Command {
+/// Has a program start with the standard streams alone and every signal at its default, as [`reset_signals`]: what the
+/// standard library (glibc's posix_spawn) starts sees signal 32 ignored, and so would a container that it makes.
+pub fn with_clean_start(command: &mut std::process::Command) -> &mut std::process::Command {
     use std::os::unix::process::CommandExt as _;
     let reset = || {
         reset_signals();
-        Ok(())
+        cloexec_from(3)
     };
     // SAFETY: between fork and exec it makes system calls only and touches no memory but its own stack.
     unsafe { command.pre_exec(reset) }

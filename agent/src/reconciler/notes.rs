@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use spec::observed::JobMemory;
-use spec::plan::{Hold, Plan, Reason, Step};
+use spec::plan::{ActionKey, Hold, Plan, Reason, Step};
 use spec::workload::WorkloadId;
 
 use super::Reconciler;
@@ -65,6 +65,16 @@ impl Reconciler {
         }
     }
 
+    /// Writes down how much was fetched for a workload, and how fast.
+    pub(super) fn pulled(&mut self, key: &ActionKey, bytes: u64, elapsed: Duration) {
+        let ActionKey::Prepare(id, _) = key else { return };
+        if bytes == 0 {
+            return;
+        }
+        let message = fetched(bytes, elapsed);
+        self.journal.record(event(self.clock.unix(), EventKind::Normal, "images_fetched", Some(id), message));
+    }
+
     /// Writes down what is newly waited for.
     pub(super) fn note_holds(&mut self, plan: &Plan) {
         for (workload, hold) in plan.holds.iter().filter(|hold| !self.last_holds.contains(hold)) {
@@ -114,5 +124,36 @@ pub(super) fn event(
         container: None,
         cause: None,
         message,
+    }
+}
+
+/// Bytes, time and speed for people.
+fn fetched(bytes: u64, elapsed: Duration) -> String {
+    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    let speed = bytes.saturating_mul(1000) / millis;
+    let seconds = format!("{}.{} s", millis / 1000, millis % 1000 / 100);
+    format!("{} fetched in {seconds} ({} a second)", amount(bytes), amount(speed))
+}
+
+fn amount(bytes: u64) -> String {
+    match bytes {
+        0..0x10_0000 => format!("{} KiB", bytes.div_ceil(1 << 10)),
+        _ => format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pull_is_told_with_its_speed() {
+        for (bytes, millis, expected) in [
+            (419_430_400, 4_210, "400.0 MiB fetched in 4.2 s (95.0 MiB a second)"),
+            (2048, 0, "2 KiB fetched in 0.0 s (1.9 MiB a second)"),
+            (1 << 20, 2_000, "1.0 MiB fetched in 2.0 s (512 KiB a second)"),
+        ] {
+            assert_eq!(fetched(bytes, Duration::from_millis(millis)), expected);
+        }
     }
 }

@@ -63,7 +63,7 @@ impl External<'_> {
         let log = self.dir.join(format!("runtime-{}-{verb}.log", std::process::id()));
         let [stdin, stdout, stderr] = streams;
         let mut command = Command::new(&self.program.path);
-        let child = sys::with_default_signals(&mut command)
+        let child = sys::with_clean_start(&mut command)
             .args(&self.program.args)
             .arg("--root")
             .arg(self.dir.join("state"))
