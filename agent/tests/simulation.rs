@@ -6,6 +6,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use agent::events::Journal;
@@ -281,15 +282,24 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
 }
 
 fn seeds() -> u64 {
-    std::env::var("MAINSTAY_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
+    std::env::var("MAINSTAY_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
 }
 
 #[test]
 fn the_world_becomes_what_is_wished_whatever_happens_on_the_way() {
-    for seed in 0..seeds() {
-        let (trace, wrong) = simulate(seed);
-        assert!(wrong.is_empty(), "seed {seed}:\n{}\n--- trace\n{}", wrong.join("\n"), trace.join("\n"));
-    }
+    let next = AtomicU64::new(0);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds() {
+                break;
+            }
+            let (trace, wrong) = simulate(seed);
+            assert!(wrong.is_empty(), "seed {seed}:\n{}\n--- trace\n{}", wrong.join("\n"), trace.join("\n"));
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(&work))));
 }
 
 #[test]

@@ -111,7 +111,11 @@ impl World {
     }
 
     fn steps_at(&self, now: Timestamp) -> Vec<String> {
-        let plan = plan(&Goals::new(&self.desired), &self.observed, now);
+        self.steps_of(&Goals::new(&self.desired), now)
+    }
+
+    fn steps_of(&self, goals: &Goals, now: Timestamp) -> Vec<String> {
+        let plan = plan(goals, &self.observed, now);
         let step = |step: &spec::plan::Step| match &step.action {
             Action::CreatePod { name, .. } => format!("create {}", name.split('-').next().unwrap_or_default()),
             Action::StopPod { pod, .. } => format!("stop {} {}", pod.record.name, step.reason.word()),
@@ -166,6 +170,19 @@ fn dependents_end_before_what_they_depend_on() {
     // Records of a circle last for ever neither.
     let (a, b) = (workload("a", "1", &[("b", false)]), workload("b", "1", &[("a", false)]));
     assert_eq!(World::new(&[], vec![pod(&a, 1, 5), pod(&b, 2, 5)]).steps().len(), 2);
+}
+
+#[test]
+fn a_node_is_emptied_in_the_same_order() {
+    let (db, app) = (workload("db", "1", &[]), workload("app", "1", &[("db", false)]));
+    // Of a workload that is not wished any more, but still needs what is.
+    let gone = workload("gone", "1", &[("app", false)]);
+    let mut world = World::new(&[&db, &app], vec![pod(&db, 1, 5), pod(&app, 2, 6), pod(&gone, 3, 7)]);
+    for expected in ["stop gone-3 drained", "stop app-2 drained", "stop db-1 drained"] {
+        let goals = Goals { drained: true, ..Goals::new(&world.desired) };
+        assert_eq!(world.steps_of(&goals, NOW), [expected]);
+        world.observed.pods.retain(|_, pod| !expected.contains(&pod.record.name));
+    }
 }
 
 #[test]

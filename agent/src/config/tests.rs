@@ -87,6 +87,25 @@ fn every_kind_of_value_is_read_from_file_and_text() {
         r#"{"localhost:5000":{"plain_http":true}}"#,
         "config.toml:1",
     );
+    check("node_metadata", &file("node_metadata = 'ec2'"), &[], &[], "\"ec2\"", "config.toml:1");
+    check(
+        "node_metadata",
+        &file("node_metadata = 'http://10.0.0.1/'"),
+        &[],
+        &[],
+        "\"http://10.0.0.1\"",
+        "config.toml:1",
+    );
+    check("traces", &file("traces = 'https://otel:4318'"), &[], &[], "\"https://otel:4318\"", "config.toml:1");
+    check("traces", &file("traces = 'none'"), &[], &[], "\"none\"", "config.toml:1");
+    check(
+        "sync_hook",
+        &file("[sync_hook]\nlisten = '0.0.0.0:9642'\nsecret_file = '/h'"),
+        &[],
+        &[],
+        r#"{"listen":"0.0.0.0:9642","secret_file":"/h"}"#,
+        "config.toml:1",
+    );
     check("boot_id", &[], &[("MAINSTAY_BOOT_ID", "b1")], &[], "\"b1\"", "variable MAINSTAY_BOOT_ID");
 }
 

@@ -35,7 +35,7 @@ async fn pods_are_made_and_removed_once(world: &mut World) {
     for _ in 0..2 {
         world.runtime.create_pod(record.clone(), Default::default()).await.expect("made");
         let listed = world.runtime.list().await.expect("listed");
-        assert_eq!(listed.iter().map(|pod| pod.record.uid.clone()).collect::<Vec<_>>(), [record.uid.clone()]);
+        assert_eq!(listed.iter().map(|pod| &pod.record.uid).collect::<Vec<_>>(), [&record.uid]);
         assert!(listed.iter().all(|pod| pod.sandbox && pod.containers.is_empty() && pod.failed.is_none()));
         assert_eq!(listed.first().map(|pod| pod.record.spec.clone()), Some(record.spec.clone()));
     }
