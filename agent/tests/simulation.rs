@@ -299,7 +299,7 @@ fn the_world_becomes_what_is_wished_whatever_happens_on_the_way() {
         }
     };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(&work))));
+    std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
 }
 
 #[test]
