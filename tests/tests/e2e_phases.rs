@@ -43,6 +43,7 @@ fn what_can_fail_early_fails_while_the_old_pod_runs() {
         ("StatefulSet", "root", json!({"securityContext": {"runAsNonRoot": true, "runAsUser": 0}}), "runAsNonRoot"),
         ("Pod", "user", json!({"env": {"secretKeyRef": {"name": "later", "key": "k"}}}), "later"),
         ("Deployment", "nope", json!({"image": "nope"}), "nope"),
+        ("Deployment", "program", json!({"command": ["/bin/missing"]}), "/bin/missing"),
     ];
     for (kind, name, ..) in &cases {
         sandbox.write(&format!("{name}.json"), &stop_first(kind, name, &image).to_string());
@@ -64,6 +65,9 @@ fn what_can_fail_early_fails_while_the_old_pod_runs() {
         }
         if change["env"].is_object() {
             spec["containers"][0]["env"] = json!([{"name": "V", "valueFrom": change["env"]}]);
+        }
+        if change["command"].is_array() {
+            spec["containers"][0]["command"] = change["command"].clone();
         }
         if change["image"].is_string() {
             spec["containers"][0]["image"] = json!(image.replace("app:1", "nope:1"));

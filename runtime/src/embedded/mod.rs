@@ -11,6 +11,7 @@ mod id_range;
 mod joined;
 mod layout;
 pub mod logs;
+mod program;
 mod records;
 mod volumes;
 

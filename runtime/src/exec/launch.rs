@@ -22,7 +22,7 @@ use crate::container::seccomp::{self, Filter};
 use crate::sys::{self, CapMasks};
 
 /// Where programs are looked for when the environment has no PATH (Docker's default).
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a process becomes.
 #[derive(Debug, Clone)]

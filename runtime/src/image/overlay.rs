@@ -72,12 +72,28 @@ pub fn mount_overlay(layers: &[PathBuf], writable: Option<(&Path, &Path)>, targe
     mount("overlay", target, "overlay", MountFlags::empty(), options.as_c_str()).map_err(failed)
 }
 
+/// The read-only view of `layers`, lowest first, mounted nowhere; it ends with the descriptor (Linux 6.5).
+pub fn view(layers: &[PathBuf]) -> std::io::Result<OwnedFd> {
+    let open_one = |path: &PathBuf| open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    // overlayfs stacks two at least.
+    if let [only] = layers {
+        return Ok(open_one(only)?);
+    }
+    let lowers = layers.iter().rev().map(open_one).collect::<Result<Vec<_>, _>>()?;
+    Ok(detached(&lowers, None)?)
+}
+
 fn name(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// fsopen and `lowerdir+`, one option a layer (Linux 6.5), topmost first.
 fn mount_new(lowers: &[OwnedFd], writable: Option<&(OwnedFd, OwnedFd)>, target: &Path) -> rustix::io::Result<()> {
+    let mounted = detached(lowers, writable)?;
+    move_mount(&mounted, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn detached(lowers: &[OwnedFd], writable: Option<&(OwnedFd, OwnedFd)>) -> rustix::io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "overlay")?;
     for lower in lowers {
@@ -88,8 +104,7 @@ fn mount_new(lowers: &[OwnedFd], writable: Option<&(OwnedFd, OwnedFd)>, target: 
         fsconfig_set_string(&context, "workdir", name(work))?;
     }
     fsconfig_create(&context)?;
-    let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    move_mount(&mounted, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
 /// The options of mount(2).
