@@ -551,6 +551,8 @@ record! {
         pub hugepages: BTreeMap<String, u64>,
         /// Relative block I/O weight, 10 to 1000.
         pub blkio_weight: Option<u16>,
+        /// Limits of block devices of the host, whole disks.
+        pub disk_limits: Vec<DiskLimit>,
         /// Change of the badness for the OOM killer.
         pub oom_score_adj: Option<i32>,
         /// Never OOM-killed (v1 only).
@@ -559,6 +561,22 @@ record! {
         pub ephemeral_storage_limit: Option<u64>,
         /// Ephemeral storage request in bytes.
         pub ephemeral_storage_request: Option<u64>,
+    }
+}
+
+record! {
+    /// How fast a container may use a block device (`blkio_config.device_*` of Compose).
+    pub struct DiskLimit {
+        /// The device's node on the host, such as `/dev/sda`.
+        pub path: String,
+        /// Bytes read a second.
+        pub read_bps: Option<u64>,
+        /// Bytes written a second.
+        pub write_bps: Option<u64>,
+        /// Reads a second.
+        pub read_iops: Option<u64>,
+        /// Writes a second.
+        pub write_iops: Option<u64>,
     }
 }
 

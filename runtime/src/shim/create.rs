@@ -107,7 +107,7 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
     let layout = Layout::detect().map_err(|error| failure("cgroup", chain(&error)))?;
     let limits = cgroup::create(&layout, &config.cgroup_path, &config.resources, Some(&rules));
     warnings.extend(limits.map_err(|error| match error {
-        CgroupError::NoController { .. } => permanent("cgroup", error.to_string()),
+        CgroupError::NoController { .. } | CgroupError::Device { .. } => permanent("cgroup", chain(&error)),
         other => failure("cgroup", chain(&other)),
     })?);
     fs::create_dir_all(config.dir.join("state")).map_err(io_failure("create", "make the state directory"))?;

@@ -716,6 +716,27 @@ fn limits(f: &Fixture) {
     f.start(&config).expect("started");
     until("forks are refused", || f.output(&config).contains("Resource temporarily unavailable"));
     f.kill(&config);
+    let disk = fs::read_dir("/sys/block").expect("block devices").flatten().find_map(|entry| {
+        let number = fs::read_to_string(entry.path().join("dev")).ok()?;
+        let node = format!("/dev/{}", entry.file_name().to_string_lossy());
+        std::path::Path::new(&node).exists().then(|| (node, number.trim().to_owned()))
+    });
+    let (node, number) = disk.expect("a machine has a disk");
+    let mut config = f.config("sleep 1000");
+    let limit = spec::pod::DiskLimit { path: node, write_bps: Some(1 << 20), ..spec::pod::DiskLimit::default() };
+    config.resources.disk_limits = vec![limit.clone()];
+    f.start(&config).expect("started");
+    let layout = container::cgroup::Layout::detect().expect("cgroups");
+    let (root, file) = match (layout.v1.get("blkio"), &layout.v2) {
+        (Some(root), _) => (root, "blkio.throttle.write_bps_device"),
+        (None, root) => (root.as_ref().expect("cgroups"), "io.max"),
+    };
+    let file = root.join(config.cgroup_path.trim_start_matches('/')).join(file);
+    let text = fs::read_to_string(&file).expect("a file of the cgroup");
+    assert!(text.starts_with(&number) && text.contains("1048576"), "{text:?} for {number}");
+    f.kill(&config);
+    let none = spec::pod::DiskLimit { path: "/dev/null".to_owned(), ..limit };
+    fails(f, |c| c.resources.disk_limits = vec![none.clone()], "/dev/null: it is no block device");
     fails(f, |c| c.resources.hugepages = [("3Mi".to_owned(), 1)].into(), "cannot enforce hugepages limit");
 }
 

@@ -99,6 +99,19 @@ fn apply_v1(layout: &Layout, path: &str, r: &Resources) -> Result<Vec<String>> {
         let files = ["blkio.weight", "blkio.bfq.weight"];
         prefer(dir("blkio").as_deref(), &files, &weight.to_string(), "block I/O weight", &mut warnings);
     }
+    for disk in &r.disk_limits {
+        let device = device(&disk.path)?;
+        for (file, rate) in [
+            ("blkio.throttle.read_bps_device", disk.read_bps),
+            ("blkio.throttle.write_bps_device", disk.write_bps),
+            ("blkio.throttle.read_iops_device", disk.read_iops),
+            ("blkio.throttle.write_iops_device", disk.write_iops),
+        ] {
+            if let Some(rate) = rate {
+                limit(dir("blkio").as_deref(), file, &format!("{device} {rate}"), "limit of a disk", "blkio")?;
+            }
+        }
+    }
     for (size, bytes) in &r.hugepages {
         let file = format!("hugetlb.{}.limit_in_bytes", page_size(size));
         limit(dir("hugetlb").as_deref(), &file, &bytes.to_string(), "hugepages limit", "hugetlb")?;
@@ -150,11 +163,30 @@ fn apply_v2(dir: &Path, r: &Resources) -> Result<Vec<String>> {
             prefer(here, &["io.weight"], &format!("default {io}"), "block I/O weight", &mut warnings);
         }
     }
+    for disk in &r.disk_limits {
+        let rates =
+            [("rbps", disk.read_bps), ("wbps", disk.write_bps), ("riops", disk.read_iops), ("wiops", disk.write_iops)];
+        let rates = rates.iter().filter_map(|(key, rate)| Some(format!(" {key}={}", (*rate)?)));
+        let line = device(&disk.path)? + &rates.collect::<String>();
+        limit(here, "io.max", &line, "limit of a disk", "io")?;
+    }
     for (size, bytes) in &r.hugepages {
         let file = format!("hugetlb.{}.max", page_size(size));
         limit(here, &file, &bytes.to_string(), "hugepages limit", "hugetlb")?;
     }
     Ok(warnings)
+}
+
+/// `major:minor` of a block device.
+fn device(path: &str) -> Result<String> {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    let fault = |source| CgroupError::Device { path: path.to_owned(), source };
+    let meta = std::fs::metadata(path).map_err(|error| fault(Some(error)))?;
+    if !meta.file_type().is_block_device() {
+        return Err(fault(None));
+    }
+    let number = meta.rdev();
+    Ok(format!("{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number)))
 }
 
 /// `2Mi` (Kubernetes `hugepages-2Mi`) as cgroup files have it: `2MB`.

@@ -66,6 +66,15 @@ pub enum CgroupError {
         #[source]
         source: io::Error,
     },
+    /// A limit is asked for something that is no block device of this host.
+    #[error("cannot limit the use of {path}: it is no block device of this host")]
+    Device {
+        /// What was named.
+        path: String,
+        /// Why it cannot be looked at, if it cannot.
+        #[source]
+        source: Option<io::Error>,
+    },
     /// A limit is asked for that this host cannot enforce.
     #[error("cannot enforce {field}: this host has no `{controller}` cgroup controller")]
     NoController {

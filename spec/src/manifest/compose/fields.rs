@@ -477,14 +477,12 @@ static LOGGING: Object = object(&[
 
 static BLKIO: Object = strict(&[
     f("weight", Int, "Weight, 10 to 1000."),
-    f("weight_device", List(&Shape::Object(&BLKIO_WEIGHT)), "Weight per device.").no_effect("only the weight is set"),
-    f("device_read_bps", List(&Shape::Object(&BLKIO_LIMIT)), "Bytes read per second.")
-        .no_effect("only the weight is set"),
-    f("device_read_iops", List(&Shape::Object(&BLKIO_LIMIT)), "Reads per second.").no_effect("only the weight is set"),
-    f("device_write_bps", List(&Shape::Object(&BLKIO_LIMIT)), "Bytes written per second.")
-        .no_effect("only the weight is set"),
-    f("device_write_iops", List(&Shape::Object(&BLKIO_LIMIT)), "Writes per second.")
-        .no_effect("only the weight is set"),
+    f("weight_device", List(&Shape::Object(&BLKIO_WEIGHT)), "Weight per device.")
+        .no_effect("there is one weight for all"),
+    f("device_read_bps", List(&Shape::Object(&BLKIO_LIMIT)), "Bytes read per second."),
+    f("device_read_iops", List(&Shape::Object(&BLKIO_LIMIT)), "Reads per second."),
+    f("device_write_bps", List(&Shape::Object(&BLKIO_LIMIT)), "Bytes written per second."),
+    f("device_write_iops", List(&Shape::Object(&BLKIO_LIMIT)), "Writes per second."),
 ]);
 
 static BLKIO_LIMIT: Object = strict(&[f("path", Str, "Device."), f("rate", StrNum, "Rate.")]);

@@ -428,7 +428,7 @@ impl Writer {
             (resources.cpuset.is_some() || resources.cpu_shares.is_some(), "cpuset and cpu_shares"),
             (resources.memory_swap_limit.is_some(), "memswap_limit"),
             (resources.oom_score_adj.is_some(), "oom_score_adj"),
-            (resources.blkio_weight.is_some(), "blkio_config"),
+            (resources.blkio_weight.is_some() || !resources.disk_limits.is_empty(), "blkio_config"),
         ] {
             if lost {
                 self.note(format!("service `{service}`: `{what}` has no counterpart"));

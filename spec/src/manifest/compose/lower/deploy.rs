@@ -5,7 +5,7 @@ use crate::codes;
 use crate::manifest::compose::sink::Hint;
 use crate::manifest::compose::tree::{Tree, Val, join_key};
 use crate::manifest::compose::units;
-use crate::pod::{ContainerSpec, PodSpec, RestartBackoff, RestartPolicy};
+use crate::pod::{ContainerSpec, DiskLimit, PodSpec, RestartBackoff, RestartPolicy};
 use crate::time::Millis;
 use crate::workload::{OnFailure, RollbackStrategy, UpdateStrategy};
 
@@ -203,6 +203,7 @@ impl Lower<'_, '_> {
             let path = join_key(path, "blkio_config");
             container.resources.blkio_weight =
                 self.ranged(blkio, "weight", 0..=1000, &path).and_then(|w| u16::try_from(w).ok()).filter(|w| *w >= 10);
+            container.resources.disk_limits = self.disk_limits(blkio, &path);
         }
         for (at, path) in reserved.map(|r| r.items_of("devices", &path_reserved)).unwrap_or_default() {
             self.gpu(at, &path, container);
@@ -216,6 +217,39 @@ impl Lower<'_, '_> {
             }
             _ => {}
         }
+    }
+
+    /// The limits of each device, in the order in which devices are named first.
+    fn disk_limits(&mut self, blkio: &Tree, path: &str) -> Vec<DiskLimit> {
+        type Rate = fn(&mut DiskLimit) -> &mut Option<u64>;
+        let keys: [(&str, Rate); 4] = [
+            ("device_read_bps", |limit| &mut limit.read_bps),
+            ("device_write_bps", |limit| &mut limit.write_bps),
+            ("device_read_iops", |limit| &mut limit.read_iops),
+            ("device_write_iops", |limit| &mut limit.write_iops),
+        ];
+        let mut limits: Vec<DiskLimit> = Vec::new();
+        for (key, rate) in keys {
+            for (at, path) in blkio.items_of(key, path) {
+                let Some(device) = at.text_of("path") else { continue };
+                let value = at.bytes_of("rate").filter(|value| *value > 0);
+                if value.is_none()
+                    && let Some(at) = at.get("rate")
+                {
+                    let message = "this is no rate";
+                    let path = join_key(&path, "rate");
+                    self.sink().error(codes::BAD_VALUE, at, &path, message).help("write it like 12mb or 500");
+                }
+                let index = limits.iter().position(|limit| limit.path == device).unwrap_or(limits.len());
+                if index == limits.len() {
+                    limits.push(DiskLimit { path: device.to_owned(), ..DiskLimit::default() });
+                }
+                if let Some(limit) = limits.get_mut(index) {
+                    *rate(limit) = value;
+                }
+            }
+        }
+        limits
     }
 
     fn cores(&mut self, tree: &Tree, key: &str, path: &str) -> Option<u64> {

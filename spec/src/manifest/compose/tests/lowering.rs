@@ -319,7 +319,7 @@ fn networks() {
 
 #[test]
 fn confinement_and_devices() {
-    let lines = "user: '1000:1000'\ngroup_add: [mail, 10]\ncap_add: [CAP_NET_ADMIN, all]\ncap_drop: [net_raw]\nsecurity_opt: [no-new-privileges:true, seccomp=unconfined, apparmor=x]\nread_only: true\nulimits: {nofile: {soft: 1, hard: 2}, nproc: 3}\ndevices: ['/dev/a:/dev/b:r', 'v.com/c=n', '/dev/d']\ngpus: all\nsysctls: {net.x: 1}\nshm_size: 1m\ninit: true\npids_limit: 5\nmemswap_limit: -1\ncpu_shares: 7\nipc: host\nextra_hosts: ['h:1.2.3.4', 'g=host-gateway', 'i:1.2.3.4']\nstop_signal: int\nlogging: {options: {max-size: 1m, max-file: '2'}}\nlabels: [x=y]\ndeploy: {labels: {z: w}}\n";
+    let lines = "user: '1000:1000'\ngroup_add: [mail, 10]\ncap_add: [CAP_NET_ADMIN, all]\ncap_drop: [net_raw]\nsecurity_opt: [no-new-privileges:true, seccomp=unconfined, apparmor=x]\nread_only: true\nulimits: {nofile: {soft: 1, hard: 2}, nproc: 3}\ndevices: ['/dev/a:/dev/b:r', 'v.com/c=n', '/dev/d']\ngpus: all\nsysctls: {net.x: 1}\nshm_size: 1m\ninit: true\npids_limit: 5\nmemswap_limit: -1\ncpu_shares: 7\nblkio_config: {device_read_bps: [{path: /dev/v, rate: 1mb}, {path: /dev/w, rate: 5}], device_write_iops: [{path: /dev/v, rate: 9}]}\nipc: host\nextra_hosts: ['h:1.2.3.4', 'g=host-gateway', 'i:1.2.3.4']\nstop_signal: int\nlogging: {options: {max-size: 1m, max-file: '2'}}\nlabels: [x=y]\ndeploy: {labels: {z: w}}\n";
     let project = Project::one(&service(lines)).good();
     let (a, spec) = (container(&project, "a"), pod(&project, "a"));
     assert_eq!(a.security.user.as_deref(), Some("1000:1000"));
@@ -337,6 +337,9 @@ fn confinement_and_devices() {
         (a.resources.pids_limit, a.resources.memory_swap_limit, a.resources.cpu_shares),
         (Some(5), Some(-1), Some(7))
     );
+    let disks: Vec<_> =
+        a.resources.disk_limits.iter().map(|d| (d.path.as_str(), d.read_bps, d.write_bps, d.write_iops)).collect();
+    assert_eq!(disks, [("/dev/v", Some(1 << 20), None, Some(9)), ("/dev/w", Some(5), None, None)]);
     let hosts: Vec<_> = spec.host_aliases.iter().map(|h| format!("{} {}", h.ip, h.hostnames.join(","))).collect();
     assert_eq!(hosts, ["1.2.3.4 h,i", "host-gateway g"]);
     assert_eq!(a.stop_signal.as_deref(), Some("SIGINT"));
