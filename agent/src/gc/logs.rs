@@ -18,7 +18,7 @@ use crate::telemetry::Metrics;
 
 /// Between two looks while more than half of the limit is taken.
 const PERIOD: Duration = Duration::from_secs(10);
-/// Between two looks while there is much room: a look costs some calls for each container, on an idle node as well.
+/// Between two looks while there is much room, and will be for as long: a look costs some calls for each container, on an idle node as well.
 const ROOMY: Duration = Duration::from_secs(60);
 /// Where containers never stop to write, an event tells of so much time.
 const PAUSE: Duration = Duration::from_secs(600);
@@ -65,6 +65,7 @@ impl LogGc {
         let mut complained: Option<String> = None;
         let mut untold: BTreeMap<String, u64> = BTreeMap::new();
         let mut told: Option<Instant> = None;
+        let mut before: Option<u64> = None;
         loop {
             let mut pause = PERIOD;
             let complaint = match self.pass().await {
@@ -76,9 +77,10 @@ impl LogGc {
                         self.event("logs_removed", removed(&std::mem::take(&mut untold), pass.limit));
                         told = Some(Instant::now());
                     }
-                    if pass.left < pass.limit / 2 {
+                    if is_roomy(before, pass.left, pass.limit) {
                         pause = ROOMY;
                     }
+                    before = Some(pass.left);
                     pass.failed
                 }
                 Err(error) => Some(spec::causes::chain(&error)),
@@ -104,6 +106,13 @@ impl LogGc {
     fn event(&self, reason: &str, message: String) {
         self.journal.record(Event::of_node(self.clock.unix(), EventKind::Warning, reason, message));
     }
+}
+
+/// Whether less than half of the limit is taken, and will be at the next look if it goes on like this. Of the first
+/// look nothing follows.
+fn is_roomy(before: Option<u64>, now: u64, limit: u64) -> bool {
+    let periods = ROOMY.as_secs() / PERIOD.as_secs();
+    before.is_some_and(|before| now.saturating_add(now.saturating_sub(before).saturating_mul(periods)) < limit / 2)
 }
 
 /// One look.
@@ -153,6 +162,22 @@ fn mib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_without_much_output_is_looked_at_seldom() {
+        for (before, now, roomy) in [
+            (None, 0, false),
+            (Some(0), 0, true),
+            (Some(40), 40, true),
+            (Some(50), 50, false),
+            // Six periods on it would be above half.
+            (Some(10), 20, false),
+            (Some(10), 12, true),
+            (Some(90), 10, true),
+        ] {
+            assert_eq!(is_roomy(before, now, 100), roomy, "{before:?} {now}");
+        }
+    }
 
     #[test]
     fn a_removal_names_those_who_write_most() {
