@@ -421,7 +421,7 @@ fn what_a_pod_shares_is_seen_inside() {
     let resolver = named["resolvConf"].as_str().unwrap_or_default();
     let lines: Vec<&str> = resolver.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
     assert_eq!(lines, ["nameserver 192.0.2.7", "search corp.example", "options ndots:3 edns0"]);
-    assert_eq!(named["identity"]["groups"], json!([4242]), "Strict: without those of /etc/group");
+    assert_eq!(named["identity"]["groups"], json!([1000, 4242]), "Strict: without those of /etc/group");
     assert_eq!(named["sysctls"]["net.ipv4.ip_unprivileged_port_start"], json!("80"));
     assert_eq!(named["sysctls"]["kernel.shmmax"], json!("123456"));
     assert_eq!(named["status"]["Seccomp"], json!("2"));
@@ -429,7 +429,7 @@ fn what_a_pod_shares_is_seen_inside() {
     assert!(refused.stderr.contains("Operation not permitted"), "{}", refused.stderr);
     let merged = seen("merged", "main");
     assert_eq!(merged["hostname"], json!("box"), "the short name unless it is asked for");
-    assert_eq!(merged["identity"]["groups"], json!([2000, 4242]));
+    assert_eq!(merged["identity"]["groups"], json!([1000, 2000, 4242]));
     agent.kill9();
     world.sandbox.down();
     world.sandbox.assert_clean();

@@ -128,7 +128,7 @@ fn a_terminal_has_its_size_and_its_exit_code() {
         .ok()
         .stdout;
     let seen: Value = serde_json::from_str(&seen).expect("the fixture prints JSON");
-    assert_eq!((&seen["identity"]["uid"], &seen["identity"]["groups"]), (&json!(1000), &json!([2000])));
+    assert_eq!((&seen["identity"]["uid"], &seen["identity"]["groups"]), (&json!(1000), &json!([1000, 2000])));
     assert_eq!((&seen["cwd"], &seen["env"]["EXTRA"]), (&json!("/tmp"), &json!("yes")));
     assert_eq!((&seen["env"]["FROM_IMAGE"], &seen["env"]["HOME"]), (&json!("yes"), &json!("/home/app")));
     for (command, code) in [(["exit", "42"], 42), (["raise", "9"], 137)] {

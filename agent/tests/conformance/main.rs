@@ -7,9 +7,10 @@
 mod cases;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
+use futures_util::FutureExt as _;
 use world::{Kind, World};
 
 fn main() {
@@ -50,8 +51,10 @@ fn main() {
             let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             tokio.expect("a reactor").block_on(async {
                 let mut world = World::new(kind);
-                case(&mut world).await;
+                let outcome = AssertUnwindSafe(case(&mut world)).catch_unwind().await;
+                // What a case that failed has left would run for ever.
                 world.end().await;
+                outcome.unwrap_or_else(|panic| resume_unwind(panic));
             });
         }))
         .is_ok();

@@ -21,6 +21,9 @@ use super::record;
 /// How long a start may take before it counts as failed. Covers a cold disk, not a program that is slow to be ready.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
+/// Longest wait for the last that is written into a run directory.
+const REMOVE_LIMIT: Duration = Duration::from_secs(2);
+
 /// How long SIGKILL may take to empty a cgroup.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -374,10 +377,17 @@ pub fn cleanup(dir: &Path, cgroup_path: &str) -> Result<(), ContainerError> {
     let layout = Layout::detect()?;
     cgroup::kill_all(&layout, cgroup_path, KILL_LIMIT)?;
     cgroup::remove(&layout, cgroup_path)?;
-    match fs::remove_dir_all(dir) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(ContainerError::Remove { path: dir.to_owned(), source })
+    let limit = Instant::now() + REMOVE_LIMIT;
+    loop {
+        match fs::remove_dir_all(dir) {
+            // The end is told before the shim or its runtime has done the last there.
+            Err(source) if source.kind() == io::ErrorKind::DirectoryNotEmpty && Instant::now() < limit => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(ContainerError::Remove { path: dir.to_owned(), source });
+            }
+            _ => return Ok(()),
         }
-        _ => Ok(()),
     }
 }

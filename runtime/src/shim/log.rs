@@ -301,9 +301,10 @@ mod tests {
         for keep in 0..4_u32 {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let path = dir.path().join("log");
-            let mut log = Log::new(&path, 500, 3);
-            for number in 0..100 {
-                log.write(Stream::Stdout, format!("line {number}\n").as_bytes());
+            // Three lines a file, two in the last one, with room for one more.
+            let mut log = Log::new(&path, 10_000, 3);
+            for number in 0..11 {
+                log.write(Stream::Stdout, format!("line {number} {}\n", "x".repeat(3000)).as_bytes());
             }
             log.cut(keep);
             log.write(Stream::Stdout, b"the next\n");
