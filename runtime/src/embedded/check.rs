@@ -41,8 +41,6 @@ impl Inner {
 
     /// Whether each image fits what its container asks of it: something to run, a user that exists and may be.
     fn check_configurations(&self, record: &Arc<PodRecord>, operation: &str) -> Result<()> {
-        // Without an old pod there is nothing to save, and a container that fails to start has its rules: a Job fails.
-        let replaces = records::pods(self.layout()).0.iter().any(|pod| pod.workload == record.workload);
         for container in record.spec.all_containers() {
             let Some(digest) = record.images.get(&container.name) else { continue };
             let image = self.store.image_by_digest(digest).map_err(|error| transient(operation)(error.into()))?;
@@ -69,7 +67,10 @@ impl Inner {
             };
             let permanent = |error| super::config_failure(operation, error);
             let made = config::container_config(inputs).map_err(permanent)?;
-            if replaces && let Some(why) = program::fault(&made, container) {
+            // Without an old pod there is nothing to save, and a container that fails to start has its rules: a Job fails.
+            if let Some(why) = program::fault(&made, container)
+                && records::pods(self.layout()).0.iter().any(|pod| pod.workload == record.workload)
+            {
                 return Err(failure(operation, FailureClass::Permanent, why));
             }
             config::stop_signal(container, Some(&image)).map_err(permanent)?;
