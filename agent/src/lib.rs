@@ -20,6 +20,7 @@ pub mod history;
 pub mod memory;
 pub mod orders;
 pub mod probe;
+pub mod pulls;
 pub mod reconciler;
 mod record;
 pub mod reload;
