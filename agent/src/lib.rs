@@ -13,6 +13,7 @@ pub mod drain;
 pub mod ec2;
 pub mod events;
 pub mod executor;
+pub mod failures;
 pub mod follow;
 pub mod gc;
 pub mod git;

@@ -16,6 +16,7 @@ use crate::clock::{HostClock, SharedClock};
 use crate::config::Settings;
 use crate::events::{EventKind, Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::failures::Failures;
 use crate::follow::{Follower, Remote, Tools, View};
 use crate::gc::{ImageGc, logs::LogGc, roots};
 use crate::history::History;
@@ -218,6 +219,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         resync: settings.resync,
         versions,
         known_versions,
+        failures: Failures::open(&settings.data_dir, &settings.run_dir)?,
         planner: Arc::new(spec::plan::plan),
     });
     let (reconciler, tracing) = match &settings.traces {
