@@ -82,7 +82,8 @@ fn app_armor(seen: &Value) -> Option<String> {
 /// What it is to be for a container that names none: the product's own where the host can load it.
 fn own_profile() -> Option<String> {
     let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'));
-    let parser = ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser"].iter().any(|p| std::path::Path::new(p).exists());
+    let parser =
+        ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser"].iter().any(|p| std::path::Path::new(p).exists());
     enabled.then(|| if parser { "mainstay-default" } else { "unconfined" }.to_owned())
 }
 
