@@ -68,7 +68,7 @@ run_tests() {
     [ -x "$test" ] || continue
     MAINSTAY_BIN=/opt/vm/new/usr/bin/mainstay timeout 1200 "$test" --test-threads 1 >"$test.log" 2>&1
     sed -n "s|^test \\(.*\\) \\.\\.\\. ok\$|OK   $(basename "$test"): \\1|p; s|^test \\(.*\\) \\.\\.\\. FAILED\$|FAIL $(basename "$test"): \\1|p; s|^skipped: |FAIL skipped: |p" "$test.log"
-    grep -q '^test result: ok' "$test.log" || tail -n 60 "$test.log" | sed 's/^/INFO /'
+    grep -q '^test result: ok' "$test.log" || grep -A 6 'panicked at' "$test.log" | cut -c 1-300 | sed 's/^/INFO /'
   done
 }
 
