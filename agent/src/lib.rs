@@ -24,6 +24,7 @@ pub mod probe;
 pub mod reconciler;
 mod record;
 pub mod reload;
+mod rest;
 pub mod run;
 pub mod sizes;
 pub mod snapshot;

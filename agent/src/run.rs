@@ -203,6 +203,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     let orders = Orders::open(&settings.data_dir);
     let notifier = Arc::new(Notifier::of_process()?);
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
+    let resting = tokio::spawn(crate::rest::run(snapshots.clone()));
     let (reconciler, events) = Reconciler::new(Parts {
         executor: executor(&settings, Arc::clone(&runtime), Arc::clone(&clock)),
         clock: Arc::clone(&clock),
@@ -365,6 +366,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     };
     gc.abort();
     sizes.abort();
+    resting.abort();
     tracing.iter().for_each(tokio::task::JoinHandle::abort);
     log_gc.abort();
     webhooks.iter().for_each(tokio::task::JoinHandle::abort);
