@@ -179,6 +179,11 @@ impl Executor {
 
     async fn prepare(&self, goal: &Goal, desired: &Desired) -> Result<(ResolvedImages, u64), ActionError> {
         let spec = &goal.workload.template.spec;
+        if let Some(images) = &goal.images {
+            // They are here, or are gone: then it is better to know before anything is ended for them.
+            self.check(goal, images.clone(), desired).await?;
+            return Ok((images.clone(), 0));
+        }
         let credentials = pull_credentials(desired, &goal.workload.id.namespace, spec);
         let mut images = ResolvedImages::new();
         let mut fetched = 0u64;

@@ -1,7 +1,7 @@
 //! What people ordered and what holds until they take it back: approvals, pauses, a generation to stay at, a drained
 //! node. Durable, since an order must outlive the agent; `<data>/orders.json` holds no secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,6 +26,9 @@ pub struct Standing {
     pub pinned: Option<Pin>,
     /// Since when the node is drained, in seconds of Unix time.
     pub drained: Option<i64>,
+    /// Workloads that are protected from removal, as their manifests said when there were any. A manifest that is gone says
+    /// nothing, and pods carry their template's annotations only.
+    pub protected: BTreeSet<String>,
 }
 
 /// A generation that the node stays at until the sources change.

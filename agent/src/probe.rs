@@ -146,6 +146,7 @@ impl Task {
             ready: self.checks.readiness.is_none() || self.known_ready,
             since: self.clock.now(),
             failed: false,
+            refused: false,
         };
         if let Some(startup) = &self.checks.startup
             && !health.started
@@ -279,15 +280,16 @@ impl Task {
         let mut streak = Streak::default();
         loop {
             let message = self.once("readiness", probe, &mut streak).await.err();
-            let ready = {
-                let now = health.lock().await.ready;
-                (now && streak.failed < probe.failure_threshold.unwrap_or(3))
-                    || streak.passed >= probe.success_threshold.unwrap_or(1)
-            };
+            let failed = streak.failed >= probe.failure_threshold.unwrap_or(3);
+            let passed = streak.passed >= probe.success_threshold.unwrap_or(1);
             let mut health = health.lock().await;
-            if health.ready != ready {
-                health.ready = ready;
-                health.since = self.clock.now();
+            let ready = passed || (health.ready && !failed);
+            let refused = !ready && (failed || health.refused);
+            if health.ready != ready || health.refused != refused {
+                if health.ready != ready {
+                    health.since = self.clock.now();
+                }
+                (health.ready, health.refused) = (ready, refused);
                 self.report(*health, message);
             }
             drop(health);
@@ -312,7 +314,7 @@ impl Task {
                 if health.ready != ready {
                     health.since = self.clock.now();
                 }
-                (health.ready, health.failed) = (ready, failed);
+                (health.ready, health.failed, health.refused) = (ready, failed, failed);
                 self.report(health, message);
             }
             self.pause(probe, &streak).await;

@@ -6,6 +6,7 @@
 
 mod causes;
 mod ending;
+mod failed;
 mod gate;
 mod notes;
 mod pace;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use runtime::api::RuntimeEvent;
 use spec::budget::{self, Budget};
 use spec::observed::{ContainerFacts, ContainerState, PodFacts, PodUid};
-use spec::plan::{Action, ActionKey, Failure, Goals, Health, Hold, Memory, Observed, Plan, Step};
+use spec::plan::{Action, ActionKey, Goals, Health, Hold, Memory, Observed, Plan, Step};
 use spec::services::ServiceState;
 use spec::time::{Millis, Timestamp};
 use spec::window::Window;
@@ -33,6 +34,7 @@ use crate::disk::{DiskReport, DiskWatch};
 use crate::drain::DrainWatch;
 use crate::events::{EventKind, Journal};
 use crate::executor::{Executor, Outcome, newer};
+use crate::failures::Failures;
 use crate::history::History;
 use crate::orders::{Order, Orders};
 use crate::probe::{HealthReport, Prober};
@@ -145,6 +147,7 @@ pub struct Reconciler {
     inbox: mpsc::UnboundedReceiver<Event>,
     resync: Duration,
     versions: Versions,
+    failures: Failures,
     planner: Planner,
     /// Everything this loop has going; it ends with the loop.
     tasks: tokio::task::JoinSet<()>,
@@ -176,6 +179,8 @@ pub struct Parts {
     pub versions: Versions,
     /// What was remembered of them.
     pub known_versions: BTreeMap<WorkloadId, Arc<Memory>>,
+    /// Where failures of actions are kept for the next agent.
+    pub failures: Failures,
     /// What decides: [`spec::plan::plan`], unless a test puts something between.
     pub planner: Planner,
 }
@@ -206,6 +211,7 @@ impl Reconciler {
             boot_id: parts.executor.boot_id.to_string(),
             memories: parts.executor.memories.load(),
             versions: parts.known_versions,
+            failures: parts.failures.taken_over(&parts.executor.boot_id, parts.clock.now()),
             ..Observed::default()
         };
         let reconciler = Self {
@@ -238,6 +244,7 @@ impl Reconciler {
             inbox,
             resync: parts.resync,
             versions: parts.versions,
+            failures: parts.failures,
             planner: parts.planner,
             tasks,
         };
@@ -306,7 +313,8 @@ impl Reconciler {
             for (name, attempt) in containers {
                 let facts = self.observed.pods.get(uid).and_then(|pod| pod.containers.get(name));
                 if facts.is_some_and(|facts| facts.is_running() && facts.attempt == *attempt) {
-                    let health = Health { attempt: *attempt, started: true, ready: true, since: now, failed: false };
+                    let (attempt, since) = (*attempt, now);
+                    let health = Health { attempt, started: true, ready: true, since, failed: false, refused: false };
                     self.observed.health.insert((uid.clone(), name.clone()), health);
                 }
             }
@@ -358,6 +366,7 @@ impl Reconciler {
         self.note_held(&reading);
         self.observed.zone = self.clock.zone();
         self.reading = reading;
+        self.forget_approvals();
         self.check_pin();
         self.reconsider();
         let (goals, pods) = (&self.goals.workloads, &self.observed.pods);
@@ -379,13 +388,7 @@ impl Reconciler {
             .map(|pod| pod.record.workload.clone())
             .collect();
         let wished: BTreeSet<WorkloadId> = self.wished().workloads.keys().cloned().collect();
-        let protected = self
-            .observed
-            .pods
-            .values()
-            .filter(|pod| pod.record.annotations.get(budget::PROTECTED).is_some_and(|value| value == "true"))
-            .map(|pod| pod.record.workload.clone())
-            .collect();
+        let protected = self.protected();
         let revision = &self.reading.revision;
         let approved = self.orders.standing().removals;
         let removal = budget::check(&running, &wished, &protected, revision, self.budget, &approved);
@@ -551,8 +554,7 @@ impl Reconciler {
             | ActionKey::Names
             | ActionKey::Memory(_) => {}
         }
-        let failure = Failure { count, at: self.clock.now(), message: message.to_owned(), permanent };
-        self.observed.failures.insert(key, failure);
+        self.note_failure(step, key, count, message, permanent);
     }
 
     fn succeeded(&mut self, step: &Step, key: &ActionKey, outcome: Outcome) {
@@ -672,28 +674,7 @@ impl Reconciler {
                 return true;
             }
             Command::Retry { workload, reply } => {
-                let known = self.goals.workloads.keys().find(|id| id.to_string() == workload).cloned();
-                if let Some(id) = &known {
-                    let pods: BTreeSet<PodUid> = self
-                        .observed
-                        .pods
-                        .values()
-                        .filter(|pod| pod.record.workload == *id)
-                        .map(|pod| pod.record.uid.clone())
-                        .collect();
-                    self.observed.failures.retain(|key, _| match key {
-                        ActionKey::Prepare(of, _) | ActionKey::Create(of, ..) | ActionKey::Memory(of) => of != id,
-                        ActionKey::Pod(uid) | ActionKey::Container(uid, _) | ActionKey::Files(uid) => {
-                            !pods.contains(uid)
-                        }
-                        ActionKey::Publish | ActionKey::Services | ActionKey::Names => true,
-                    });
-                    for uid in pods {
-                        self.observed.retry.insert(uid);
-                    }
-                    self.give_another_chance(id);
-                }
-                let _ = reply.send(known.is_some());
+                let _ = reply.send(self.retry(&workload));
             }
             Command::Order { order, reply } => {
                 let _ = reply.send(self.order(order));
@@ -718,6 +699,7 @@ impl Reconciler {
         let plan = self.plan();
         self.passes += 1;
         self.observed.retry.clear();
+        self.failures.keep(&self.observed.failures, &self.observed.boot_id);
         self.note_holds(&plan);
         for step in &plan.steps {
             self.start(step.clone());

@@ -16,6 +16,7 @@ use crate::clock::{HostClock, SharedClock};
 use crate::config::Settings;
 use crate::events::{EventKind, Journal, JournalError};
 use crate::executor::{Executor, random_uid};
+use crate::failures::Failures;
 use crate::follow::{Follower, Remote, Tools, View};
 use crate::gc::{ImageGc, logs::LogGc, roots};
 use crate::history::History;
@@ -202,6 +203,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     let orders = Orders::open(&settings.data_dir);
     let notifier = Arc::new(Notifier::of_process()?);
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
+    let resting = tokio::spawn(crate::rest::run(snapshots.clone()));
     let (reconciler, events) = Reconciler::new(Parts {
         executor: executor(&settings, Arc::clone(&runtime), Arc::clone(&clock)),
         clock: Arc::clone(&clock),
@@ -218,6 +220,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         resync: settings.resync,
         versions,
         known_versions,
+        failures: Failures::open(&settings.data_dir, &settings.run_dir)?,
         planner: Arc::new(spec::plan::plan),
     });
     let (reconciler, tracing) = match &settings.traces {
@@ -374,6 +377,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     };
     gc.abort();
     sizes.abort();
+    resting.abort();
     tracing.iter().for_each(tokio::task::JoinHandle::abort);
     renewing.iter().for_each(tokio::task::JoinHandle::abort);
     log_gc.abort();

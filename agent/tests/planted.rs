@@ -18,27 +18,29 @@
 
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent::events::Journal;
 use agent::executor::Executor;
+use agent::failures::Failures;
 use agent::reconciler::{Event, Parts, Planner, Reading, Reconciler};
 use agent::telemetry::Metrics;
 use agent::versions::Versions;
 use runtime::sim::{Faults, Rng, Sim};
 use spec::budget::Budget;
 use spec::image_ref::ImageRef;
-use spec::observed::{ContainerFacts, PodFacts, PodUid};
-use spec::plan::{Action, Goals, Observed, Plan, Reason, Step, plan};
+use spec::observed::PodFacts;
+use spec::plan::{Action, Goals, Observed, Reason, Step, plan};
 use spec::pod::{ContainerSpec, EnvSource, EnvVar, PodSpec, Port, RestartPolicy};
-use spec::time::{Millis, Timestamp};
+use spec::time::Millis;
 use spec::workload::{
     Controller, Dependency, DependencyCondition, Desired, PodTemplate, SourceRef, UpdateStrategy, Workload, WorkloadId,
     WorkloadKind,
 };
 use world::SimClock;
+use world::referee::{Referee, runs};
 
 fn id(name: &str) -> WorkloadId {
     WorkloadId { kind: WorkloadKind::Deployment, namespace: "default".into(), name: name.into() }
@@ -67,118 +69,6 @@ fn workload(name: &str, image: &str, version: &str) -> Workload {
         controller: Controller::Replicated { replicas, strategy: UpdateStrategy::default() },
         template: PodTemplate { spec: Arc::new(spec), ..PodTemplate::default() },
         depends_on: if app { vec![db] } else { Vec::new() },
-    }
-}
-
-/// What a referee remembers from plan to plan, over all lives of the agent.
-#[derive(Default)]
-struct Referee {
-    broken: BTreeSet<String>,
-    /// When a port last led to a pod.
-    published: BTreeMap<PodUid, Timestamp>,
-    /// Pods made by workload and version.
-    made: BTreeMap<(WorkloadId, String), u32>,
-}
-
-fn runs(pod: &PodFacts) -> bool {
-    pod.containers.values().any(ContainerFacts::is_running)
-}
-
-impl Referee {
-    fn check(&mut self, goals: &Goals, observed: &Observed, now: Timestamp, plan: &Plan) {
-        for target in observed.published.values() {
-            self.published.insert(target.pod.clone(), now);
-        }
-        let mut slots = BTreeSet::new();
-        for step in &plan.steps {
-            match &step.action {
-                Action::CreatePod { goal, ordinal, .. } => {
-                    let id = goal.workload.id.clone();
-                    let there = observed.pods.values().any(|pod| {
-                        pod.record.workload == id
-                            && pod.record.ordinal == *ordinal
-                            && pod.record.revision == goal.revision
-                    });
-                    if there || !slots.insert((id.clone(), *ordinal, goal.revision.clone())) {
-                        self.broken.insert(format!("slot: {id} #{ordinal} is made twice"));
-                    }
-                    *self.made.entry((id, goal.revision.clone())).or_default() += 1;
-                }
-                Action::StopPod { pod, .. } => self.check_stop(goals, observed, now, pod, step),
-                Action::StartContainer { pod, .. } => self.check_start(goals, observed, pod),
-                _ => {}
-            }
-        }
-        for goal in goals.workloads.values() {
-            let Controller::Replicated { replicas, strategy } = &goal.workload.controller else { continue };
-            self.check_numbers(goal.workload.id.clone(), *replicas as usize, strategy, observed, plan);
-        }
-    }
-
-    fn check_stop(&mut self, goals: &Goals, observed: &Observed, now: Timestamp, pod: &PodFacts, step: &Step) {
-        let record = &pod.record;
-        let id = &record.workload;
-        if goals.held.contains(id) {
-            self.broken.insert(format!("held: {id} is touched"));
-        }
-        let removed = |id: &WorkloadId| !goals.workloads.contains_key(id) && !goals.held.contains(id);
-        let needed = observed.pods.values().any(|other| {
-            removed(&other.record.workload) && other.record.workload == self::id("app") && *id == self::id("db")
-        });
-        if removed(id) && needed {
-            self.broken.insert(format!("end: {id} ends before what depends on it"));
-        }
-        let replaced =
-            matches!(step.reason, Reason::SpecChanged { .. }) && runs(pod) && goals.workloads.contains_key(id);
-        let last = self.published.get(&record.uid);
-        if replaced && last.is_some_and(|last| now.since(*last) < Millis(2000)) {
-            self.broken.insert(format!("drain: {} ends too soon after its port has moved", record.name));
-        }
-    }
-
-    fn check_start(&mut self, goals: &Goals, observed: &Observed, pod: &PodFacts) {
-        let Some(goal) = goals.workloads.get(&pod.record.workload) else { return };
-        for dependency in &goal.workload.depends_on {
-            let up = observed.pods.values().any(|other| other.record.workload == dependency.workload && runs(other));
-            if !runs(pod) && !up {
-                self.broken.insert(format!("start: {} before {}", pod.record.name, dependency.workload));
-            }
-        }
-    }
-
-    fn check_numbers(
-        &mut self,
-        id: WorkloadId,
-        wished: usize,
-        strategy: &UpdateStrategy,
-        observed: &Observed,
-        plan: &Plan,
-    ) {
-        let staying =
-            |pod: &&Arc<PodFacts>| pod.record.workload == id && !observed.stopping.contains_key(&pod.record.uid);
-        let stopped: BTreeSet<&PodUid> = plan
-            .steps
-            .iter()
-            .filter_map(|step| match &step.action {
-                Action::StopPod { pod, .. } => Some(&pod.record.uid),
-                _ => None,
-            })
-            .collect();
-        let serving = observed.pods.values().filter(staying).filter(|pod| runs(pod)).count();
-        let ending =
-            observed.pods.values().filter(staying).filter(|p| runs(p) && stopped.contains(&p.record.uid)).count();
-        let floor = wished.saturating_sub(strategy.max_unavailable as usize);
-        if ending > 0 && serving - ending < floor {
-            self.broken.insert(format!("bounds: {id} would serve with {} of {wished}", serving - ending));
-        }
-        let made = plan.steps.iter().filter(|step| match &step.action {
-            Action::CreatePod { goal, .. } => goal.workload.id == id,
-            _ => false,
-        });
-        let (made, there) = (made.count(), observed.pods.values().filter(staying).count());
-        if made > 0 && there + made > wished + strategy.max_surge as usize {
-            self.broken.insert(format!("surge: {id} would have {} pods", there + made));
-        }
     }
 }
 
@@ -228,6 +118,7 @@ impl Scene {
             resync: Duration::from_secs(60),
             versions,
             known_versions,
+            failures: Failures::open(self.dir.path(), self.dir.path()).expect("a directory of our own"),
             planner: judged,
             history: None,
             windows: Vec::new(),
@@ -299,7 +190,7 @@ impl Scene {
 
     fn made(&self, name: &str) -> u32 {
         let revision = spec::plan::revision(&workload(name, "sim/exit-1-700:1", "v3"));
-        self.referee.lock().expect("no rule panics").made.get(&(id(name), revision)).copied().unwrap_or(0)
+        self.referee.lock().expect("no rule panics").made(&id(name), &revision)
     }
 }
 
@@ -392,8 +283,7 @@ fn story(seed: u64, planner: Planner, budget: Budget) -> Vec<String> {
         scene.expect("converges", "app", "v2", 0);
         scene.expect("converges", "db", "v1", 0);
         scene.crash().await;
-        let referee = std::mem::take(&mut *scene.referee.lock().expect("no rule panics"));
-        scene.wrong.extend(referee.broken);
+        scene.wrong.extend(scene.referee.lock().expect("no rule panics").broken());
         scene.wrong.extend(scene.sim.violations());
         scene.wrong
     })

@@ -433,12 +433,23 @@ pub fn bpf(command: u32, attributes: &mut [u64]) -> io::Result<i64> {
     check(unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), std::mem::size_of_val(attributes)) })
 }
 
-/// Returns the free memory of this process' heap to the kernel and stops it from growing more arenas.
+/// Lets the allocator make no more than so many arenas. Each keeps free memory of its own, and threads that come and go
+/// would each leave one behind.
+pub fn limit_arenas(count: i32) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: only tunes the allocator.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, count);
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = count;
+}
+
+/// Returns the free memory of this process' heap to the kernel.
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: both only tune the allocator.
+    // SAFETY: only tunes the allocator.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::malloc_trim(0);
     }
 }

@@ -171,6 +171,27 @@ pub fn content_label(desired: &Desired, workload: &Workload) -> String {
     if any { Digest::from_bytes(hash.finalize().into()).short() } else { String::new() }
 }
 
+/// A label of the content of the Secrets that a workload's images are pulled with; empty where it names none. It never
+/// leaves memory and sealed files, since it depends on secrets.
+#[must_use]
+pub fn pull_secrets_label(desired: &Desired, workload: &Workload) -> String {
+    let names = &workload.template.spec.image_pull_secrets;
+    if names.is_empty() {
+        return String::new();
+    }
+    let mut hash = Sha256::new();
+    for name in names {
+        let secret = desired.secrets.get(&(workload.id.namespace.clone(), name.clone()));
+        let parts =
+            secret.iter().flat_map(|secret| &secret.data).flat_map(|(key, value)| [key.as_bytes(), value.expose()]);
+        for part in [name.as_bytes()].into_iter().chain(parts) {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    Digest::from_bytes(hash.finalize().into()).short()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -77,7 +77,7 @@ fn steps(workload: &Workload, pod: PodFacts, unhealthy: bool, now: Timestamp) ->
     let mut observed = Observed { boot_id: "boot".into(), ..Observed::default() };
     let uid = pod.record.uid.clone();
     if unhealthy {
-        let health = Health { attempt: 0, started: true, ready: false, since: STARTED, failed: true };
+        let health = Health { attempt: 0, started: true, ready: false, since: STARTED, failed: true, refused: true };
         observed.health.insert((uid.clone(), "main".to_owned()), health);
     }
     observed.pods.insert(uid, Arc::new(pod));

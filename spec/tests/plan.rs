@@ -9,10 +9,15 @@ use spec::observed::{
     PodUid,
 };
 use spec::plan::{Action, ActionKey, Failure, Goals, Hold, Observed, Reason, plan};
-use spec::pod::{ContainerSpec, EnvSource, EnvVar, PodSpec, RestartPolicy, Volume, VolumeMount, VolumeSource};
+use spec::pod::{
+    ContainerSpec, EnvSource, EnvVar, FilesSource, FilesVolume, PodSpec, RestartPolicy, Volume, VolumeMount,
+    VolumeSource,
+};
+use spec::secret::SecretBytes;
 use spec::time::{Millis, Timestamp};
 use spec::workload::{
-    Controller, Desired, JobSpec, PodTemplate, SourceRef, UpdateStrategy, Workload, WorkloadId, WorkloadKind,
+    Controller, Desired, JobSpec, PodTemplate, SecretData, SourceRef, UpdateStrategy, Workload, WorkloadId,
+    WorkloadKind,
 };
 
 const NOW: Timestamp = Timestamp(10_000_000);
@@ -251,7 +256,8 @@ fn a_version_that_cannot_be_prepared_touches_nothing_old() {
         assert_eq!(case.steps(), ["pull"]);
         let goals = Goals::new(&case.desired);
         let step = plan(&goals, &case.observed, NOW).steps.into_iter().next().expect("one step");
-        let failure = |at| Failure { count: 3, at, message: "there is nothing".into(), permanent: false };
+        let failure =
+            |at| Failure { count: 3, at, message: "there is nothing".into(), permanent: false, inputs: String::new() };
         case.observed.failures.insert(step.action.key(), failure(NOW));
         assert_eq!(case.steps(), Vec::<String>::new());
         let held = plan(&goals, &case.observed, NOW).holds;
@@ -281,7 +287,13 @@ fn nothing_is_added_when_the_removal_it_needs_has_failed() {
         case.observed.in_flight.insert(ActionKey::Pod(uid.clone()));
         assert_eq!(case.steps(), Vec::<String>::new(), "{controller:?}");
         case.observed.in_flight.clear();
-        let failure = |at| Failure { count: 1, at, message: "it still runs after SIGKILL".into(), permanent: false };
+        let failure = |at| Failure {
+            count: 1,
+            at,
+            message: "it still runs after SIGKILL".into(),
+            permanent: false,
+            inputs: String::new(),
+        };
         case.observed.failures.insert(ActionKey::Pod(uid.clone()), failure(NOW));
         assert_eq!(case.steps(), Vec::<String>::new(), "{controller:?}");
         case.observed.failures.insert(ActionKey::Pod(uid.clone()), failure(Timestamp(NOW.0 - 5000)));
@@ -290,6 +302,60 @@ fn nothing_is_added_when_the_removal_it_needs_has_failed() {
         case.observed.pods.clear();
         assert_eq!(case.steps(), ["create 0"], "{controller:?}");
     }
+}
+
+/// Files that cannot be swapped are waited for as everything else is; the pod is cared for all the same.
+#[test]
+fn files_that_cannot_be_written_are_not_tried_all_the_time() {
+    let mut workload = workload(replicas(1, 1, 0), "a");
+    let mut spec = pod_spec("a");
+    let source = FilesSource::ConfigMap { name: "c".into(), optional: true, items: Vec::new() };
+    let files = FilesVolume { sources: vec![source], ..FilesVolume::default() };
+    spec.volumes = vec![Volume { name: "c".into(), source: VolumeSource::Files(files) }];
+    workload.template.spec = Arc::new(spec);
+    for (is, expected) in [(Is::Runs, vec![]), (Is::Ended(1), vec!["start a-0 #1"])] {
+        let mut case = Case::new(workload.clone(), &[(0, "a", is)]);
+        let uid = case.observed.pods.keys().next().expect("one pod").clone();
+        case.observed.files.insert(uid.clone(), "of before".into());
+        assert_eq!(case.steps().first().map(String::as_str), Some("update_files"));
+        let message = "there is no space".to_owned();
+        let failure = Failure { count: 4, at: NOW, message, permanent: false, inputs: String::new() };
+        case.observed.failures.insert(ActionKey::Files(uid.clone()), failure);
+        assert_eq!(case.steps(), expected);
+        let plan = plan(&Goals::new(&case.desired), &case.observed, NOW);
+        assert_eq!(plan.wake, Some(NOW.plus(Millis::from_secs(8))));
+        assert!(
+            plan.holds
+                .iter()
+                .any(|(_, hold)| matches!(hold, Hold::Failed { message, .. } if message.contains("space")))
+        );
+    }
+}
+
+/// What a failure counts under: everything of the sources that its action depends on, and nothing else.
+#[test]
+fn other_inputs_end_a_wait() {
+    let inputs = |change: &dyn Fn(&mut Workload), login: &str| {
+        let mut workload = workload(replicas(1, 1, 0), "a");
+        let mut spec = pod_spec("a");
+        spec.image_pull_secrets = vec!["login".into()];
+        workload.template.spec = Arc::new(spec);
+        let id = workload.id.clone();
+        change(&mut workload);
+        let mut desired = Desired::default();
+        let data = BTreeMap::from([("k".to_owned(), SecretBytes::new(login.into()))]);
+        let secret = SecretData { data, kind: String::new() };
+        desired.secrets.insert(("default".into(), "login".into()), Arc::new(secret));
+        desired.workloads.insert(id.clone(), Arc::new(workload));
+        let goals = Goals::new(&Arc::new(desired));
+        goals.inputs(&ActionKey::Create(id, 0, String::new()), &BTreeMap::new()).expect("it is of a workload")
+    };
+    let before = inputs(&|_| {}, "x");
+    assert_eq!(inputs(&|_| {}, "x"), before);
+    assert_eq!(inputs(&|workload| workload.controller = replicas(3, 1, 0), "x"), before);
+    assert_eq!(inputs(&|workload| workload.annotations = BTreeMap::from([("k".into(), "v".into())]), "x"), before);
+    assert_ne!(inputs(&|_| {}, "y"), before, "another login");
+    assert_ne!(inputs(&|workload| workload.template.spec = Arc::new(pod_spec("b")), "x"), before, "another version");
 }
 
 #[test]

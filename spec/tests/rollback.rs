@@ -184,7 +184,8 @@ impl World {
                     && version.starts_with(prefix)
                 {
                     let count = self.observed.failures.get(&key).map_or(0, |failure| failure.count) + 1;
-                    let failure = Failure { count, at: self.now, message: "refused".into(), permanent };
+                    let failure =
+                        Failure { count, at: self.now, message: "refused".into(), permanent, inputs: String::new() };
                     self.observed.failures.insert(key, failure);
                     return;
                 }
@@ -197,7 +198,8 @@ impl World {
                 let state = ContainerState::Running { pid: 1, started: self.now };
                 pod.containers.insert(container.clone(), ContainerFacts::new(attempt, series, state));
                 let ready = !Self::version(&pod).starts_with("hang");
-                let health = Health { attempt, started: true, ready, since: self.now, failed: false };
+                let (since, refused) = (self.now, !ready);
+                let health = Health { attempt, started: true, ready, since, failed: false, refused };
                 self.observed.health.insert((pod.record.uid.clone(), container), health);
                 self.observed.pods.insert(pod.record.uid.clone(), Arc::new(pod));
             }

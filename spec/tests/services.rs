@@ -88,7 +88,8 @@ impl World {
 
     fn ready(&mut self, index: u8, ready: bool) {
         let key = (PodUid(index.to_string()), "main".to_owned());
-        let health = Health { attempt: 0, started: true, ready, since: Timestamp(2000), failed: false };
+        let health =
+            Health { attempt: 0, started: true, ready, since: Timestamp(2000), failed: false, refused: !ready };
         self.observed.health.insert(key, health);
     }
 

@@ -27,6 +27,7 @@ fn a_container_is_boxed_like_dockers() {
     let status = |name: &str| seen["status"][name].as_str().unwrap_or_default().to_owned();
     assert_eq!(status("Seccomp"), "2");
     assert_eq!(status("NoNewPrivs"), "0");
+    assert_eq!(app_armor(&seen), own_profile());
     // Docker's fourteen: chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw
     // sys_chroot mknod audit_write setfcap.
     for set in ["CapEff", "CapPrm", "CapBnd"] {
@@ -72,6 +73,20 @@ fn a_container_is_boxed_like_dockers() {
     assert!(seen["addresses"].as_array().is_some_and(|list| list.iter().any(|a| a["interface"] != "lo")), "{seen:#}");
 }
 
+/// The profile that a probe reports: `Some("unconfined")`, its name, or `None` without AppArmor.
+fn app_armor(seen: &Value) -> Option<String> {
+    let text = seen["appArmor"].as_str().map(str::trim).filter(|text| !text.is_empty())?;
+    Some(text.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// What it is to be for a container that names none: the product's own where the host can load it.
+fn own_profile() -> Option<String> {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'));
+    let parser =
+        ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser"].iter().any(|p| std::path::Path::new(p).exists());
+    enabled.then(|| if parser { "mainstay-default" } else { "unconfined" }.to_owned())
+}
+
 /// Points in which Docker and Kubernetes differ, and a name that files of ours have, too.
 #[test]
 fn a_service_is_boxed_like_dockers() {
@@ -111,11 +126,21 @@ fn a_service_is_boxed_like_dockers() {
     }
 }
 
+/// Linux can mount a tmpfs with other user ids since 6.3; files of pods lie on one.
+fn idmapped_tmpfs() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(3))
+}
+
 #[test]
 fn root_of_a_user_namespace_is_nobody_outside() {
     use std::os::unix::fs::MetadataExt as _;
     if !require_root("root_of_a_user_namespace_is_nobody_outside") {
         return;
+    }
+    if !idmapped_tmpfs() {
+        return tests::sandbox::skipped("root_of_a_user_namespace_is_nobody_outside", "Linux before 6.3");
     }
     const FIRST: u32 = 0x7000_0000;
     let (sandbox, _registry, image) = world("users");
@@ -287,7 +312,11 @@ fn the_security_context_is_obeyed() {
     assert_eq!(user["writableRoot"], false);
     let added = probed(&mut agent, with("added", json!({"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}})));
     assert_eq!(added["status"]["CapEff"], "0000000000001000");
+    assert_eq!(app_armor(&added), own_profile());
+    let free = probed(&mut agent, with("free", json!({"appArmorProfile": {"type": "Unconfined"}})));
+    assert_eq!(app_armor(&free), own_profile().map(|_| "unconfined".to_owned()));
     let all = probed(&mut agent, with("privileged", json!({"privileged": true})));
+    assert_eq!(app_armor(&all), app_armor(&free));
     assert_eq!(all["status"]["Seccomp"], "0");
     let effective = all["status"]["CapEff"].as_str().and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
     assert!(effective & (1 << 21) != 0, "SYS_ADMIN is missing: {effective:x}");
@@ -581,6 +610,9 @@ fn containers_of_a_pod_share_memory() {
     agent.wait_ready("pair", 1);
     agent.cli(&["exec", "pair/main", "--", "/bin/fixture", "write", "/dev/shm/note", "shared"]).ok();
     let read = agent.cli(&["exec", "pair/second", "--", "/bin/fixture", "cat", "/dev/shm/note"]).ok();
+    // What is run in a container is as confined as the container.
+    let probe = agent.cli(&["exec", "pair/main", "--", "/bin/fixture", "probe"]).ok().stdout;
+    assert_eq!(app_armor(&serde_json::from_str(&probe).expect("a probe")), own_profile());
     assert_eq!(read.stdout, "shared\n");
 }
 

@@ -75,6 +75,21 @@ fn a_rollback_works_without_a_registry_and_holds_the_source() {
     agent.cli(&["resume"]).ok();
     agent.wait_page(8080, "/", |body| body == "three\n");
     assert_eq!(agent.cli(&["rollback", "77"]).code, 2);
+    // A person removed what generation 1 needs: the pod that runs is not ended for it.
+    agent.cli(&["prune", "--named", "--older-than", "0s", "--loaded"]).ok();
+    let pids = vec![agent.wait_ready("web", 1)];
+    agent.cli(&["rollback", "1"]).ok();
+    agent.wait_for("it says what is missing", SOON, |agent| {
+        let status = agent.json(&["status", "web"]).to_string();
+        status.contains("is not in the store").then_some(())
+    });
+    agent.assert_untouched(&["web"], &pids, Duration::from_millis(500));
+    agent.cli(&["resume"]).ok();
+    agent.wait_for("nothing is waited for", SOON, |agent| {
+        let status = agent.json(&["status", "web"]).to_string();
+        (!status.contains("is not in the store")).then_some(())
+    });
+    agent.assert_untouched(&["web"], &pids, Duration::from_millis(1));
 }
 
 #[test]

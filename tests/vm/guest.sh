@@ -61,6 +61,17 @@ EOF
 }
 answers() { curl -s -m 5 -o /dev/null "http://127.0.0.1:$1/"; }
 
+# Tests with containers of their own; each name they print is a result.
+run_tests() {
+  dpkg -x new.deb new
+  for test in build/deps/*; do
+    [ -x "$test" ] || continue
+    MAINSTAY_BIN=/opt/vm/new/usr/bin/mainstay timeout 1200 "$test" --test-threads=1 >"$test.log" 2>&1
+    sed -nE "s/^test (.*) \.\.\. ok( .*)?\$/OK   $(basename "$test"): \1/p; s/^test (.*) \.\.\. FAILED( .*)?\$/FAIL $(basename "$test"): \1/p; s/^skipped: /FAIL skipped: /p" "$test.log"
+    grep -q '^test result: ok' "$test.log" || grep -A 6 'panicked at' "$test.log" | cut -c 1-300 | sed 's/^/INFO /'
+  done
+}
+
 # What is there of each pod, by kind; two pods run, so there must be two of each and nothing else.
 counts() {
   local data=/var/lib/mainstay
@@ -75,6 +86,13 @@ whole="2 records, 2 directories, 2 leases, 2 interfaces, 2 groups, 0 half-writte
 
 echo "PHASE $phase"
 case $phase in
+  tests) # Nothing else.
+    info "$(uname -r), cgroup $(stat -fc %T /sys/fs/cgroup), AppArmor $(cat /sys/module/apparmor/parameters/enabled)"
+    run_tests
+    echo VM-DONE
+    systemctl poweroff
+    sleep 600
+    ;;
   quick) # Only what is needed for a reboot and power cuts.
     check "the package installs" dpkg -i old.deb
     pod a 8081 version-0 >/etc/mainstay/manifests/a.yaml
@@ -152,6 +170,8 @@ case $phase in
     kill $asking
     if [ -s misses ]; then fail "requests failed: $(wc -l <misses)"; else ok "no request failed meanwhile"; fi
 
+    run_tests
+
     systemctl stop mainstay.service
     if answers 8081; then ok "pods serve while the agent is stopped"; else fail "pods went with the agent"; fi
     systemctl start mainstay.service
@@ -160,6 +180,9 @@ case $phase in
     check "down stays down" inactive mainstay.service
     systemctl start mainstay.service
     check "start brings all back" soon 120 eval 'answers 8081 && answers 8082'
+    # What follows is about the new version.
+    check "dpkg upgrades again" dpkg -i new.deb
+    check "the upgraded agent answers" soon 60 eval 'mainstay status >/dev/null 2>&1'
     journalctl -u mainstay.service -p warning --no-pager -o cat | tail -n 5 | sed 's/^/INFO journal: /'
     next reboot
     ;;

@@ -55,6 +55,8 @@ pub(super) fn run(common: &Common, args: &RunArgs, io: &mut Io<'_>) -> Outcome {
         writeln!(io.err, "warning: {warning}")?;
     }
     crate::telemetry::init_logging(loaded.settings.log_format, &loaded.settings.log_level);
+    // One for the loop and one for its helpers, however many threads come and go.
+    ::runtime::sys::limit_arenas(2);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::new("cannot start the agent").cause(error))?;
     let config = std::path::absolute(super::layers(common, &[])?.file().0)

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use spec::budget;
 use spec::hold::{Pause, merge};
 use spec::manifest::HOLD_WHILE_FILE as HOLD_WHILE;
 use spec::observed::PodFacts;
-use spec::plan::{ActionKey, Goals};
+use spec::plan::Goals;
 use spec::window::{self, Window, any_open};
 use spec::workload::{Desired, Workload, WorkloadId};
 
@@ -152,8 +153,39 @@ impl Reconciler {
         pods.into_iter().any(|pod| lock_exists(pod, file))
     }
 
+    /// Workloads that are protected from removal: as they are wished, and those that are not any more as they were wished
+    /// last.
+    pub(super) fn protected(&self) -> BTreeSet<WorkloadId> {
+        let says = |annotations: &BTreeMap<String, String>| {
+            annotations.get(budget::PROTECTED).is_some_and(|value| value == "true")
+        };
+        let wished = &self.wished().workloads;
+        let known = self.orders.standing().protected;
+        let now = wished.iter().filter(|(_, workload)| says(&workload.annotations)).map(|(id, _)| id);
+        let records = self.observed.pods.values().map(|pod| &pod.record);
+        let before = records
+            .filter(|record| !wished.contains_key(&record.workload))
+            .filter(|record| says(&record.annotations) || known.contains(&record.workload.to_string()));
+        now.chain(before.map(|record| &record.workload)).cloned().collect()
+    }
+
+    /// Keeps which workloads are protected for the time when their manifests are gone, be that another agent's.
+    fn save_protected(&self) {
+        let now: BTreeSet<String> = self.protected().iter().map(ToString::to_string).collect();
+        if now != self.orders.standing().protected
+            && let Err(error) = self.orders.change(|standing| standing.protected = now)
+        {
+            tracing::error!(%error, "which workloads are protected is not written down");
+        }
+    }
+
     /// Looks at the gates again and plans for what is let through.
     pub(super) fn reconsider(&mut self) {
+        if !self.ready {
+            // Nothing was read yet: the first reading is looked at as a whole, by what is ordered then.
+            return;
+        }
+        self.save_protected();
         self.hold_removals();
         let standing = self.orders.standing();
         let (closed, _) = self.closed(&standing);
@@ -162,9 +194,17 @@ impl Reconciler {
         let merged = merge(&self.gates.applied, self.wished(), &ids);
         let desired = Arc::new(merged.desired);
         let mut goals = Goals::with_versions(&desired, &self.observed.versions);
+        if let Some((_, generation)) = &self.gates.pinned {
+            for ((id, revision), images) in &generation.images {
+                let goal = goals.workloads.get_mut(id).filter(|goal| goal.revision == *revision);
+                goal.into_iter().for_each(|goal| goal.images = Some(images.clone()));
+            }
+        }
         let pending = |id: &WorkloadId| merged.pending.contains(id);
         goals.paused =
             closed.iter().filter(|(id, _)| pending(id)).map(|(id, pause)| (id.clone(), pause.clone())).collect();
+        let unwished = ids.iter().filter(|id| !self.wished().workloads.contains_key(id));
+        goals.unwished = unwished.filter(|id| goals.workloads.contains_key(id)).cloned().collect();
         // What is known from its pods only goes on as these are.
         goals.held = ids.into_iter().filter(|id| !goals.workloads.contains_key(id)).collect();
         goals.drained = standing.drained.is_some();
@@ -172,15 +212,11 @@ impl Reconciler {
         self.gates.removals = removals;
         self.note_changes(&goals, &desired);
         self.renew_memory(&goals);
+        if let Some((_, generation)) = &self.gates.pinned {
+            self.observed.prepared.retain(|key, images| generation.images.get(key).is_none_or(|known| known == images));
+        }
         self.desired = desired;
         self.goals = goals;
-        if let Some((_, generation)) = &self.gates.pinned {
-            let known = |(id, version): &(WorkloadId, String)| {
-                self.goals.workloads.get(id).is_some_and(|goal| goal.revision == *version)
-            };
-            let images = generation.images.iter().filter(|(key, _)| known(key));
-            self.observed.prepared.extend(images.map(|(key, images)| (key.clone(), images.clone())));
-        }
         self.unrecorded = true;
         self.save_applied(&standing);
     }
@@ -233,19 +269,8 @@ impl Reconciler {
             pods.get(uid).is_some_and(|pod| changed.contains(&pod.record.workload))
         };
         let pods = &self.observed.pods;
-        // An input changed: what failed under the old inputs is worth another try at once.
-        self.observed.failures.retain(|key, _| match key {
-            ActionKey::Prepare(id, revision) => {
-                !changed.contains(id) && goals.workloads.get(id).is_some_and(|goal| goal.revision == *revision)
-            }
-            ActionKey::Container(uid, _) | ActionKey::Pod(uid) => !of(pods, uid),
-            ActionKey::Create(id, ..) => !changed.contains(id),
-            ActionKey::Files(_)
-            | ActionKey::Publish
-            | ActionKey::Services
-            | ActionKey::Names
-            | ActionKey::Memory(_) => false,
-        });
+        // What failed under other inputs is worth another try at once; what an earlier agent left is judged so, too.
+        self.observed.failures.retain(|key, failure| goals.inputs(key, pods).is_some_and(|now| now == failure.inputs));
         if !first {
             self.observed.retry.extend(pods.keys().filter(|uid| of(pods, uid)).cloned());
         }

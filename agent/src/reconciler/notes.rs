@@ -48,7 +48,9 @@ impl Reconciler {
         let key = (report.pod.clone(), report.container.clone());
         let before = self.observed.health.insert(key, report.health);
         if let Some(message) = report.message
-            && before.is_none_or(|before| before.ready != report.health.ready || report.health.failed)
+            && before.is_none_or(|before| {
+                before.ready != report.health.ready || before.refused != report.health.refused || report.health.failed
+            })
             && let Some(pod) = self.observed.pods.get(&report.pod)
         {
             let word = if report.health.failed { "unhealthy" } else { "not_ready" };
@@ -98,6 +100,7 @@ impl Reconciler {
                 Hold::Pulling
                 | Hold::Failed { .. }
                 | Hold::Dependency { .. }
+                | Hold::Successor { .. }
                 | Hold::NotReady
                 | Hold::PreviousRun { .. } => {
                     tracing::debug!(%workload, reason = hold.word(), "{hold}");

@@ -1,6 +1,6 @@
 //! What people ask the loop for and what it keeps of it.
 
-use spec::budget::HeldRemoval;
+use spec::budget::{Approval, HeldRemoval};
 
 use super::gate::wish_label;
 use super::{EventKind, Reconciler, event};
@@ -63,6 +63,9 @@ impl Reconciler {
                 Ok(self.ordered("resumed", "everything goes on".to_owned()))
             }
             Order::Rollback { generation } => {
+                if !self.ready {
+                    return Err("the sources are not read yet: try again in a moment".to_owned());
+                }
                 let Some(history) = &self.history else { return Err("no generations are kept".to_owned()) };
                 let whole = history.load(generation).map_err(|error| spec::causes::chain(&error))?;
                 let revision = wish_label(&self.reading.desired);
@@ -83,6 +86,19 @@ impl Reconciler {
                 self.stand(|standing| standing.drained = None)?;
                 self.reconsider();
                 Ok(self.ordered("resumed", "the node is in use again".to_owned()))
+            }
+        }
+    }
+
+    /// Forgets approvals of removals in states of the sources that are over: should such a state come back, by a commit that
+    /// is reverted, nobody has been asked about it. A source that cannot be read is in no other state.
+    pub(super) fn forget_approvals(&self) {
+        let readable = self.reading.sources.iter().all(|source| source.state != "failed");
+        let over = |approval: &Approval| approval.revision != self.reading.revision;
+        if readable && self.orders.standing().removals.iter().any(over) {
+            let changed = self.orders.change(|standing| standing.removals.retain(|approval| !over(approval)));
+            if let Err(error) = changed {
+                tracing::error!(%error, "approvals that are over are not taken back");
             }
         }
     }

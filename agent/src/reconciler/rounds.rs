@@ -111,9 +111,14 @@ impl Reconciler {
         let before = std::mem::take(&mut self.goals);
         self.goals = Goals {
             held: before.held,
+            unwished: before.unwished,
             paused: before.paused,
             drained: before.drained,
             ..Goals::with_versions(&self.desired, &self.observed.versions)
         };
+        for (id, goal) in &mut self.goals.workloads {
+            let same = before.workloads.get(id).filter(|before| before.revision == goal.revision);
+            goal.images = same.and_then(|before| before.images.clone());
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What simulations of the loop have in common.
 
+pub(crate) mod referee;
+
 use runtime::sim::Sim;
 use spec::time::Timestamp;
 

@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::{Value, json};
 use spec::pod::Propagation;
 
+use super::apparmor;
 use super::caps::CapSet;
 use super::cgroup::DeviceRule;
 use super::config::{ContainerConfig, Mount, MountKind, Namespace};
@@ -325,7 +326,8 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
             spec["domainname"] = json!(domain);
         }
     }
-    if let Some(profile) = apparmor(config)? {
+    let unsupported = |reason| BundleError::Unsupported { field: "appArmorProfile", reason };
+    if let Some(profile) = apparmor::profile(config).map_err(unsupported)? {
         spec["process"]["apparmorProfile"] = json!(profile);
     }
     Ok((spec, all_rules))
@@ -337,19 +339,6 @@ pub(crate) fn device_dirs(spec: &Value) -> BTreeSet<PathBuf> {
     let parents =
         devices.filter_map(|device| device["path"].as_str()).flat_map(|path| Path::new(path).ancestors().skip(1));
     parents.filter(|dir| dir.parent().is_some_and(|parent| parent.starts_with("/dev"))).map(Path::to_owned).collect()
-}
-
-/// The AppArmor profile to apply, when the host has AppArmor.
-pub(crate) fn apparmor(config: &ContainerConfig) -> Result<Option<String>, BundleError> {
-    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'));
-    match config.security.apparmor.as_deref() {
-        None | Some("runtime/default" | "unconfined") => Ok(None),
-        Some(name) if enabled => Ok(Some(name.strip_prefix("localhost/").unwrap_or(name).to_owned())),
-        Some(name) => {
-            let reason = format!("profile {name} cannot be applied: AppArmor is not enabled on this host");
-            Err(BundleError::Unsupported { field: "appArmorProfile", reason })
-        }
-    }
 }
 
 /// Where the bundle of a run directory is.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
+use crate::exec::launch::DEFAULT_PATH;
 use crate::sys;
 
 /// How long one call may take.
@@ -75,7 +76,7 @@ impl External<'_> {
             .args(more)
             .current_dir("/")
             .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("PATH", DEFAULT_PATH)
             // Some keep files of their own below it.
             .env("XDG_RUNTIME_DIR", self.dir)
             .stdin(stdin)

@@ -3,6 +3,7 @@
 //! The agent never is a container's parent: [`start`] runs a shim (`crate::shim`) that is, and that lives on when
 //! the agent does not. Everything here works from the run directory of an attempt and its exit record alone.
 
+pub(crate) mod apparmor;
 pub mod bundle;
 pub mod caps;
 pub mod cdi;

@@ -19,7 +19,7 @@ use spec::workload::NetworkSpec;
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 
-use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, records, transient};
+use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, logs, records, transient};
 use crate::api::{
     ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, FilesChange, ImageInfo, NetworkStats, PortFault,
     PullCredentials, PullProgress, Result, Runtime, RuntimeEvent, ServiceFault,
@@ -248,7 +248,7 @@ impl Runtime for Embedded {
             return Vec::new();
         };
         let log = layout.attempt(pod, container, number).log();
-        let rotated = (1..100).map(|n| log.with_file_name(format!("log.{n}"))).take_while(|path| path.exists());
+        let rotated = (1..100).map(|number| logs::rotated(&log, number)).take_while(|path| path.exists());
         std::iter::once(log.clone()).chain(rotated).collect()
     }
 }

@@ -44,7 +44,10 @@ impl Inner {
         for container in record.spec.all_containers() {
             let Some(digest) = record.images.get(&container.name) else { continue };
             let image = self.store.image_by_digest(digest).map_err(|error| transient(operation)(error.into()))?;
-            let Some(image) = image else { continue };
+            let Some(image) = image else {
+                let why = format!("image {digest} of container `{}` is not in the store", container.name);
+                return Err(failure(operation, FailureClass::Transient, why));
+            };
             let start = ContainerStart {
                 pod: Arc::clone(record),
                 container: Arc::new(container.clone()),

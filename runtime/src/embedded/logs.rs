@@ -65,7 +65,8 @@ fn files(log: &Path) -> Vec<LogFile> {
     std::iter::once(current).chain(rotated).collect()
 }
 
-fn rotated(log: &Path, number: usize) -> PathBuf {
+/// The file that was the log so many rotations ago, beside the one that is written.
+pub(crate) fn rotated(log: &Path, number: usize) -> PathBuf {
     log.with_file_name(format!("log.{number}"))
 }
 

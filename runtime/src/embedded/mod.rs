@@ -36,7 +36,7 @@ use crate::api::{
     RuntimeEvent, ServiceFault,
 };
 use crate::container::external::Program;
-use crate::container::{self, ContainerError, ShimClient, cgroup};
+use crate::container::{self, ContainerError, ShimClient, apparmor, cgroup};
 use crate::dns::Responder;
 use crate::image::artifact::Artifacts;
 use crate::image::pull::Puller;
@@ -169,6 +169,14 @@ impl Embedded {
         let puller = Puller::new(store.clone(), options.registries.clone());
         let network = Network::open(options.network.clone()).map_err(OpenError::Network)?;
         let self_exe = File::open("/proc/self/exe").map_err(OpenError::SelfExe)?;
+        if options.exclusive
+            && let Err(error) = apparmor::load_default(&options.layout.run.join("apparmor"))
+        {
+            tracing::warn!(
+                reason = chain(&error),
+                "containers run without an AppArmor profile; install the package apparmor, then start the agent again"
+            );
+        }
         let (hints, listener) = mpsc::unbounded_channel();
         let listener = Mutex::new(Some(listener));
         Ok(Self(Arc::new(Inner {

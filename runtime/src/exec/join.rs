@@ -19,7 +19,7 @@ use super::ExecRequest;
 use super::launch::{self, Launch};
 use crate::container::cgroup::{self, Layout};
 use crate::container::lifecycle::Failure;
-use crate::container::{ContainerConfig, ID_COUNT, ShimClient, User, Users, bundle, caps, record, users};
+use crate::container::{ContainerConfig, ID_COUNT, ShimClient, User, Users, apparmor, caps, record, users};
 use crate::shim::mapped;
 use crate::sys::{self, Fork};
 use spec::causes::chain;
@@ -163,7 +163,8 @@ fn launch_of(config: &ContainerConfig, request: &ExecRequest, pid: u32) -> Resul
     config.security.privileged |= request.privileged;
     let mut launch = Launch::of(&config, caps::bounding(), &mut Vec::new())?;
     launch.make_cwd = false;
-    launch.apparmor = bundle::apparmor(&config).map_err(|error| failure(chain(&error)))?;
+    // That of the container's own processes; a container of another version may have none.
+    launch.apparmor = if request.privileged { None } else { apparmor::of_process(pid) };
     Ok(launch)
 }
 

@@ -152,6 +152,7 @@ fn shim(config: &ContainerConfig) -> i32 {
     // Comes back only when it cannot be done: then this process goes on as it is.
     let error = renew::renew(&config.dir, &server, &lock);
     eprintln!("mainstay shim: goes on with all the memory of the start: {error}");
+    sys::limit_arenas(1);
     sys::trim_heap();
     server.run();
     drop(lock);

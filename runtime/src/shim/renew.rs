@@ -53,6 +53,7 @@ pub(super) fn resume(state: &str) -> i32 {
     let _ = nix::sys::prctl::set_name(c"mainstay-shim");
     match read(state) {
         Ok((mut server, lock)) => {
+            sys::limit_arenas(1);
             sys::trim_heap();
             server.run();
             drop(lock);

@@ -353,6 +353,8 @@ impl Runtime for Sim {
         let operation = format!("pull image `{reference}`");
         self.enter(&operation).await?;
         if reference.repository().ends_with("missing") {
+            let line = format!("{} {reference} is in no registry", self.now().0);
+            self.world().trace.push(line);
             return Err(failure(&operation, FailureClass::Permanent, "not found"));
         }
         let digest = Digest::of(reference.to_string().as_bytes());
@@ -497,7 +499,14 @@ impl Runtime for Sim {
 
     async fn publish(&self, ports: &BTreeMap<PortKey, PortTarget>) -> Result<Vec<PortFault>> {
         self.enter("publish ports").await?;
-        self.world().ports.clone_from(ports);
+        {
+            let now = self.now();
+            let mut world = self.world();
+            let leads = ports.iter().map(|(key, target)| format!("{key} to {}", target.pod));
+            let line = format!("{} publish {}", now.0, leads.collect::<Vec<_>>().join(", "));
+            world.trace.push(line);
+            world.ports.clone_from(ports);
+        }
         self.leave("publish ports", Vec::new())
     }
 
@@ -589,9 +598,9 @@ impl World {
                 }
             }
         }
+        // Of one workload, pods of one version may share what they write.
         let others = self.pods.values().filter(|pod| {
-            pod.record.workload == start.pod.workload
-                && pod.record.spec != start.pod.spec
+            (pod.record.workload != start.pod.workload || pod.record.spec != start.pod.spec)
                 && pod.record.spec.shares_writable_data(&start.pod.spec)
                 && pod.containers.values().any(ContainerFacts::is_running)
         });

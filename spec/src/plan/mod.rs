@@ -10,6 +10,7 @@ mod cron;
 mod disk;
 mod drain;
 mod empty;
+mod failure;
 mod instance;
 mod job;
 mod judge;
@@ -21,12 +22,13 @@ mod ports;
 mod reason;
 mod replicated;
 mod services;
+mod successor;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::hold::Pause;
@@ -41,6 +43,7 @@ pub use config::{ON_CONFIG_CHANGE, Reaction, UNKNOWN_FILES, reaction};
 pub use cron::next_run;
 pub use disk::{has_disk_limits, over_disk_limit};
 pub use drain::{DRAIN, drain_time, is_drain_time};
+pub use failure::{Failure, Kept};
 pub use names::names;
 pub use order::stop_order;
 pub use pod::{PodPhase, pod_phase, pod_ready_since};
@@ -64,6 +67,8 @@ pub struct Goal {
     pub back: Option<Arc<Back>>,
     /// Set where this version failed and nothing more is done for it (`failure_action: pause`).
     pub failed: Option<Bad>,
+    /// Set where its images are to be exactly these, whatever their names stand for now: those of a generation.
+    pub images: Option<ResolvedImages>,
 }
 
 impl Goal {
@@ -73,7 +78,7 @@ impl Goal {
         let revision = revision(workload);
         let files = crate::files::content_label(desired, workload);
         let version = versions::label(workload, &revision, &files);
-        Self { workload: Arc::clone(workload), revision, files, version, back: None, failed: None }
+        Self { workload: Arc::clone(workload), revision, files, version, back: None, failed: None, images: None }
     }
 
     /// Why a pod of another version goes.
@@ -94,6 +99,8 @@ pub struct Goals {
     pub services: BTreeMap<(String, String), Arc<Service>>,
     /// Workloads that are wished no longer but whose removal is held: their pods are kept going as they are.
     pub held: BTreeSet<WorkloadId>,
+    /// Workloads that are here only since their removal is held back: they are kept going as any other.
+    pub unwished: BTreeSet<WorkloadId>,
     /// Workloads with a change that is held back, and why.
     pub paused: BTreeMap<WorkloadId, Pause>,
     /// Nothing is to run: everything is stopped, dependents first, and stays so.
@@ -192,19 +199,6 @@ pub struct Observed {
     pub idle: BTreeSet<PodUid>,
 }
 
-/// A failure that is not mended yet.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Failure {
-    /// How many times in a row.
-    pub count: u32,
-    /// When the last one was.
-    pub at: Timestamp,
-    /// What it said.
-    pub message: String,
-    /// Trying again without a change of inputs is pointless for a long while.
-    pub permanent: bool,
-}
-
 /// Result of a container's probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Health {
@@ -218,10 +212,13 @@ pub struct Health {
     pub since: Timestamp,
     /// The liveness or startup probe has failed for good: the container must go.
     pub failed: bool,
+    /// It is known that it cannot serve: the readiness probe has failed as often as its threshold says since it passed
+    /// last. Where this and `ready` are false, nothing is known yet.
+    pub refused: bool,
 }
 
 /// What an action is about; at most one action of a key is in flight.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ActionKey {
     /// What a version of a workload needs before a pod of it is made.
     Prepare(WorkloadId, String),
@@ -458,6 +455,8 @@ struct View<'a> {
     goals: &'a Goals,
     observed: &'a Observed,
     pods: BTreeMap<&'a WorkloadId, Vec<&'a Arc<PodFacts>>>,
+    /// Pods of workloads that are not wished (any more).
+    leftover: Vec<&'a PodFacts>,
     /// The port map that should be.
     ports: &'a BTreeMap<PortKey, PortTarget>,
     now: Timestamp,
@@ -492,16 +491,17 @@ impl<'a> View<'a> {
     /// When a failed action may be tried again, when that is later than now.
     fn blocked_until(&self, key: &ActionKey) -> Option<(Timestamp, &'a Failure)> {
         let failure = self.observed.failures.get(key)?;
-        let due = failure.at.plus(retry_wait(failure));
+        let due = failure.at.plus(failure.wait());
         (due > self.now).then_some((due, failure))
     }
-}
 
-/// Wait after a failure: 1 s doubling to 5 minutes; where trying again is pointless it starts at 10 s, Kubernetes'
-/// first wait for a pull.
-fn retry_wait(failure: &Failure) -> Millis {
-    let initial = if failure.permanent { crate::restart::INITIAL } else { Millis::from_secs(1) };
-    crate::restart::doubled(initial, failure.count.saturating_sub(1), crate::restart::MAX)
+    /// Whether a workload waits because this action failed a short while ago; the plan then says so.
+    fn is_blocked(&self, key: &ActionKey, workload: &WorkloadId, plan: &mut Plan) -> bool {
+        let Some((due, failure)) = self.blocked_until(key) else { return false };
+        plan.hold(workload, Hold::Failed { message: failure.message.clone(), due });
+        plan.wake_at(due);
+        true
+    }
 }
 
 /// Decides what may be done now.
@@ -512,7 +512,12 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
         pods.entry(&facts.record.workload).or_default().push(facts);
     }
     let ports = ports::port_map(goals, observed);
-    let view = View { goals, observed, pods, ports: &ports, now };
+    let unwished = |pod: &&PodFacts| {
+        let id = &pod.record.workload;
+        !goals.workloads.contains_key(id) || goals.unwished.contains(id)
+    };
+    let leftover: Vec<&PodFacts> = observed.pods.values().map(Arc::as_ref).filter(unwished).collect();
+    let view = View { goals, observed, pods, leftover, ports: &ports, now };
     let mut plan = Plan::default();
 
     for (id, pause) in &goals.paused {
@@ -522,20 +527,18 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
         empty::plan(&view, &mut plan);
     }
     let removed = |id: &WorkloadId| !goals.workloads.contains_key(id) && !goals.held.contains(id);
-    let ending: Vec<&PodFacts> =
-        observed.pods.values().map(Arc::as_ref).filter(|pod| removed(&pod.record.workload)).collect();
+    let ending: Vec<&PodFacts> = view.leftover.iter().copied().filter(|pod| removed(&pod.record.workload)).collect();
     let first = order::first_to_end(&ending);
-    for (id, pods) in view.pods.iter().filter(|_| !goals.drained) {
-        let held = goals.held.contains(*id);
-        if !goals.workloads.contains_key(*id) {
-            for pod in pods {
-                if held {
-                    pod::keep(&view, pod, None, &mut plan);
-                } else if first.contains(*id) || observed.stopping.contains_key(&pod.record.uid) {
-                    pod::stop(&view, pod, Reason::Removed, &mut plan);
-                } else {
-                    pod::keep(&view, pod, None, &mut plan);
-                }
+    for (id, pods) in view.pods.iter().filter(|(id, _)| !goals.drained && !goals.workloads.contains_key(**id)) {
+        for pod in pods {
+            let begun = observed.stopping.contains_key(&pod.record.uid);
+            if goals.held.contains(*id) || !(first.contains(*id) || begun) {
+                pod::keep(&view, pod, None, &mut plan);
+            } else if let Some(by) = successor::unprepared(&view, pod) {
+                plan.hold(id, Hold::Successor { by: by.clone() });
+                pod::keep(&view, pod, None, &mut plan);
+            } else {
+                pod::stop(&view, pod, Reason::Removed, &mut plan);
             }
         }
     }
@@ -657,12 +660,8 @@ fn remember(view: &View<'_>, id: &WorkloadId, memory: Option<JobMemory>, reason:
     if view.busy(&key) || plan.steps.iter().any(|step| step.action.key() == key) {
         return;
     }
-    match view.blocked_until(&key) {
-        Some((due, failure)) => {
-            plan.hold(id, Hold::Failed { message: failure.message.clone(), due });
-            plan.wake_at(due);
-        }
-        None => plan.push(id, Action::Remember { workload: id.clone(), memory }, reason),
+    if !view.is_blocked(&key, id, plan) {
+        plan.push(id, Action::Remember { workload: id.clone(), memory }, reason);
     }
 }
 
@@ -674,6 +673,9 @@ fn create(view: &View<'_>, goal: &Goal, ordinal: u32, plan: &mut Plan) {
 /// The same for a run of a CronJob.
 fn create_for(view: &View<'_>, goal: &Goal, ordinal: u32, run: Option<i64>, plan: &mut Plan) {
     let id = &goal.workload.id;
+    if successor::waits(view, goal, plan) {
+        return;
+    }
     let images = match &goal.back {
         Some(back) => &back.version.images,
         None => match view.observed.prepared.get(&(id.clone(), goal.revision.clone())) {
@@ -699,11 +701,7 @@ fn create_for(view: &View<'_>, goal: &Goal, ordinal: u32, run: Option<i64>, plan
     if view.busy(&key) || run.is_some() && plan.steps.iter().any(|step| step.action.key() == key) {
         return;
     }
-    match view.blocked_until(&key) {
-        Some((due, failure)) => {
-            plan.hold(id, Hold::Failed { message: failure.message.clone(), due });
-            plan.wake_at(due);
-        }
-        None => plan.push(id, action, reason),
+    if !view.is_blocked(&key, id, plan) {
+        plan.push(id, action, reason);
     }
 }

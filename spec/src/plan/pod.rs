@@ -131,15 +131,26 @@ pub fn pod_ready_since(pod: &PodFacts, observed: &Observed) -> Option<Timestamp>
     Some(since)
 }
 
+/// Whether a pod may be serving, though that need not be proved (yet): all its containers run, and no check has come to
+/// the end that one cannot.
+pub(super) fn may_serve(pod: &PodFacts, observed: &Observed) -> bool {
+    pod.failed.is_none()
+        && pod.record.spec.containers.iter().all(|container| {
+            let Some(facts) = pod.containers.get(&container.name).filter(|facts| facts.is_running()) else {
+                return false;
+            };
+            let health = observed.health.get(&(pod.record.uid.clone(), container.name.clone()));
+            health.is_none_or(|health| health.attempt != facts.attempt || !(health.failed || health.refused))
+        })
+}
+
 /// Orders the end of a pod.
 pub(super) fn stop(view: &View<'_>, pod: &Arc<PodFacts>, reason: Reason, plan: &mut Plan) {
     let key = ActionKey::Pod(pod.record.uid.clone());
     if view.pod_busy(pod) {
         return;
     }
-    if let Some((due, failure)) = view.blocked_until(&key) {
-        plan.hold(&pod.record.workload, Hold::Failed { message: failure.message.clone(), due });
-        plan.wake_at(due);
+    if view.is_blocked(&key, &pod.record.workload, plan) {
         return;
     }
     // New clients must go elsewhere before it is told to end. That this cannot be done keeps no pod alive.
@@ -158,9 +169,7 @@ fn fail(view: &View<'_>, pod: &Arc<PodFacts>, failure: PodFailure, plan: &mut Pl
     if view.pod_busy(pod) {
         return;
     }
-    if let Some((due, last)) = view.blocked_until(&key) {
-        plan.hold(&pod.record.workload, Hold::Failed { message: last.message.clone(), due });
-        plan.wake_at(due);
+    if view.is_blocked(&key, &pod.record.workload, plan) {
         return;
     }
     let (grace, reason) = match failure.reason {
@@ -208,9 +217,7 @@ pub(super) fn keep(view: &View<'_>, pod: &Arc<PodFacts>, files: Option<&str>, pl
     if view.busy(&pod_key) {
         return;
     }
-    if let Some((due, failure)) = view.blocked_until(&pod_key) {
-        plan.hold(&record.workload, Hold::Failed { message: failure.message.clone(), due });
-        plan.wake_at(due);
+    if view.is_blocked(&pod_key, &record.workload, plan) {
         return;
     }
     if !pod.sandbox {
@@ -237,6 +244,7 @@ pub(super) fn keep(view: &View<'_>, pod: &Arc<PodFacts>, files: Option<&str>, pl
         && let Some(has) = observed.files.get(&record.uid)
         && has != label
         && !view.pod_busy(pod)
+        && !view.is_blocked(&ActionKey::Files(record.uid.clone()), &record.workload, plan)
         && let reaction =
             view.goals.workloads.get(&record.workload).map_or(Reaction::Live, |goal| super::reaction(&goal.workload))
         && (reaction != Reaction::Restart || has == super::UNKNOWN_FILES)
@@ -304,9 +312,7 @@ fn keep_container(
     if view.busy(&key) {
         return;
     }
-    if let Some((due, failure)) = view.blocked_until(&key) {
-        plan.hold(&record.workload, Hold::Failed { message: failure.message.clone(), due });
-        plan.wake_at(due);
+    if view.is_blocked(&key, &record.workload, plan) {
         return;
     }
     let start = |attempt, series| Action::StartContainer {

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::pod::pod_ready_since;
+use super::pod::{may_serve, pod_ready_since};
 use super::{Goals, Observed};
 use crate::observed::{PodFacts, PortKey, PortTarget};
 
@@ -40,9 +40,10 @@ pub fn port_map(goals: &Goals, observed: &Observed) -> BTreeMap<PortKey, PortTar
     map.into_iter().map(|(key, (_, target))| (key, target)).collect()
 }
 
-/// Which of several pods that publish the same port gets it: one that serves, of the current version, that has it
-/// already, not ending; then the lowest ordinal.
-type Rank = (bool, bool, bool, bool, Reverse<u32>, Reverse<String>);
+/// Which of several pods that publish the same port gets it: one that serves, not ending, of the current version, that
+/// has it already; then the lowest ordinal. While none is ready, an old pod that may serve goes before a new one, which
+/// has yet to begin.
+type Rank = (bool, bool, bool, bool, bool, Reverse<u32>, Reverse<String>);
 
 fn rank(goals: &Goals, observed: &Observed, pod: &Arc<PodFacts>, published: Option<&PortTarget>) -> Rank {
     let record = &pod.record;
@@ -53,5 +54,6 @@ fn rank(goals: &Goals, observed: &Observed, pod: &Arc<PodFacts>, published: Opti
     });
     let has = published.is_some_and(|target| target.pod == record.uid);
     let ending = observed.stopping.contains_key(&record.uid) || observed.draining.contains_key(&record.uid);
-    (ready, !ending, current, has, Reverse(record.ordinal), Reverse(record.uid.0.clone()))
+    let goes_on = !ready && !current && may_serve(pod, observed);
+    (ready, !ending, goes_on, current, has, Reverse(record.ordinal), Reverse(record.uid.0.clone()))
 }

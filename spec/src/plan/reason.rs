@@ -184,6 +184,11 @@ pub enum Hold {
         /// Which.
         on: WorkloadId,
     },
+    /// It is wished no longer, and goes on until the workload that takes its place can be made.
+    Successor {
+        /// Which.
+        by: WorkloadId,
+    },
     /// The new version is not ready yet; the old one keeps running.
     NotReady,
     /// The new version failed, and there is nothing to go back to or its manifest says not to go back.
@@ -225,6 +230,7 @@ impl Hold {
             Self::BackingOff { .. } => "backing_off",
             Self::GaveUp { .. } => "gave_up",
             Self::Dependency { .. } => "dependency",
+            Self::Successor { .. } => "successor",
             Self::NotReady => "not_ready",
             Self::UpdateFailed { .. } => "update_failed",
             Self::JobFailed { .. } => "job_failed",
@@ -244,6 +250,7 @@ impl std::fmt::Display for Hold {
             Self::BackingOff { container, .. } => write!(f, "container `{container}` waits before its next start"),
             Self::GaveUp { container } => write!(f, "container `{container}` ended too often"),
             Self::Dependency { on } => write!(f, "waiting for {on}"),
+            Self::Successor { by } => write!(f, "it is removed when {by} can take its place"),
             Self::NotReady => f.write_str("the new version is not ready yet, the old one keeps running"),
             Self::UpdateFailed { cause } => write!(f, "this version failed: {cause}"),
             Self::Paused { pause } => write!(f, "a change waits: {pause}"),

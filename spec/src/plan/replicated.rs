@@ -1,7 +1,9 @@
 //! Equal pods in a number: how many there are, and how a new version takes over.
 //!
 //! Everything that can fail early is done before anything old is touched: images of the new version are made
-//! available, its references, volumes and ports checked. With a surge the new pod is ready before an old one ends; without one the old one ends first.
+//! available, its references, volumes and ports checked. With a surge the new pod is ready before an old one ends, and so
+//! it is for an old one that may serve though its checks have not told so yet; without one the old one ends first. Old
+//! pods that are known not to serve end at once.
 
 use std::sync::Arc;
 
@@ -22,6 +24,8 @@ struct Member<'a> {
     ending: bool,
     /// Ready for long enough.
     available: bool,
+    /// Not (yet) proved to serve, but it may: nothing says that it cannot.
+    may_serve: bool,
     /// It is, but for the content of its files.
     outdated: bool,
     /// Something it depends on was replaced, and it is to follow.
@@ -72,7 +76,7 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, replicas: u32, strategy: &Updat
     if needed > 0 && up {
         let room = room(&members, making, wished, strategy);
         create(view, goal, needed.min(room), plan);
-        if room == 0 && old.iter().any(|m| m.available) {
+        if room == 0 && old.iter().any(|m| m.available || m.may_serve) {
             plan.hold(id, Hold::NotReady);
         }
     }
@@ -111,6 +115,8 @@ fn member<'a>(
         follows,
         serving_since: ready,
         ending: pod::clear_failed(view, pod, plan) || view.busy_stopping(uid),
+        // What is known to be a failed version is not waited for.
+        may_serve: !available && goal.back.is_none() && pod::may_serve(pod, view.observed),
         available,
     }
 }
@@ -136,10 +142,7 @@ pub(super) fn prepare(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
     let key = action.key();
     if view.busy(&key) {
         plan.hold(id, Hold::Pulling);
-    } else if let Some((due, failure)) = view.blocked_until(&key) {
-        plan.hold(id, Hold::Failed { message: failure.message.clone(), due });
-        plan.wake_at(due);
-    } else {
+    } else if !view.is_blocked(&key, id, plan) {
         plan.push(id, action, Reason::ImagesNeeded);
     }
     false
@@ -156,6 +159,8 @@ fn retire(
     plan: &mut Plan,
 ) {
     let mut old: Vec<&Member<'_>> = members.iter().filter(|m| !m.current && !m.ending).collect();
+    // Without a surge the place of an old pod is needed before the new one can serve.
+    let hopeful = |m: &Member<'_>| m.may_serve && strategy.max_surge > 0;
     if strategy.recreate {
         for member in old {
             pod::stop(view, member.pod, changed(member), plan);
@@ -168,13 +173,20 @@ fn retire(
         && last.plus(strategy.delay) > view.now
     {
         plan.wake_at(last.plus(strategy.delay));
-        old.retain(|m| !m.available);
+        old.retain(|m| !m.available && !hopeful(m));
     }
-    // Pods that do not serve cost nothing to lose: they go first.
-    old.sort_by_key(|m| (m.available, std::cmp::Reverse(m.pod.record.ordinal)));
+    // Pods that do not serve cost nothing to lose: they go first. Those that may serve come next, those that nobody is
+    // sent to before the others.
+    old.sort_by_key(|m| {
+        let reached = view.is_reached(&m.pod.record.uid);
+        (m.available, hopeful(m), hopeful(m) && reached, std::cmp::Reverse(m.pod.record.ordinal))
+    });
     let available = members.iter().filter(|m| m.available && !m.ending).count();
+    let hoped = old.iter().filter(|m| hopeful(m)).count();
     let floor = wished.saturating_sub(strategy.max_unavailable as usize);
     let mut spare = available.saturating_sub(floor);
+    // Of old pods that may serve, as many may go as others serve in their place.
+    let mut spare_hope = (available + hoped).saturating_sub(floor);
     // With a surge, broken old pods wait too until the new version has proved itself to be no worse.
     let total = members.iter().filter(|m| !m.ending).count();
     let mut over = (total + usize::from(strategy.max_surge == 0)).saturating_sub(wished);
@@ -185,11 +197,12 @@ fn retire(
         if over == 0 {
             return;
         }
-        if member.available {
-            if spare == 0 {
+        if member.available || hopeful(member) {
+            let spare = if member.available { &mut spare } else { &mut spare_hope };
+            if *spare == 0 {
                 return;
             }
-            spare -= 1;
+            *spare -= 1;
             // Where another one serves in its place, it goes on accepting for a while. While its ports lead to it still
             // they are moved first. It counts as chosen all the same: with another one chosen beside it, the two would
             // hand the ports to each other for ever.
@@ -241,6 +254,11 @@ impl View<'_> {
     /// Whether the end of a pod is under way.
     fn busy_stopping(&self, uid: &crate::observed::PodUid) -> bool {
         self.observed.stopping.contains_key(uid)
+    }
+
+    /// Whether anybody is sent to this pod now.
+    fn is_reached(&self, uid: &crate::observed::PodUid) -> bool {
+        self.observed.published.values().any(|target| target.pod == *uid) || self.observed.services.leads_to(uid)
     }
 
     /// Whether a published port leads to this pod now and is to lead to another one.

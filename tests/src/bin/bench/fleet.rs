@@ -11,6 +11,7 @@ use tests::agent::{SOON, poll};
 
 use crate::Options;
 use crate::floor::Floor;
+use crate::peers::{compose, podman};
 use crate::table::{MAINSTAY, Sample, Table};
 use crate::world::{Net, World};
 
@@ -18,17 +19,21 @@ use crate::world::{Net, World};
 const PROVEN: Duration = Duration::from_secs(20);
 
 /// What a round found: work, unit, who, sample.
-type Found = Vec<(String, &'static str, String, Sample)>;
+pub(crate) type Found = Vec<(String, &'static str, String, Sample)>;
 
-/// Every size, `runs` rounds of each.
-pub(crate) fn measure(options: &Options, net: Net) -> Vec<Table> {
+/// Every size, `runs` rounds of each; with `peers` beside other engines, which take their time.
+pub(crate) fn measure(options: &Options, net: Net, peers: bool) -> Vec<Table> {
     let network = if net == Net::Own { "own network each" } else { "host network" };
     let mut tables = Vec::new();
     for &size in &options.sizes {
         let mut table = Table::new(format!("{size} containers, {network}"));
         for run in 0..options.runs {
             let idle = if run == 0 { options.idle } else { 0 };
-            for found in [round(move || agent(size, net, idle)), round(move || floor(size, net))] {
+            let mut rounds = vec![round(move || agent(size, net, idle)), round(move || floor(size, net))];
+            if peers {
+                rounds.extend([round(move || podman(size)), round(move || compose(size))]);
+            }
+            for found in rounds {
                 for (what, unit, who, sample) in found {
                     table.add(&what, unit, &who, sample);
                 }
@@ -223,7 +228,7 @@ fn nothing_to_do(world: &World, agent: &Agent<'_>) -> Sample {
     Sample { wall: (after.0 - before.0) * 1e3 / passes, cpu: sample.cpu.map(|cpu| cpu / passes) }
 }
 
-fn figure(value: f64) -> Sample {
+pub(crate) fn figure(value: f64) -> Sample {
     Sample { wall: value, cpu: None }
 }
 
@@ -236,7 +241,7 @@ fn shims(world: &World, agent: u32) -> Vec<u32> {
 }
 
 /// Proportional set size in MB (proc(5), smaps_rollup).
-fn pss(pid: u32) -> f64 {
+pub(crate) fn pss(pid: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
     let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());

@@ -1,8 +1,9 @@
 //! Measures mainstay beside the bare floor and whatever peers are installed, and prints ratios of one run.
 //!
 //! `cargo run --release -p tests --bin bench -- [SECTION...] [--n 10,100] [--runs 3] [--idle 60]`, as root, on a quiet
-//! machine. Sections: fleet, host, growth, pull, logs, exec, probes; all of them without an argument. Nothing here is a
-//! test: no figure is asserted. Rounds of mainstay and of the floor are interleaved, so that both see the same machine.
+//! machine. Sections: fleet, host, growth, pull, logs, exec, probes; all of them without an argument, and `peers`, which is
+//! `fleet` beside Podman and Docker Compose. Nothing here is a test: no figure is asserted. Rounds of mainstay and of the
+//! others are interleaved, so that all see the same machine.
 //!
 //! "Running" is the container's own first act: a line in a FIFO that is mounted into it.
 
@@ -11,6 +12,7 @@ mod fleet;
 mod floor;
 mod growth;
 mod meter;
+mod peers;
 mod pull;
 mod streams;
 mod table;
@@ -31,9 +33,9 @@ pub(crate) struct Options {
     pub(crate) idle: u64,
 }
 
-const SECTIONS: [&str; 7] = ["fleet", "host", "growth", "pull", "logs", "exec", "probes"];
+const SECTIONS: [&str; 8] = ["fleet", "peers", "host", "growth", "pull", "logs", "exec", "probes"];
 const USAGE: &str =
-    "usage: bench [fleet|host|growth|pull|logs|exec|probes]... [--n 10,100] [--runs N] [--idle SECONDS]";
+    "usage: bench [fleet|peers|host|growth|pull|logs|exec|probes]... [--n 10,100] [--runs N] [--idle SECONDS]";
 
 fn main() -> ExitCode {
     let (sections, options) = match arguments(std::env::args().skip(1)) {
@@ -52,8 +54,9 @@ fn main() -> ExitCode {
         // A thread for each section: the world of one is a pair of namespaces of its thread.
         let run = move || -> Vec<Table> {
             match section.as_str() {
-                "fleet" => fleet::measure(&options, world::Net::Own),
-                "host" => fleet::measure(&options, world::Net::Host),
+                "fleet" => fleet::measure(&options, world::Net::Own, false),
+                "peers" => fleet::measure(&options, world::Net::Own, true),
+                "host" => fleet::measure(&options, world::Net::Host, false),
                 "growth" => growth::measure(&options),
                 "pull" => pull::measure(&options),
                 "logs" => streams::logs(&options),
@@ -83,7 +86,8 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<(Vec<String>, Op
         }
     }
     if sections.is_empty() {
-        sections = SECTIONS.map(str::to_owned).to_vec();
+        // Peers are the fleet once more, and slow.
+        sections = SECTIONS.iter().filter(|name| **name != "peers").map(|name| (*name).to_owned()).collect();
     }
     Ok((sections, options))
 }
