@@ -79,8 +79,8 @@ pub struct PausedStatus {
 pub struct SourceStatus {
     /// The directory as given.
     pub path: String,
-    /// `ok`, `degraded` (some files have errors: their last good version stays) or `failed` (it cannot be read:
-    /// everything of it stays).
+    /// `ok`, `degraded` (some files have errors: their last good version stays), `failed` (it cannot be read:
+    /// everything of it stays) or `waiting` (it is followed elsewhere and was never fetched yet).
     pub state: String,
     /// Manifest files in it.
     pub files: usize,

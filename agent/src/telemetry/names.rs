@@ -142,7 +142,7 @@ metrics! {
     SOURCE_FAILED = Gauge "mainstay_source_failed" ["source"]
         "1 while a source cannot be read as a whole; everything of it stays as it is.";
     SOURCE_SUCCESS = Gauge "mainstay_source_last_success_timestamp_seconds" ["source"]
-        "Unix time at which a source was last read without an error.";
+        "Unix time at which a source was last read without an error, before a restart too; 0 for never.";
 
     EVENTS = Counter "mainstay_events_total" ["type"]
         "Events that were recorded.";
