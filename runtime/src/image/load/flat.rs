@@ -105,7 +105,7 @@ impl Target {
         if let Some(fd) = &there
             && !names(fd).map_err(StoreError::errno("list", path))?.is_empty()
         {
-            return Err(StoreError::Load { path: path.to_owned(), reason: "it is not empty".to_owned() });
+            return Err(StoreError::Destination { path: path.to_owned(), reason: "it is not empty" });
         }
         let build = || {
             use std::os::unix::fs::DirBuilderExt as _;
@@ -229,8 +229,8 @@ fn clear_stale(staging: &Path, path: &Path) -> Result<(), StoreError> {
         Err(_) => return Ok(()),
     };
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let reason = "another command unpacks an image there".to_owned();
-        return Err(StoreError::Load { path: path.to_owned(), reason });
+        let reason = "another command unpacks an image there";
+        return Err(StoreError::Destination { path: path.to_owned(), reason });
     }
     remove_path(staging).map_err(StoreError::file("remove", staging))
 }

@@ -121,6 +121,14 @@ pub enum StoreError {
         /// What keeps it.
         reason: &'static str,
     },
+    /// An image cannot be unpacked to this place.
+    #[error("cannot unpack into `{}`: {reason}", path.display())]
+    Destination {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// An archive or layout that cannot be loaded.
     #[error("cannot load `{}`: {reason}", path.display())]
     Load {
@@ -158,6 +166,7 @@ impl StoreError {
             | Self::Json { .. }
             | Self::NotFound { .. }
             | Self::InUse { .. }
+            | Self::Destination { .. }
             | Self::Load { .. } => false,
         }
     }
@@ -212,6 +221,7 @@ impl StoreError {
             Self::Record { .. } => {
                 Some("`mainstay verify --repair` removes it, and the image can be fetched or loaded anew")
             }
+            Self::Destination { .. } => Some("name a directory that is empty or not there yet"),
             Self::File { .. } | Self::Room { .. } | Self::MissingLayer { .. } | Self::Load { .. } => None,
         }
     }
