@@ -22,6 +22,7 @@ mod http;
 pub mod memory;
 pub mod orders;
 pub mod probe;
+pub mod pulls;
 pub mod reconciler;
 mod record;
 pub mod reload;

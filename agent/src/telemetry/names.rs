@@ -107,9 +107,13 @@ metrics! {
     PULLS = Counter "mainstay_image_pulls_total" ["outcome"]
         "Images that were fetched from a registry, or were to be.";
     PULL_BYTES = Counter "mainstay_image_pull_bytes_total" []
-        "Compressed bytes of fetched images.";
+        "Compressed bytes of layers that have come, those of pulls that failed included; counted as they come.";
     PULL_SECONDS = Histogram "mainstay_image_pull_duration_seconds" []
         "Time from asking for an image until it was unpacked and verified.";
+    PULLS_RUNNING = Gauge "mainstay_image_pulls_running" []
+        "Images that are being fetched now.";
+    PULL_LEFT = Gauge "mainstay_image_pull_remaining_bytes" []
+        "Compressed bytes that running pulls have still to fetch, of images whose manifest is known.";
 
     GC_IMAGES = Counter "mainstay_image_gc_images_total" []
         "Images that were removed because nobody needed them.";
