@@ -1,6 +1,6 @@
 //! Labels of the node from the metadata service of EC2 (IMDSv2), when `node_metadata` asks for them.
 //!
-//! They are asked for when the agent starts. What was found is kept, so that a service that does not answer changes
+//! They are asked for when the agent starts or reloads, and from time to time. What was found is kept, so that a service that does not answer changes
 //! nothing: a label that is missing would be a wish to run nothing of what selects it.
 //!
 //! Source: EC2 user guide, "Use the Instance Metadata Service", "Instance metadata categories".
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// The service answers at once or is not there.
 const LIMIT: Duration = Duration::from_secs(2);
+/// How often it is asked whether its answers have changed.
+const RENEW: Duration = Duration::from_secs(15 * 60);
 /// Pauses between the tries: the network of a machine that boots may not be there yet.
 const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(2)];
 /// Tags that are looked at (EC2 allows 50).
@@ -87,6 +89,21 @@ pub async fn with_labels(endpoint: Option<&str>, data_dir: &Path, configured: &L
     merged(configured, found)
 }
 
+/// Returns once the service tells other labels than those that are in use. Tags of an instance can change at any time.
+pub async fn changed(endpoint: &str, configured: &Labels, in_use: &Labels) {
+    loop {
+        tokio::time::sleep(RENEW).await;
+        if differs(endpoint, configured, in_use).await {
+            return;
+        }
+    }
+}
+
+/// A service that is away says nothing about labels.
+async fn differs(endpoint: &str, configured: &Labels, in_use: &Labels) -> bool {
+    ask(endpoint).await.is_ok_and(|found| merged(configured, found) != *in_use)
+}
+
 /// Labels by somebody's hand count before those that were found.
 #[must_use]
 pub fn merged(configured: &Labels, mut found: Labels) -> Labels {
@@ -95,11 +112,9 @@ pub fn merged(configured: &Labels, mut found: Labels) -> Labels {
 }
 
 async fn ask(endpoint: &str) -> Result<Labels, Ec2Error> {
-    runtime::install_crypto();
     let failed = |what: &str, source: reqwest::Error| Ec2Error::Request { what: what.to_owned(), source };
     // No proxy could reach the link-local address of this very machine.
-    let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).redirect(reqwest::redirect::Policy::none());
-    let client = client.build().map_err(|error| failed("token", error))?;
+    let client = crate::http::builder(LIMIT).no_proxy().build().map_err(|error| failed("token", error))?;
     let text = async |what: &str, request: reqwest::RequestBuilder| -> Result<Option<String>, Ec2Error> {
         let answer = request.send().await.map_err(|error| failed(what, error))?;
         match answer.status() {
@@ -149,12 +164,14 @@ fn is_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
-    /// A metadata service that insists on its token.
-    async fn service() -> String {
+    /// A metadata service that insists on its token; `role` is the value of a tag.
+    async fn service(role: Arc<Mutex<&'static str>>) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("it is bound");
         tokio::spawn(async move {
@@ -163,6 +180,7 @@ mod tests {
                 let read = stream.read(&mut buffer).await.unwrap_or(0);
                 let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
                 let line = request.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
+                let role = *role.lock().expect("not poisoned");
                 let body = match line.as_str() {
                     "PUT /latest/api/token" if request.contains("token-ttl-seconds: ") => Some("the-token"),
                     _ if !request.contains("x-aws-ec2-metadata-token: the-token\r\n") => None,
@@ -171,7 +189,7 @@ mod tests {
                     "GET /latest/meta-data/placement/region" => Some("eu-west-1"),
                     "GET /latest/meta-data/instance-id" => Some("i-0123456789abcdef0"),
                     "GET /latest/meta-data/tags/instance" => Some("role\nbad name\naws:x\nlong\n"),
-                    "GET /latest/meta-data/tags/instance/role" => Some("web"),
+                    "GET /latest/meta-data/tags/instance/role" => Some(role),
                     "GET /latest/meta-data/tags/instance/long" => Some("two words"),
                     _ => None,
                 };
@@ -192,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn labels_come_from_the_service_and_stay_when_it_is_away() {
         let dir = tempfile::tempdir().expect("a directory for the test");
-        let endpoint = service().await;
+        let endpoint = service(Arc::new(Mutex::new("web"))).await;
         let configured = labels(&[("ec2.tag/role", "db"), ("rack", "7")]);
         assert_eq!(with_labels(None, dir.path(), &configured).await, configured);
         let all = labels(&[
@@ -210,5 +228,20 @@ mod tests {
         let away = format!("http://{}", listener.local_addr().expect("it is bound"));
         drop(listener);
         assert_eq!(with_labels(Some(&away), dir.path(), &configured).await, all);
+    }
+
+    #[tokio::test]
+    async fn a_changed_tag_is_noticed_and_a_service_that_is_away_changes_nothing() {
+        let dir = tempfile::tempdir().expect("a directory for the test");
+        let role = Arc::new(Mutex::new("web"));
+        let endpoint = service(Arc::clone(&role)).await;
+        let configured = labels(&[("rack", "7")]);
+        let in_use = with_labels(Some(&endpoint), dir.path(), &configured).await;
+        assert!(!differs(&endpoint, &configured, &in_use).await);
+        *role.lock().expect("not poisoned") = "db";
+        assert!(!differs("http://127.0.0.1:1", &configured, &in_use).await, "nobody listens there");
+        assert!(differs(&endpoint, &configured, &in_use).await);
+        let fixed = labels(&[("rack", "7"), ("ec2.tag/role", "web")]);
+        assert!(!differs(&endpoint, &fixed, &in_use).await, "a label of the configuration hides the tag");
     }
 }

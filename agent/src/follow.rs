@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::clock::SharedClock;
 use crate::config::{ArchiveSource, GitSource, OciSource, Settings};
+use crate::revisions;
 use crate::status::SourceStatus;
 use crate::telemetry::Metrics;
 
@@ -70,7 +71,8 @@ impl Remote {
     #[must_use]
     pub fn view(&self, data_dir: &Path) -> View {
         let home = self.home(data_dir);
-        let status = Known { revision: revision_of(&home), ..Known::default() };
+        let (revision, last_success) = (revisions::current(&home), revisions::last_success(&home));
+        let status = Known { revision, last_success, error: None };
         View { label: self.label(), root: home.join("current"), status: Arc::new(Mutex::new(status)) }
     }
 
@@ -119,8 +121,14 @@ impl View {
         status.path.clone_from(&self.label);
         status.revision = known.revision;
         status.last_success = known.last_success;
+        if status.revision.is_none() && known.error.is_none() {
+            // There is nothing to read before it was fetched for the first time, and nothing wrong with that.
+            "waiting".clone_into(&mut status.state);
+            status.errors.clear();
+        }
         if let Some(error) = known.error {
-            let error = format!("{error}; the last revision stays");
+            let stays = if status.revision.is_some() { "; the last revision stays" } else { "" };
+            let error = format!("{error}{stays}");
             if status.state == "failed" {
                 status.errors.clear();
             } else {
@@ -177,16 +185,20 @@ impl Follower {
             let home = remote.home(&tools.data_dir);
             let (name, period) = remote.name_and_period();
             let pause = spread(name, period);
+            // A clock of today fits a float to the microsecond. 0 stands for never.
+            let reached = |unix: i64| tools.metrics.source_success(&view.label, unix as f64);
+            reached(view.status().last_success.unwrap_or(0));
             loop {
                 let before = view.status();
                 let next = match remote.poll(&home, before.revision.as_deref(), &tools.artifacts).await {
                     Ok(revision) => {
-                        // A clock of today fits a float to the microsecond.
-                        tools.metrics.source_success(&view.label, tools.clock.unix() as f64);
+                        let unix = tools.clock.unix();
+                        reached(unix);
+                        revisions::note_success(&home, unix);
                         if before.revision.as_ref() != Some(&revision) {
                             tracing::info!(source = view.label, revision, "source switched to another revision");
                         }
-                        Known { revision: Some(revision), last_success: Some(tools.clock.unix()), error: None }
+                        Known { revision: Some(revision), last_success: Some(unix), error: None }
                     }
                     Err(error) => {
                         if before.error.as_ref() != Some(&error) {
@@ -220,9 +232,72 @@ fn spread(name: &str, period: Duration) -> Duration {
     period + period.mul_f64(f64::from(part) / f64::from(0xffff) / 10.0)
 }
 
-/// The commit or digest whose files count, as the symlink tells.
-pub(crate) fn revision_of(home: &Path) -> Option<String> {
-    let target = std::fs::read_link(home.join("current")).ok()?;
-    let name = target.file_name()?.to_str()?;
-    Some(name.split('-').next()?.to_owned())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_fetch_is_waited_for_and_a_failure_is_told() {
+        let check = |revision: Option<&str>, error: Option<&str>, found: &str, state: &str, errors: &[&str]| {
+            let known = Known {
+                revision: revision.map(str::to_owned),
+                last_success: revision.map(|_| 7),
+                error: error.map(str::to_owned),
+            };
+            let status = Arc::new(Mutex::new(known));
+            let view = View { label: "fleet".to_owned(), root: PathBuf::from("/d/current"), status };
+            let found_errors = if found == "failed" { vec!["there is no directory".to_owned()] } else { Vec::new() };
+            let mut status = SourceStatus { state: found.to_owned(), errors: found_errors, ..SourceStatus::default() };
+            view.tell(&mut status);
+            assert_eq!((status.state.as_str(), status.errors.as_slice()), (state, errors_of(errors).as_slice()));
+            assert_eq!(status.last_success.is_some(), revision.is_some());
+        };
+        fn errors_of(errors: &[&str]) -> Vec<String> {
+            errors.iter().map(|error| (*error).to_owned()).collect()
+        }
+        check(None, None, "failed", "waiting", &[]);
+        check(None, Some("it is away"), "failed", "failed", &["it is away"]);
+        check(Some("aa"), None, "ok", "ok", &[]);
+        check(Some("aa"), Some("it is away"), "ok", "degraded", &["it is away; the last revision stays"]);
+        check(Some("aa"), None, "failed", "failed", &["there is no directory"]);
+    }
+
+    /// Alerts by the age of a source work when its remote is away, also when the agent was started meanwhile.
+    #[tokio::test]
+    async fn the_age_of_a_source_is_known_at_once() {
+        let dir = tempfile::tempdir().expect("a directory for the test");
+        let metrics = Metrics::new();
+        let puller = runtime::image::pull::Puller::new(
+            runtime::image::store::Store::open(&dir.path().join("images")).expect("a store"),
+            runtime::image::registry::RegistryConfig::default(),
+        );
+        let tools = Tools {
+            data_dir: dir.path().to_owned(),
+            clock: Arc::new(crate::clock::HostClock),
+            metrics: metrics.clone(),
+            artifacts: puller.artifacts(),
+        };
+        let mut ages = Vec::new();
+        for (name, known) in [("never", None), ("once", Some(1_700_000_000))] {
+            let table = format!("name = '{name}'\nurl = 'file:///nonexistent'");
+            let source: GitSource = toml::from_str(&table).expect("a repository");
+            let remote = Remote::Git(source);
+            if let Some(unix) = known {
+                let home = remote.home(dir.path());
+                revisions::prepare(&home).expect("ours");
+                revisions::note_success(&home, unix);
+            }
+            let view = remote.view(dir.path());
+            assert_eq!(view.status().last_success, known);
+            let tried = Arc::new(Notify::new());
+            let told = Arc::clone(&tried);
+            let follower = Follower::start(remote, view, tools.clone(), move || told.notify_one());
+            tokio::time::timeout(Duration::from_secs(30), tried.notified()).await.expect("it is tried");
+            let text = metrics.text();
+            let line = text.lines().find(|line| line.starts_with("mainstay_source_last_success_timestamp_seconds{"));
+            ages.push(line.and_then(|line| line.split(' ').next_back()).map(str::to_owned));
+            drop(follower);
+        }
+        assert_eq!(ages, [Some("0".to_owned()), Some("1700000000".to_owned())]);
+    }
 }

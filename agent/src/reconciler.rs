@@ -342,6 +342,7 @@ impl Reconciler {
         match event {
             Event::Sources(reading) => self.sources(*reading),
             Event::Runtime(RuntimeEvent::ContainerChanged(pod, _)) => self.inspect(pod),
+            Event::Runtime(RuntimeEvent::PullBegan(pull)) => self.pull_began(&pull),
             // The next publish compares with the kernel and repairs.
             Event::Runtime(RuntimeEvent::NetworkChanged) => {
                 self.observed.published.clear();
@@ -515,7 +516,7 @@ impl Reconciler {
         self.trace(&step, &outcome, elapsed);
         if matches!(step.action, Action::Prepare { .. }) {
             let bytes = if let Outcome::Prepared(_, fetched) = &outcome { *fetched } else { 0 };
-            self.metrics.image_pull(ok, bytes, elapsed);
+            self.metrics.image_pull(ok, elapsed);
             self.pulled(&key, bytes, elapsed);
         }
         if let Some(uid) = key.pod() {

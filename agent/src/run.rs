@@ -235,7 +235,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     let sources = Sources::open(
         settings.sources.clone(),
         settings.data_dir.clone(),
-        labels,
+        labels.clone(),
         Arc::clone(&clock),
         metrics.clone(),
         orders,
@@ -301,6 +301,17 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     let config_watch = reload::watch(&config, move || {
         // The receiver goes when the agent ends.
         let _ = by_file.send(Request { binary: None, always: false, reply: None });
+    });
+    let renewing = settings.node_metadata.clone().map(|endpoint| {
+        let (configured, requests) = (settings.node_labels.clone(), requests.clone());
+        tokio::spawn(async move {
+            loop {
+                crate::ec2::changed(&endpoint, &configured, &labels).await;
+                tracing::info!("the metadata service tells other labels of this node");
+                // Taken in like a changed configuration; the receiver goes when the agent ends.
+                let _ = requests.send(Request { binary: None, always: true, reply: None });
+            }
+        })
     });
     let inherited = Inherited::of_process().map_err(RunError::Inherited)?;
     let listener = inherited.as_ref().map(Inherited::listener).transpose().map_err(RunError::Inherited)?;
@@ -368,6 +379,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     sizes.abort();
     resting.abort();
     tracing.iter().for_each(tokio::task::JoinHandle::abort);
+    renewing.iter().for_each(tokio::task::JoinHandle::abort);
     log_gc.abort();
     webhooks.iter().for_each(tokio::task::JoinHandle::abort);
     reporting.abort();

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use spec::budget::HeldRemoval;
 use spec::hold::Pause;
 use spec::observed::{ContainerFacts, ContainerState, Exit, PodFacts, PodUid};
-use spec::plan::{Action, ActionKey, Goal, Goals, Observed, Plan, PodPhase, Reason, Step, pod_phase, pod_ready_since};
+use spec::plan::{
+    Action, ActionKey, Goal, Goals, Hold, Observed, Plan, PodPhase, Reason, Step, pod_phase, pod_ready_since,
+};
 use spec::pod::ContainerSpec;
 use spec::services::{Entrance, address_key};
 use spec::time::Timestamp;
@@ -80,6 +82,8 @@ pub fn build(facts: &Facts<'_>) -> Snapshot {
         generation: facts.generation,
         rolled_back_to: facts.pinned,
         drained: facts.orders.drained,
+        // Known at the moment of an answer only: see `pulls`.
+        pulls: Vec::new(),
     }
 }
 
@@ -162,7 +166,12 @@ fn workload(facts: &Facts<'_>, id: &WorkloadId, pods: &[&PodFacts]) -> WorkloadS
         .holds
         .iter()
         .filter(|(of, _)| of == id)
-        .map(|(_, hold)| WaitStatus { reason: hold.word().to_owned(), message: hold.to_string() })
+        .map(|(_, hold)| {
+            let pulling = goal.filter(|_| matches!(hold, Hold::Pulling));
+            let images = pulling.map(|goal| crate::pulls::images(&goal.workload.template.spec));
+            let images = images.into_iter().flatten().map(ToString::to_string).collect();
+            WaitStatus { reason: hold.word().to_owned(), message: hold.to_string(), images }
+        })
         .collect();
     let source = goal
         .map(|goal| goal.workload.source.file.clone())
@@ -364,10 +373,9 @@ fn moment(unix: i64) -> String {
 pub fn sentence(step: &Step) -> String {
     let what = match &step.action {
         Action::Prepare { goal } => {
-            let spec = &goal.workload.template.spec;
-            let images: std::collections::BTreeSet<String> =
-                spec.all_containers().filter_map(|c| c.image.as_ref()).map(ToString::to_string).collect();
-            format!("pull {}", images.into_iter().collect::<Vec<_>>().join(", "))
+            let images = crate::pulls::images(&goal.workload.template.spec);
+            let images: Vec<String> = images.iter().map(ToString::to_string).collect();
+            format!("pull {}", images.join(", "))
         }
         Action::CreatePod { name, .. } => format!("create pod {name}"),
         Action::RestorePod { pod } => format!("restore pod {}", pod.record.name),

@@ -44,6 +44,9 @@ pub struct Snapshot {
     /// Since when the node is drained, in seconds of Unix time.
     #[serde(default)]
     pub drained: Option<i64>,
+    /// Pulls that run, as far as they are at the moment of the answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pulls: Vec<PullStatus>,
 }
 
 /// A removal above the budget, or of something protected.
@@ -76,8 +79,8 @@ pub struct PausedStatus {
 pub struct SourceStatus {
     /// The directory as given.
     pub path: String,
-    /// `ok`, `degraded` (some files have errors: their last good version stays) or `failed` (it cannot be read:
-    /// everything of it stays).
+    /// `ok`, `degraded` (some files have errors: their last good version stays), `failed` (it cannot be read:
+    /// everything of it stays) or `waiting` (it is followed elsewhere and was never fetched yet).
     pub state: String,
     /// Manifest files in it.
     pub files: usize,
@@ -194,6 +197,25 @@ pub struct WaitStatus {
     pub reason: String,
     /// A sentence.
     pub message: String,
+    /// While images are waited for, which.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
+}
+
+/// A pull that runs while it is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PullStatus {
+    /// The image.
+    pub image: String,
+    /// Its layers; 0 until they are known.
+    pub layers: usize,
+    /// Layers of them that are here, unpacked and verified.
+    pub done: usize,
+    /// Compressed bytes of the layers that were missing.
+    pub bytes: u64,
+    /// Bytes of them that have come.
+    pub received: u64,
 }
 
 /// One pod.

@@ -94,9 +94,7 @@ fn span(done: &Done<'_>, end: Duration) -> Value {
 }
 
 async fn send(url: String, resource: Value, mut spans: mpsc::Receiver<Value>) {
-    runtime::install_crypto();
-    let client = reqwest::Client::builder().timeout(LIMIT).redirect(reqwest::redirect::Policy::none());
-    let client = match client.user_agent("mainstay").build() {
+    let client = match crate::http::builder(LIMIT).build() {
         Ok(client) => client,
         Err(error) => {
             tracing::error!(error = spec::causes::chain(&error), "traces not sent");

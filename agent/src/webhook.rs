@@ -69,9 +69,7 @@ async fn deliver(
     metrics: Metrics,
     pauses: &[Duration],
 ) {
-    runtime::install_crypto();
-    let client = reqwest::Client::builder().timeout(LIMIT).redirect(reqwest::redirect::Policy::none());
-    let client = match client.user_agent("mainstay").build() {
+    let client = match crate::http::builder(LIMIT).build() {
         Ok(client) => client,
         Err(error) => {
             tracing::error!(webhook = webhook.name, error = spec::causes::chain(&error), "webhook not used");

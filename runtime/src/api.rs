@@ -130,6 +130,32 @@ pub enum RuntimeEvent {
     ContainerChanged(PodUid, String),
     /// The network's rules are not as they should be.
     NetworkChanged,
+    /// The first byte of an image's layers is about to be fetched.
+    PullBegan(RunningPull),
+}
+
+/// A pull that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningPull {
+    /// Which image.
+    pub reference: ImageRef,
+    /// Layers of the image; 0 until its manifest is known.
+    pub layers: usize,
+    /// Those of them that are in the store, unpacked and verified.
+    pub done: usize,
+    /// Compressed bytes of the layers that were not there.
+    pub bytes: u64,
+    /// Those of them that have come.
+    pub received: u64,
+}
+
+/// What goes on with images.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pulls {
+    /// Pulls that run now, in no order.
+    pub running: Vec<RunningPull>,
+    /// Compressed bytes of layers that came since the start, those of pulls that failed included.
+    pub fetched: u64,
 }
 
 /// A port that could not be published.
@@ -235,6 +261,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Makes an image available by its pull policy.
     async fn pull(&self, reference: &ImageRef, policy: PullPolicy, credentials: &PullCredentials) -> Result<ImageInfo>;
+
+    /// What goes on with images at this moment.
+    fn pulls(&self) -> Pulls {
+        Pulls::default()
+    }
 
     /// Whether a pod like this one could be made and started, its images being in the store: volumes, devices, users,
     /// programs, ports of the host. Makes nothing. Asked before an old pod is touched for a new one, so what pods of the

@@ -4,6 +4,15 @@ use tests::git::{GitServer, Repository, signer};
 use tests::manifest::web;
 use tests::{Agent, Sandbox, require_root, world};
 
+/// A file with a token.
+fn private(sandbox: &Sandbox, token: &str) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = sandbox.dir().join("token");
+    std::fs::write(&path, token).expect("the directory is ours");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+    path
+}
+
 #[test]
 fn a_repository_is_followed_and_only_signed_revisions_count() {
     if !require_root("a_repository_is_followed_and_only_signed_revisions_count") {
@@ -11,8 +20,7 @@ fn a_repository_is_followed_and_only_signed_revisions_count() {
     }
     let (sandbox, _registry, image) = world("git");
     let (key, allowed) = signer(sandbox.dir(), "operator");
-    let token = sandbox.dir().join("token");
-    std::fs::write(&token, "a-canary-of-a-token\n").expect("the directory is ours");
+    let token = private(&sandbox, "a-canary-of-a-token\n");
     let repository = Repository::new(sandbox.dir().join("repositories/fleet"));
     let first = repository.commit("hosts/one/web.yaml", &web("web", &image, "one", 8080), Some(&key));
     let server = GitServer::start(sandbox.dir().join("repositories"), "a-canary-of-a-token");
@@ -34,6 +42,7 @@ fn a_repository_is_followed_and_only_signed_revisions_count() {
         of.and_then(|source| source["revision"].as_str().map(str::to_owned))
     };
     assert_eq!(revision(&agent).as_deref(), Some(first.as_str()));
+    assert!(!agent.log().contains("ERROR"), "a first start is no error:\n{}", agent.log());
 
     // Somebody without a key pushes: nothing changes, and the status says why.
     repository.commit("hosts/one/web.yaml", &web("web", &image, "evil", 8080), None);
@@ -57,6 +66,8 @@ fn a_repository_is_followed_and_only_signed_revisions_count() {
     agent.restart();
     agent.wait_status("the remote is complained about", |status| status.errors().contains("cannot ask").then_some(()));
     assert_eq!(agent.wait_ready("web", 1), pids);
+    let reached = agent.metrics().sum("mainstay_source_last_success_timestamp_seconds", &[]);
+    assert!(reached.is_some_and(|unix| unix > 1e9), "{reached:?}");
 
     // The token is in no file of the agent, log or answer.
     let seen = std::process::Command::new("grep")
@@ -76,8 +87,7 @@ fn a_wrong_password_gets_nothing_and_goes_nowhere_else() {
         return;
     }
     let sandbox = Sandbox::new("gitauth");
-    let token = sandbox.dir().join("token");
-    std::fs::write(&token, "wrong").expect("the directory is ours");
+    let token = private(&sandbox, "wrong");
     let repository = Repository::new(sandbox.dir().join("repositories/fleet"));
     repository.commit("web.yaml", "kind: List\napiVersion: v1\nitems: []\n", None);
     let server = GitServer::start(sandbox.dir().join("repositories"), "right");

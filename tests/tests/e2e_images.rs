@@ -1,5 +1,8 @@
 //! Images through the real binary: logins, formats, faults of the registry, what is fetched and what is not.
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use base64::Engine;
 use serde_json::json;
 use tests::agent::Output;
@@ -316,5 +319,113 @@ fn unused_images_go_by_themselves_when_the_disk_is_short() {
     let left = listed(&mut agent);
     for (name, stays) in [("/app:1", true), ("/cron:1", false), ("/pinned:1", true), ("/loaded:1", false)] {
         assert_eq!(left.contains(name), stays, "{name}: {left}");
+    }
+}
+
+/// Bytes that do not compress, so that a layer is as large as it is asked for.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_u32;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_le_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+#[test]
+fn a_running_pull_is_seen_in_status_metrics_and_events() {
+    if !require_root("a_running_pull_is_seen_in_status_metrics_and_events") {
+        return;
+    }
+    let (sandbox, registry) = world("progress");
+    let base = registry.push("base:1", &fixture_image());
+    sandbox.cli(&["pull", &base]).ok();
+    let big = fixture_builder().layer(Layer::new().file("/big", noise(3 << 20)).compress(Compression::None)).build();
+    let image = registry.push("app:1", &big);
+    let big_layer = big.layers.last().expect("a layer").clone();
+    registry.fail(&big_layer, Fault::Slow(64 << 10, Duration::from_millis(60)));
+    sandbox.write("a.json", &pod("a", &image, &["sleep", "forever"]).to_string());
+    let mut agent = Agent::start(&sandbox);
+    let said = agent.wait_for("bytes of the pull are told", tests::agent::SOON, |agent| {
+        let told = agent.cli(&["status"]).ok().stdout;
+        let line = told.lines().find(|line| line.contains("pulling 127.0.0.1"))?.to_owned();
+        (!line.contains(" 0 KiB of")).then_some(line)
+    });
+    let (known, all) = (big.layers.len() - 1, big.layers.len());
+    assert!(said.contains(&format!("{image}: {known} of {all} layers, ")) && said.ends_with(" of 3.0 MiB"), "{said}");
+    assert!(agent.cli(&["why", "a"]).ok().stdout.contains("pulling 127.0.0.1"));
+    let running = agent.metrics();
+    assert_eq!(running.sum("mainstay_image_pulls_running", &[]), Some(1.0));
+    assert!(running.sum("mainstay_image_pull_remaining_bytes", &[]).is_some_and(|left| left > 0.0));
+    assert!(running.sum("mainstay_image_pull_bytes_total", &[]).is_some_and(|bytes| bytes > 0.0));
+    registry.heal();
+    agent.wait_ready("a", 1);
+    let ended = agent.metrics();
+    assert_eq!(ended.sum("mainstay_image_pulls_running", &[]), Some(0.0));
+    assert_eq!(ended.sum("mainstay_image_pull_remaining_bytes", &[]), Some(0.0));
+    assert!(ended.sum("mainstay_image_pull_bytes_total", &[]).is_some_and(|bytes| bytes >= f64::from(3 << 20)));
+    assert!(!agent.cli(&["status"]).ok().stdout.contains("pulling"));
+    let events = agent.cli(&["events"]).ok().stdout;
+    let began = events.find(&format!("fetching 1 of {all} layers of {image}, 3.0 MiB")).expect(&events);
+    let end = events.find("3.0 MiB fetched in ").expect(&events);
+    assert!(began < end, "{events}");
+}
+
+/// The moments are chosen by what the registry was asked and by what lies on the disk.
+#[test]
+fn a_pull_that_is_killed_leaves_nothing_and_goes_on() {
+    if !require_root("a_pull_that_is_killed_leaves_nothing_and_goes_on") {
+        return;
+    }
+    let (sandbox, registry) = world("killed");
+    let images = sandbox.data().join("images");
+    let count = |kind: &str| std::fs::read_dir(images.join(kind)).map_or(0, Iterator::count);
+    let written = |at: &str| {
+        let mut names = std::fs::read_dir(images.join("tmp")).into_iter().flatten().flatten();
+        names.any(|entry| entry.path().join("fs").join(at).exists())
+    };
+    let layer = |name: &str| Layer::new().file(name, noise(600 << 10)).compress(Compression::Gzip);
+    type Moment<'a> = (&'static str, Box<dyn Fn(&Image) -> bool + 'a>);
+    let moments: [Moment<'_>; 6] = [
+        ("the manifest was asked for", Box::new(|_| registry.count("/manifests/") > 0)),
+        ("the configuration was asked for", Box::new(|_| registry.count("/blobs/") > 0)),
+        ("a layer was asked for", Box::new(|image| registry.count(&image.layers[0]) > 0)),
+        ("a layer is being unpacked", Box::new(|_| written("first"))),
+        ("one layer is there and another is not", Box::new(|_| count("layers") == 1)),
+        ("the image is recorded", Box::new(|_| count("records") > 0)),
+    ];
+    for (number, (moment, reached)) in moments.iter().enumerate() {
+        // Layers of its own each time: none comes from the pull before.
+        let mark = Layer::new().file("/mark", number.to_string()).file("/second", noise(900 << 10));
+        let first = layer("/first").file("/mark-too", number.to_string());
+        let image = ImageBuilder::new().layer(first).layer(mark).build();
+        let reference = registry.push(&format!("app:{number}"), &image);
+        registry.forget();
+        registry.heal();
+        registry.fail("/manifests/", Fault::Slow(64, Duration::from_millis(10)));
+        for (layer, pause) in image.layers.iter().zip([8, 20]) {
+            registry.fail(layer, Fault::Slow(16 << 10, Duration::from_millis(pause)));
+        }
+        let mut pull = sandbox.command().args(["pull", &reference]).stderr(Stdio::null()).spawn().expect("it starts");
+        let met = tests::agent::poll(moment, tests::agent::SOON, || {
+            (reached(&image) || pull.try_wait().expect("the child is ours").is_some()).then_some(())
+        });
+        pull.kill().expect("the child is ours");
+        pull.wait().expect("the child is ours");
+        met.expect("the moment comes");
+        let listed = sandbox.cli(&["images"]).ok().stdout;
+        let whole = number == moments.len() - 1;
+        assert!(whole || !listed.contains(&format!("app:{number}")), "{moment}: {listed}");
+        assert_eq!(count("tmp"), 0, "{moment}");
+        sandbox.cli(&["verify"]).ok();
+        registry.heal();
+        sandbox.cli(&["pull", &reference]).ok();
+        sandbox.cli(&["verify"]).ok();
+        assert!(sandbox.cli(&["images"]).ok().stdout.contains(&format!("app:{number}")), "{moment}");
+        // So that the next pull finds an empty store.
+        sandbox.cli(&["rmi", &reference]).ok();
+        assert_eq!((count("layers"), count("records"), count("tmp")), (0, 0, 0), "{moment}");
     }
 }

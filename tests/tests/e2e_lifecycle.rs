@@ -244,6 +244,8 @@ fn a_vanished_directory_stops_nothing() {
         status.sources.iter().any(|source| source.state == "failed").then_some(())
     });
     assert_eq!(agent.wait_ready("a", 1), pids);
+    let read = agent.metrics().sum("mainstay_source_last_success_timestamp_seconds", &[]);
+    assert!(read.is_some_and(|unix| unix > 1e9), "when it was read last is known: {read:?}");
     std::fs::rename(&away, sandbox.manifests()).expect("the directory is ours");
     agent.wait_status("the source is fine", |status| {
         status.sources.iter().all(|source| source.state == "ok").then_some(())

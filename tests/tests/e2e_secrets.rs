@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use serde_json::json;
+use tests::agent::SOON;
 use tests::manifest::deployment;
+use tests::server::Server;
 use tests::{Agent, http, require_root, world};
 
 /// What is encrypted in the fixtures.
@@ -21,6 +23,37 @@ fn write_private(path: &std::path::Path, bytes: &[u8]) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::write(path, bytes).expect("the directory is ours");
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+}
+
+fn is_canary(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    text.contains(CANARY) || ENCODED.iter().any(|encoded| text.contains(encoded))
+}
+
+/// Processes outside of containers that have a canary in their command line or environment, where others could read it.
+fn processes_holding() -> Vec<String> {
+    let namespace = |path: PathBuf| std::fs::read_link(path.join("ns/pid")).ok();
+    let ours = namespace("/proc/self".into());
+    let entries = std::fs::read_dir("/proc").expect("proc is mounted").flatten().map(|entry| entry.path());
+    let processes = entries.filter(|path| path.join("status").exists());
+    let holds = |path: &PathBuf| {
+        let read = |name: &str| std::fs::read(path.join(name)).unwrap_or_default();
+        // What runs in a container was given its secrets.
+        let inside = namespace(path.clone()) != ours;
+        is_canary(&read("cmdline")) || (!inside && is_canary(&read("environ")))
+    };
+    processes.filter(holds).map(|path| path.display().to_string()).collect()
+}
+
+/// Whether nobody but root can reach a file: it, or a directory on the way to it, is closed.
+fn is_closed(file: &std::path::Path, top: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let way = file.ancestors().take_while(|path| path.starts_with(top));
+    let closed = |path: &std::path::Path| {
+        std::fs::metadata(path)
+            .is_ok_and(|meta| meta.uid() == 0 && meta.mode() & if meta.is_dir() { 0o011 } else { 0o044 } == 0)
+    };
+    way.into_iter().any(closed)
 }
 
 /// The files below some paths that hold one of the canaries.
@@ -54,16 +87,33 @@ fn encrypted_secrets_reach_containers_and_nothing_else() {
     pod["containers"][0]["ports"] = json!([{"containerPort": 8080, "hostPort": 8080}]);
     pod["volumes"] = json!([{"name": "s", "secret": {"secretName": "database"}}]);
     sandbox.write("web.json", &web.to_string());
-    let mut agent = Agent::start_with(&sandbox, &[], &[("MAINSTAY_AGE_IDENTITY", &key.display().to_string())]);
+    let receiver = Server::start(|_| (204, Vec::new()));
+    let webhook = format!("[{{ name = 'all', url = '{}', events = ['normal', 'warning'] }}]", receiver.url("/hook"));
+    let settings = [
+        ("MAINSTAY_AGE_IDENTITY", key.display().to_string()),
+        ("MAINSTAY_WEBHOOK", webhook),
+        ("MAINSTAY_TRACES", receiver.url("")),
+        ("MAINSTAY_LOG_LEVEL", "trace".to_owned()),
+    ];
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut agent = Agent::start_with(&sandbox, &[], &settings);
     agent.wait_page(8080, "/", |body| body == format!("{CANARY}\n"));
     agent.wait_page(8080, "/file/s/password", |body| body == CANARY);
     let pids = agent.wait_ready("web", 1);
 
-    // Another file of the same Secret, encrypted as a whole: the same object, so nothing happens to the container.
-    secret("armored.yaml");
-    agent.cli(&["sync"]).ok();
-    agent.wait_page(8080, "/file/s/password", |body| body == CANARY);
-    agent.wait_status("no error", |status| status.errors().is_empty().then_some(()));
+    // Other files of the same Secret, by SOPS as JSON and encrypted as a whole: the same password, so nothing happens
+    // to the container. `note` is in the first only.
+    for (file, note) in [("values.json", true), ("armored.yaml", false)] {
+        secret(file);
+        agent.cli(&["sync"]).ok();
+        agent.wait_for("the other values are there or gone", SOON, |_| {
+            let answer = http::get(("127.0.0.1", 8080), "/file/s/note").ok()?;
+            ((answer.status == 200) == note).then_some(())
+        });
+        agent.wait_page(8080, "/file/s/password", |body| body == CANARY);
+        agent.wait_status("no error", |status| status.errors().is_empty().then_some(()));
+    }
+    assert_eq!(agent.wait_ready("web", 1), pids);
 
     // Somebody without the key changes it: held, and said in words.
     sandbox.write("secret.yaml", &text.replace("tier: \"db\"", "tier: \"web\""));
@@ -89,13 +139,21 @@ fn encrypted_secrets_reach_containers_and_nothing_else() {
     let mut said = String::new();
     for words in [
         &["status"][..],
+        &["status", "web"],
         &["ps", "-a"],
         &["events"],
         &["why", "web"],
         &["history"],
+        &["diff", "1"],
         &["logs", "web"],
         &["plan"],
         &["config"],
+        &["stats"],
+        &["images"],
+        &["df"],
+        &["retry", "web"],
+        &["pause", "web"],
+        &["resume", "web"],
     ] {
         for format in ["table", "json"] {
             let mut words = words.to_vec();
@@ -114,15 +172,44 @@ fn encrypted_secrets_reach_containers_and_nothing_else() {
         said.push_str(&output.stdout);
         said.push_str(&output.stderr);
     }
-    for path in ["/v1/status", "/v1/plan", "/v1/events", "/metrics"] {
+    let pods = agent.json(&["ps"]);
+    let uid = pods[0]["podUid"].as_str().expect("a pod has one").to_owned();
+    for path in [
+        "/v1/status",
+        "/v1/plan",
+        "/v1/config",
+        "/v1/events",
+        "/v1/stats",
+        "/v1/pods",
+        &format!("/v1/pods/{uid}"),
+        "/v1/workloads/Deployment/default/web",
+        "/v1/version",
+        "/readyz",
+        "/metrics",
+    ] {
         let answer = http::unix(&agent.socket(), "GET", path, b"").expect("the API answers");
+        assert_eq!(answer.status, 200, "{path}");
         said.push_str(&String::from_utf8_lossy(&answer.body));
     }
+    let sent = agent.wait_for("events and traces were sent", SOON, |_| {
+        let seen = receiver.seen();
+        let to = |path: &str| seen.iter().any(|request| request.head.first.contains(path));
+        (to("/hook") && to("/v1/traces")).then_some(seen)
+    });
+    said.extend(sent.iter().map(|request| request.body.as_str()));
     assert!(said.contains("database") || said.contains("web"), "something was said");
     let answers = sandbox.dir().join("answers");
     std::fs::write(&answers, &said).expect("the directory is ours");
     let places = [sandbox.data(), sandbox.dir().join("agent.log"), answers.clone()];
     assert_eq!(holding(&places), "");
+    assert_eq!(processes_holding(), Vec::<String>::new());
+    // What the container was given is in memory, and root's alone.
+    for file in holding(&[sandbox.run()]).lines() {
+        let path = std::path::Path::new(file);
+        let on = nix::sys::statfs::statfs(path).expect("it is there").filesystem_type();
+        assert_eq!(on, nix::sys::statfs::TMPFS_MAGIC, "{file} is on a disk");
+        assert!(is_closed(path, &sandbox.run()), "{file} is open to others");
+    }
 
     // The search itself finds what it looks for.
     std::fs::write(&answers, format!("x {}", ENCODED[1])).expect("the directory is ours");

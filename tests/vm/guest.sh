@@ -66,8 +66,8 @@ run_tests() {
   dpkg -x new.deb new
   for test in build/deps/*; do
     [ -x "$test" ] || continue
-    MAINSTAY_BIN=/opt/vm/new/usr/bin/mainstay timeout 1200 "$test" --test-threads 1 >"$test.log" 2>&1
-    sed -n "s|^test \\(.*\\) \\.\\.\\. ok\$|OK   $(basename "$test"): \\1|p; s|^test \\(.*\\) \\.\\.\\. FAILED\$|FAIL $(basename "$test"): \\1|p; s|^skipped: |FAIL skipped: |p" "$test.log"
+    MAINSTAY_BIN=/opt/vm/new/usr/bin/mainstay timeout 1200 "$test" --test-threads=1 >"$test.log" 2>&1
+    sed -nE "s/^test (.*) \.\.\. ok( .*)?\$/OK   $(basename "$test"): \1/p; s/^test (.*) \.\.\. FAILED( .*)?\$/FAIL $(basename "$test"): \1/p; s/^skipped: /FAIL skipped: /p" "$test.log"
     grep -q '^test result: ok' "$test.log" || grep -A 6 'panicked at' "$test.log" | cut -c 1-300 | sed 's/^/INFO /'
   done
 }

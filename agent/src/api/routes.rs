@@ -48,6 +48,7 @@ pub(super) struct PlanAnswer {
 pub(super) async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let snapshot = Arc::clone(&shared.state.snapshot.borrow());
     let readings = telemetry::gather(shared.state.runtime.as_ref(), &snapshot).await;
+    shared.state.metrics.pulls(&shared.state.runtime.pulls());
     ([(header::CONTENT_TYPE, telemetry::CONTENT_TYPE)], shared.state.metrics.text_with(&readings))
 }
 
@@ -62,7 +63,13 @@ pub(super) async fn version(State(shared): State<Shared>) -> Json<Value> {
 }
 
 pub(super) async fn status(State(shared): State<Shared>) -> Json<Arc<Snapshot>> {
-    Json(Arc::clone(&shared.state.snapshot.borrow()))
+    Json(current(&shared))
+}
+
+/// What the loop has published, with the pulls as far as they are now.
+fn current(shared: &Shared) -> Arc<Snapshot> {
+    let snapshot = Arc::clone(&shared.state.snapshot.borrow());
+    crate::pulls::shown(snapshot, shared.state.runtime.pulls())
 }
 
 pub(super) async fn plan(State(shared): State<Shared>) -> Json<PlanAnswer> {
@@ -154,7 +161,7 @@ pub(super) async fn workload(
     State(shared): State<Shared>,
     Path((kind, namespace, name)): Path<(String, String, String)>,
 ) -> Answer<WorkloadStatus> {
-    let snapshot = shared.state.snapshot.borrow();
+    let snapshot = current(&shared);
     let same = |workload: &&WorkloadStatus| {
         workload.kind.eq_ignore_ascii_case(&kind) && workload.namespace == namespace && workload.name == name
     };

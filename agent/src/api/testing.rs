@@ -269,6 +269,7 @@ pub(crate) fn busy_snapshot() -> Snapshot {
                 waiting: vec![WaitStatus {
                     reason: "backing_off".to_owned(),
                     message: "container `worker` waits before its next start".to_owned(),
+                    ..WaitStatus::default()
                 }],
                 pods: vec![PodStatus {
                     uid: "00000000000000ff".to_owned(),
@@ -287,6 +288,7 @@ pub(crate) fn busy_snapshot() -> Snapshot {
         generation: None,
         rolled_back_to: None,
         drained: None,
+        pulls: Vec::new(),
         plan: vec![StepStatus {
             action: "stop_pod".to_owned(),
             workload: Some("Deployment/default/web".to_owned()),

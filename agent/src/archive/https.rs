@@ -9,6 +9,7 @@ use spec::digest::Digest;
 use super::{Content, MAX_SERVED, Selection, UnpackError};
 use crate::config::ArchiveSource;
 use crate::credential::{self, CredentialError};
+use crate::revisions;
 
 /// Why an archive is no source now.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +50,7 @@ pub(crate) enum ArchiveError {
 /// One try: fetches and switches when this digest is not there yet. What counts then.
 pub(crate) async fn poll(source: &ArchiveSource, home: &Path) -> Result<String, ArchiveError> {
     let selection = Selection { strip: source.strip, path: source.path.clone() };
-    if !super::counts(home, &selection.place(source.hex())) {
+    if !revisions::counts(home, &selection.place(source.hex())) {
         let content = Content { name: None, bytes: fetch(source).await? };
         super::switch(selection, home, source.hex(), vec![content]).await?;
     }

@@ -2,8 +2,7 @@
 //! digest, [`oci`] from registries.
 //!
 //! Only regular files and directories are unpacked, into a new directory of our own in which no link is ever made;
-//! anything else in an archive refuses it as a whole. The switch to another revision is one rename of a symlink; what
-//! fails changes nothing.
+//! anything else in an archive refuses it as a whole. What fails changes nothing.
 
 pub(crate) mod https;
 pub(crate) mod oci;
@@ -12,6 +11,8 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use spec::digest::Digest;
+
+use crate::revisions;
 
 /// Most bytes that are fetched.
 pub(crate) const MAX_SERVED: usize = 64 << 20;
@@ -68,11 +69,6 @@ impl Selection {
     }
 }
 
-/// Whether the files at this place are those that count.
-pub(crate) fn counts(home: &Path, place: &Path) -> bool {
-    std::fs::read_link(home.join("current")).is_ok_and(|now| now == place) && home.join(place).is_dir()
-}
-
 /// Unpacks everything into one directory of its own and lets it count.
 pub(crate) async fn switch(
     selection: Selection,
@@ -86,14 +82,9 @@ pub(crate) async fn switch(
 }
 
 fn switch_now(selection: &Selection, home: &Path, place: &Path, contents: &[Content]) -> Result<(), UnpackError> {
-    use std::os::unix::fs::DirBuilderExt as _;
     let failed = UnpackError::Unpack;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home.join("revisions")).map_err(failed)?;
-    let draft = home.join("draft");
-    if draft.exists() {
-        std::fs::remove_dir_all(&draft).map_err(failed)?;
-    }
-    std::fs::DirBuilder::new().mode(0o700).create(&draft).map_err(failed)?;
+    revisions::prepare(home).map_err(failed)?;
+    let draft = revisions::draft(home).map_err(failed)?;
     // Long names and extended headers are entries too; all of them together have an end.
     let mut left = MAX_CONTENT;
     for Content { name, bytes } in contents {
@@ -116,19 +107,7 @@ fn switch_now(selection: &Selection, home: &Path, place: &Path, contents: &[Cont
     }
     std::fs::rename(&wanted, &directory).map_err(failed)?;
     drop(std::fs::remove_dir_all(&draft));
-    let link = home.join("current.new");
-    drop(std::fs::remove_file(&link));
-    std::os::unix::fs::symlink(place, &link).map_err(failed)?;
-    let before = std::fs::read_link(home.join("current")).ok();
-    std::fs::rename(&link, home.join("current")).map_err(failed)?;
-    // The one before stays: somebody may be reading it now.
-    let kept = [Some(place.to_owned()), before];
-    for entry in std::fs::read_dir(home.join("revisions")).map_err(failed)?.flatten() {
-        if !kept.contains(&Some(Path::new("revisions").join(entry.file_name()))) {
-            drop(std::fs::remove_dir_all(entry.path()));
-        }
-    }
-    Ok(())
+    revisions::switch(home, place).map_err(failed)
 }
 
 /// Whether these bytes begin with the header of a tar archive (POSIX pax, "ustar Interchange Format").

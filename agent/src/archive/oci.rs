@@ -12,6 +12,7 @@ use spec::image_ref::InvalidImageRef;
 
 use super::{Content, MAX_SERVED, Selection, UnpackError};
 use crate::config::OciSource;
+use crate::revisions;
 
 /// Why an artifact is no source now.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,7 @@ pub(crate) async fn poll(
 ) -> Result<String, OciError> {
     let selection = Selection { strip: source.strip, path: source.path.clone() };
     // What is there counts only when it is the part of the artifact that is wanted now.
-    let known = known.filter(|hex| super::counts(home, &selection.place(hex)));
+    let known = known.filter(|hex| revisions::counts(home, &selection.place(hex)));
     let digest = known.and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
     let fetched = artifacts.fetch(&source.image_ref()?, digest, MAX_SERVED as u64).await?;
     match (fetched, known) {

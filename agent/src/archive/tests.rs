@@ -125,6 +125,33 @@ async fn what_is_there_is_not_asked_for_again() {
     assert!(asked[0].contains("authorization: Bearer canary\r\n"), "{asked:?}");
 }
 
+/// Archives of forges are often served from elsewhere: there the token has nothing to do.
+#[tokio::test]
+async fn a_token_does_not_follow_a_redirect_to_another_host() {
+    let home = tempfile::tempdir().expect("a directory for the test");
+    let bytes = archive(&[("a.yaml", FILE, "one")]);
+    let (elsewhere, asked) = serve(200, bytes.clone()).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let url = format!("http://{}/x.tar", listener.local_addr().expect("it is bound"));
+    let first = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a request");
+        let mut buffer = [0; 4096];
+        let read = stream.read(&mut buffer).await.expect("it is sent");
+        let answer =
+            format!("HTTP/1.1 302 x\r\nlocation: {elsewhere}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.expect("it listens");
+        String::from_utf8_lossy(&buffer[..read]).into_owned()
+    });
+    let token = home.path().join("token");
+    std::fs::write(&token, "canary").expect("written");
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is ours");
+    let source = ArchiveSource { url, token_file: Some(token), ..source(&bytes, 0, None).await };
+    poll(&source, home.path()).await.expect("it is there");
+    assert!(first.await.expect("one request").contains("Bearer canary"));
+    let asked = asked.lock().expect("not poisoned").concat();
+    assert!(asked.contains("GET /x.tar") && !asked.contains("canary"), "{asked}");
+}
+
 #[tokio::test]
 async fn what_is_wrong_changes_nothing() {
     let home = tempfile::tempdir().expect("a directory for the test");

@@ -29,7 +29,10 @@ pub(super) fn told(error: &StoreError) -> CliError {
     if denied && !nix::unistd::geteuid().is_root() {
         return told.hint("run the command as root, such as with sudo");
     }
-    told
+    match error.hint() {
+        Some(hint) => told.hint(hint),
+        None => told,
+    }
 }
 
 pub(super) fn reference(text: &str) -> Result<ImageRef, CliError> {

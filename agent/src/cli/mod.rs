@@ -213,7 +213,7 @@ fn layers(common: &Common, more: &[(&str, String)]) -> Result<Layers, CliError> 
         let Some((key, value)) = pair.split_once('=') else {
             return Err(CliError::new(format!("--set wants KEY=VALUE, found `{pair}`")));
         };
-        flags.push((key.to_owned(), value.to_owned()));
+        flags.push((format!("{}{key}", crate::config::SET), value.to_owned()));
     }
     for (key, path) in [("data_dir", &common.data_dir), ("run_dir", &common.run_dir)] {
         if let Some(path) = path {

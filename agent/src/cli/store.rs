@@ -24,16 +24,7 @@ fn in_use(settings: &Settings, store: &Store) -> Result<BTreeSet<Digest>, CliErr
 }
 
 fn failed(error: StoreError) -> Failed {
-    let hint = match &error {
-        StoreError::InUse { .. } => Some("`mainstay ps` lists the containers; stop what runs on it first"),
-        StoreError::NotFound { .. } => Some("`mainstay images` lists what is here"),
-        _ => None,
-    };
-    let told = told(&error);
-    match hint {
-        Some(hint) => told.hint(hint).into(),
-        None => told.into(),
-    }
+    told(&error).into()
 }
 
 /// The digest that a name or a manifest digest stands for.
@@ -182,8 +173,11 @@ pub(super) fn verify(settings: &Settings, repair: bool, io: &mut Io<'_>) -> Outc
                 json!({ "layer": layer.diff_id.to_string(), "problems": layer.problems, "removed": layer.removed })
             })
             .collect();
-        let images: Vec<_> =
-            found.images.iter().map(|(digest, text)| json!({ "image": digest.to_string(), "problem": text })).collect();
+        let images: Vec<_> = found
+            .images
+            .iter()
+            .map(|found| json!({ "image": found.image, "problem": found.problem, "repaired": found.repaired }))
+            .collect();
         io.json(
             &json!({ "good": found.is_good(), "checked": found.layers.len(), "layers": layers, "images": images }),
         )?;
@@ -196,8 +190,9 @@ pub(super) fn verify(settings: &Settings, repair: bool, io: &mut Io<'_>) -> Outc
             writeln!(io.out, "    {}", super::output::clean(problem))?;
         }
     }
-    for (digest, problem) in &found.images {
-        writeln!(io.out, "image {digest}: {}", super::output::clean(problem))?;
+    for found in &found.images {
+        let note = if found.repaired { " (repaired: what is missing is fetched or loaded anew)" } else { "" };
+        writeln!(io.out, "image {}{note}: {}", found.image, super::output::clean(&found.problem))?;
     }
     io.out.flush()?;
     let verdict = if found.is_good() { "all as it was unpacked" } else { "something is damaged" };

@@ -12,6 +12,9 @@ use super::keys::{KEYS, Key};
 use super::values::Input;
 use super::{DEFAULT_CONFIG, Settings};
 
+/// What stands before the name of a setting that came by `--set NAME=VALUE`: most have no flag of their own.
+pub const SET: &str = "--set ";
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -120,7 +123,7 @@ pub struct Layers {
     pub config: Option<PathBuf>,
     /// The environment.
     pub environment: Vec<(String, String)>,
-    /// Flags: name of the setting, value.
+    /// Flags: name of the setting, behind [`SET`] where it was given so, and value.
     pub flags: Vec<(String, String)>,
     /// Stands in for `/etc/mainstay/config.toml`; for tests.
     pub default_config: Option<PathBuf>,
@@ -154,9 +157,14 @@ impl Layers {
         };
         self.files(&mut build);
         self.variables(&mut build);
-        for (name, value) in &self.flags {
+        for (flag, value) in &self.flags {
+            let set = flag.strip_prefix(SET);
+            let name = set.unwrap_or(flag);
             match KEYS.iter().find(|key| key.name == name) {
-                Some(key) => build.set(key, Input::Text(value), Origin::Flag(key.flag()), None),
+                Some(key) => {
+                    let typed = if set.is_some() { flag.clone() } else { key.flag() };
+                    build.set(key, Input::Text(value), Origin::Flag(typed), None);
+                }
                 None => build.unknown(name, None),
             }
         }

@@ -24,7 +24,7 @@ pub use archive::ArchiveSource;
 pub use git::{GitSource, Transport};
 pub use hook::SyncHook;
 pub use keys::{KEYS, Key};
-pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem};
+pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem, SET};
 pub(crate) use layers::{drop_ins, is_drop_in, nearest};
 pub use oci::OciSource;
 pub use runtimes::RuntimeProgram;

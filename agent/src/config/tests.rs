@@ -60,6 +60,7 @@ fn every_kind_of_value_is_read_from_file_and_text() {
     check("sources", &file("sources = ['/a', '/b']"), &[], &[], r#"["/a","/b"]"#, "config.toml:1");
     check("sources", &[], &[("MAINSTAY_SOURCES", "/a:/b")], &[], r#"["/a","/b"]"#, "variable MAINSTAY_SOURCES");
     check("metrics_listen", &file("metrics_listen = 'none'"), &[], &[], "\"none\"", "config.toml:1");
+    check("resync", &[], &[], &[("--set resync", "5s")], "\"5s\"", "flag --set resync");
     check("metrics_listen", &[], &[], &[("metrics_listen", "127.0.0.1:0")], "\"127.0.0.1:0\"", "flag --metrics-listen");
     check("resync", &file("resync = '5m'"), &[], &[], "\"5m\"", "config.toml:1");
     check("log_max_size", &file("log_max_size = '2Mi'"), &[], &[], "2097152", "config.toml:1");

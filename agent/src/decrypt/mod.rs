@@ -45,6 +45,9 @@ pub enum DecryptError {
     /// A value was changed or moved since it was encrypted.
     #[error("the value at `{0}` does not open: it was changed or moved after it was encrypted")]
     Value(String),
+    /// A value of a Secret that is not encrypted, where the code covers encrypted values only.
+    #[error("the value at `{0}` is not encrypted, and the code (`mac_only_encrypted`) covers encrypted values only")]
+    Open(String),
     /// The code over all values does not fit.
     #[error("the code over all values (`sops.mac`) does not fit: something was changed, added or removed")]
     Mac,
@@ -82,7 +85,7 @@ impl DecryptError {
             Self::Damaged(_) | Self::NoMetadata => {
                 "restore the file from the repository and encrypt it anew".to_owned()
             }
-            Self::Value(_) | Self::Mac => {
+            Self::Value(_) | Self::Open(_) | Self::Mac => {
                 "change encrypted files with `sops FILE` only; find the change with `git log -p`".to_owned()
             }
             Self::NoAge(_) => "add an age recipient to .sops.yaml and run `sops updatekeys`".to_owned(),

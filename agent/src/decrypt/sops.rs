@@ -90,6 +90,7 @@ impl<'t> Sops<'t> {
             open: Some(&key),
             hash: ring::digest::Context::new(&ring::digest::SHA512),
             only_encrypted,
+            is_secret: false,
             found: Vec::new(),
         };
         if only_encrypted {
@@ -115,6 +116,7 @@ impl<'t> Sops<'t> {
             open: None,
             hash: ring::digest::Context::new(&ring::digest::SHA512),
             only_encrypted: false,
+            is_secret: false,
             found: Vec::new(),
         };
         for document in &self.documents {
@@ -246,6 +248,8 @@ struct Walk<'t> {
     open: Option<&'t [u8]>,
     hash: ring::digest::Context,
     only_encrypted: bool,
+    /// This document is a Secret.
+    is_secret: bool,
     /// From, to, and what stands there instead.
     found: Vec<(usize, usize, String)>,
 }
@@ -253,6 +257,7 @@ struct Walk<'t> {
 impl Walk<'_> {
     fn document(&mut self, root: &Node) -> Result<(), DecryptError> {
         let mut path = Vec::new();
+        self.is_secret = root.get("kind").and_then(Node::as_str) == Some("Secret");
         for (key, entry) in root.as_map().into_iter().flatten().filter(|(key, _)| *key != "sops") {
             path.push(key.clone());
             self.value(&entry.node, &mut path)?;
@@ -273,21 +278,28 @@ impl Walk<'_> {
             // The place in a list is no part of the path.
             Value::Seq(items) => items.iter().try_for_each(|item| self.value(item, path))?,
             Value::String(text, _) if text.starts_with(MARK) => self.sealed(node, text, path)?,
-            Value::String(text, _) => self.plain(text),
-            Value::Bool(true) => self.plain("True"),
-            Value::Bool(false) => self.plain("False"),
-            Value::Int(number) => self.plain(&number.to_string()),
-            Value::UInt(number) => self.plain(&number.to_string()),
-            Value::Float(number) => self.plain(&number.to_string()),
+            Value::String(text, _) => self.plain(text, path)?,
+            Value::Bool(true) => self.plain("True", path)?,
+            Value::Bool(false) => self.plain("False", path)?,
+            Value::Int(number) => self.plain(&number.to_string(), path)?,
+            Value::UInt(number) => self.plain(&number.to_string(), path)?,
+            Value::Float(number) => self.plain(&number.to_string(), path)?,
             Value::Null => {}
         }
         Ok(())
     }
 
-    fn plain(&mut self, text: &str) {
+    fn plain(&mut self, text: &str, path: &[String]) -> Result<(), DecryptError> {
         if !self.only_encrypted {
             self.hash.update(text.as_bytes());
+            return Ok(());
         }
+        // Nothing vouches for it: who has no key could have put it there. SOPS leaves keys with this ending open itself.
+        let of_secret = self.is_secret && matches!(path.first().map(String::as_str), Some("data" | "stringData"));
+        if of_secret && !text.is_empty() && !path.iter().any(|key| key.ends_with("_unencrypted")) {
+            return Err(DecryptError::Open(path.join(".")));
+        }
+        Ok(())
     }
 
     fn sealed(&mut self, node: &Node, text: &str, path: &[String]) -> Result<(), DecryptError> {

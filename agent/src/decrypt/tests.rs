@@ -122,6 +122,14 @@ fn what_does_not_open_says_why() {
     check("m.yaml", values.replace("password:", "username:").as_bytes(), &ours, &["`stringData.username`", "moved"]);
     let without = values.lines().filter(|line| !line.contains("note:")).collect::<Vec<_>>().join("\n");
     check("w.yaml", without.as_bytes(), &ours, &["sops.mac"]);
+    let only = String::from_utf8(fixture("only.yaml")).expect("text");
+    let added = only.replacen("stringData:\n", "stringData:\n    extra: \"evil\"\n", 1);
+    check("a.yaml", added.as_bytes(), &ours, &["`stringData.extra` is not encrypted"]);
+    let replaced: Vec<String> = only
+        .lines()
+        .map(|line| if line.contains("password: ENC") { "    password: \"evil\"".to_owned() } else { line.to_owned() })
+        .collect();
+    check("r.yaml", replaced.join("\n").as_bytes(), &ours, &["`stringData.password` is not encrypted"]);
     let bare = values.split("sops:").next().expect("a first part");
     check("b.yaml", bare.as_bytes(), &ours, &["no `sops` block"]);
     check("p.yaml", values.replace("    age:\n", "    ago:\n").as_bytes(), &ours, &["for nobody and not for age"]);

@@ -60,6 +60,12 @@ pub enum ReadError {
         /// Where it leads.
         target: PathBuf,
     },
+    /// A symlink of a repository that leads to a file of the host.
+    #[error("the symlink leads to `{}`, outside of the directory that is followed", target.display())]
+    Outside {
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// A pipe, a socket or a device.
     #[error("it is neither a file nor a directory")]
     NotAFile,
@@ -77,7 +83,7 @@ impl ReadError {
     pub fn report(&self) -> String {
         match self {
             Self::Io { source } => format!("{self}: {source}"),
-            Self::TooLarge { .. } | Self::Dangling { .. } | Self::NotAFile => self.to_string(),
+            Self::TooLarge { .. } | Self::Dangling { .. } | Self::Outside { .. } | Self::NotAFile => self.to_string(),
         }
     }
 }
@@ -138,8 +144,22 @@ pub enum SourceError {
 ///
 /// The source as a whole cannot be listed.
 pub fn discover(root: &Path) -> Result<Listing, SourceError> {
+    walk(root, false)
+}
+
+/// The same for a directory that was made elsewhere: a symlink that leads out of it is an error of that file, since
+/// what it leads to was never meant to be read.
+///
+/// # Errors
+///
+/// The source as a whole cannot be listed.
+pub fn discover_closed(root: &Path) -> Result<Listing, SourceError> {
+    walk(root, true)
+}
+
+fn walk(root: &Path, closed: bool) -> Result<Listing, SourceError> {
     for _ in 0..TRIES {
-        match Walk::new(root).run() {
+        match Walk::new(root, closed).run() {
             Ok(listing) => return Ok(listing),
             Err(Stop::Overtaken) => {}
             Err(Stop::Failed(error)) => return Err(error),
@@ -164,6 +184,8 @@ impl From<SourceError> for Stop {
 
 struct Walk<'a> {
     root: &'a Path,
+    /// What symlinks may not lead out of.
+    within: Option<PathBuf>,
     files: Vec<FoundFile>,
     directories: Vec<PathBuf>,
     /// Files and directories by device and inode: each counts once.
@@ -175,9 +197,11 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(root: &'a Path) -> Self {
+    fn new(root: &'a Path, closed: bool) -> Self {
         Self {
             root,
+            // One that is not there is told by the walk.
+            within: closed.then(|| root.canonicalize().unwrap_or_default()),
             files: Vec::new(),
             directories: Vec::new(),
             seen: BTreeSet::new(),
@@ -290,6 +314,14 @@ impl<'a> Walk<'a> {
                 return Err(SourceError::Directory { path: path.to_owned(), source }.into());
             }
         };
+        let outside = self.within.as_ref().is_some_and(|top| path.canonicalize().is_ok_and(|to| !to.starts_with(top)));
+        if outside && (is_manifest(name) || meta.is_dir()) {
+            if !ignored.covers(path, meta.is_dir()) {
+                let target = std::fs::read_link(path).unwrap_or_default();
+                self.files.push(FoundFile { path: path.to_owned(), result: Err(ReadError::Outside { target }) });
+            }
+            return Ok(());
+        }
         let new = !self.seen.contains(&(meta.dev(), meta.ino()));
         if meta.is_dir() {
             if new && !ignored.covers(path, true) {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::{MAX_BYTES, SourceError, discover};
+use super::{Listing, MAX_BYTES, SourceError, discover, discover_closed};
 
 /// Makes a tree: `path` is a file with its own name in it, `path/` a directory, `path -> target` a symlink.
 fn tree(entries: &[&str]) -> tempfile::TempDir {
@@ -23,7 +23,10 @@ fn tree(entries: &[&str]) -> tempfile::TempDir {
 
 /// `path=content` or `path!error` of everything that is found.
 fn found(root: &Path) -> Vec<String> {
-    let listing = discover(root).expect("it can be listed");
+    shown(root, &discover(root).expect("it can be listed"))
+}
+
+fn shown(root: &Path, listing: &Listing) -> Vec<String> {
     let show = |file: &super::FoundFile| {
         let path = file.path.strip_prefix(root).unwrap_or(&file.path).display().to_string();
         match &file.result {
@@ -116,6 +119,49 @@ fn a_source_that_cannot_be_listed_is_an_error_and_never_empty() {
     std::fs::create_dir(dir.path().join(".mainstayignore")).expect("it can be made");
     let odd = discover(dir.path());
     assert!(matches!(odd, Err(SourceError::Ignore { .. })), "{odd:?}");
+}
+
+#[test]
+fn links_of_a_repository_stay_within_it() {
+    let host = tree(&["secret.yaml", "dir/more.yaml"]);
+    let (file, dir) = (host.path().join("secret.yaml"), host.path().join("dir"));
+    let (file, dir) = (file.display(), dir.display());
+    let repository = tree(&[
+        "at/a.yaml",
+        "at/inside.yaml -> ../other/b.yaml",
+        "at/same.yaml -> a.yaml",
+        &format!("at/host.yaml -> {file}"),
+        &format!("at/tree -> {dir}"),
+        &format!("at/notes.txt -> {file}"),
+        "at/up.yaml -> ../../../../../../../../etc/hostname",
+        "at/more -> deeper",
+        "at/deeper/c.yaml",
+        "other/b.yaml",
+    ]);
+    // Read through a link, as the revision that counts is.
+    std::os::unix::fs::symlink(repository.path(), host.path().join("current")).expect("it can be made");
+    let listing = |path: &str| {
+        let root = host.path().join("current").join(path);
+        let found = shown(&root, &discover_closed(&root).expect("it can be listed"));
+        found.iter().map(|line| line.replace(&host.path().display().to_string(), "HOST")).collect::<Vec<_>>()
+    };
+    let out = "outside of the directory that is followed";
+    assert_eq!(
+        listing(""),
+        [
+            "at/a.yaml".to_owned(),
+            "at/deeper/c.yaml".to_owned(),
+            format!("at/host.yaml!the symlink leads to `HOST/secret.yaml`, {out}"),
+            format!("at/tree!the symlink leads to `HOST/dir`, {out}"),
+            format!("at/up.yaml!the symlink leads to `../../../../../../../../etc/hostname`, {out}"),
+            "other/b.yaml".to_owned(),
+        ]
+    );
+    let part = listing("at");
+    assert!(part.contains(&format!("inside.yaml!the symlink leads to `../other/b.yaml`, {out}")), "{part:?}");
+    // A directory of this host may lead wherever it likes.
+    let open = discover(&host.path().join("current")).expect("it can be listed");
+    assert!(open.files.iter().all(|file| file.result.is_ok()));
 }
 
 #[test]

@@ -13,38 +13,40 @@ use spec::digest::Digest;
 
 pub use command::GitError;
 
-use self::command::Git;
+use self::command::{Git, Limits};
 use crate::config::GitSource;
+use crate::revisions;
 
 /// The local name of what was fetched.
 const FETCHED: &str = "refs/mainstay/fetched";
 
 /// One try: asks, fetches and switches when there is something new. The commit that counts then.
 pub(crate) async fn poll(source: &GitSource, home: &Path, now: Option<&str>) -> Result<String, GitError> {
-    prepare(home).map_err(|error| GitError::Write { revision: "(none)".to_owned(), source: error })?;
-    let git = Git::new(source, home);
+    poll_within(source, home, now, Limits::default()).await
+}
+
+async fn poll_within(source: &GitSource, home: &Path, now: Option<&str>, limits: Limits) -> Result<String, GitError> {
+    revisions::prepare(home).map_err(|error| GitError::Write { revision: "(none)".to_owned(), source: error })?;
+    let git = Git::new(source, home, limits);
+    git.check_version().await?;
+    // A list of signers that cannot be read is told before anybody is asked.
+    let signers = signers(source)?;
     let wanted = wanted(source, &git).await?;
-    if now == Some(wanted.commit.as_str())
-        && home.join("current").read_link().ok() == Some(place(source, &wanted.commit))
-    {
+    let view = view(source, &wanted, signers.as_ref());
+    if now == Some(wanted.commit.as_str()) && revisions::counts(home, &place(&view, &wanted.commit)) {
         return Ok(wanted.commit);
     }
     let commit = match fetch(source, home, &git, &wanted).await {
         Ok(commit) => commit,
-        Err(error @ GitError::Signature { .. }) => return Err(error),
-        Err(_) => {
+        Err(GitError::Failed { .. }) => {
             // The clone is a cache: whatever is wrong with it, a new one has not.
             drop(std::fs::remove_dir_all(home.join("repository")));
             fetch(source, home, &git, &wanted).await?
         }
+        Err(error) => return Err(error),
     };
-    switch(source, home, &git, &commit).await?;
+    switch(source, home, &git, &commit, place(&view, &commit)).await?;
     Ok(commit)
-}
-
-fn prepare(home: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home.join("revisions"))
 }
 
 /// What the remote names.
@@ -72,7 +74,11 @@ async fn wanted(source: &GitSource, git: &Git<'_>) -> Result<Wanted, GitError> {
         let commit = found.iter().find(|(_, other)| *other == peeled).map(|(object, _)| *object);
         return Ok(Wanted { commit: commit.unwrap_or(object).to_string(), tag: commit.is_some(), name });
     }
-    Err(GitError::NoReference(reference.to_owned()))
+    // A repository with commits has a `HEAD`, unless that names a branch which is not there.
+    match source.reference {
+        None => Err(GitError::Empty),
+        Some(_) => Err(GitError::NoReference(reference.to_owned())),
+    }
 }
 
 /// Fetches what is wanted and checks its signature; the commit.
@@ -88,24 +94,48 @@ async fn fetch(source: &GitSource, home: &Path, git: &Git<'_>, wanted: &Wanted) 
     let commit = commit.trim().to_owned();
     if source.allowed_signers_file.is_some() {
         let verb = if wanted.tag { "verify-tag" } else { "verify-commit" };
+        let bad = |told: String| GitError::Signature { revision: commit.clone(), told };
         git.run(verb, &[FETCHED], "verify").await.map_err(|error| match error {
-            GitError::Failed { told, .. } => GitError::Signature { revision: commit.clone(), told },
+            GitError::Failed { told, .. } => bad(told),
             other => other,
         })?;
+        if wanted.tag {
+            // Else an old tag could be served under the name of a new one.
+            let tag = git.run("cat-file", &["tag", FETCHED], "read the tag").await?;
+            let signed = tag.lines().find_map(|line| line.strip_prefix("tag ")).unwrap_or_default();
+            if wanted.name.strip_prefix("refs/tags/") != Some(signed) {
+                return Err(bad(format!("the tag that was signed is `{signed}`")));
+            }
+        }
     }
     Ok(commit)
 }
 
-/// The files of a revision, seen from the directory of the repository. Another path in it is another place.
-fn place(source: &GitSource, commit: &str) -> PathBuf {
-    let path = source.path.as_deref().unwrap_or(Path::new("")).to_string_lossy().into_owned();
-    Path::new("revisions").join(format!("{commit}-{}", Digest::of(path.as_bytes()).short()))
+/// Who may sign.
+fn signers(source: &GitSource) -> Result<Option<Digest>, GitError> {
+    let Some(path) = &source.allowed_signers_file else { return Ok(None) };
+    let bytes = std::fs::read(path).map_err(|source| GitError::Signers { path: path.clone(), source })?;
+    Ok(Some(Digest::of(&bytes)))
+}
+
+/// What is made of a revision: another path in it is something else, and so is what others may have signed or what was
+/// signed under another name.
+fn view(source: &GitSource, wanted: &Wanted, signers: Option<&Digest>) -> String {
+    let mut view = source.path.as_deref().unwrap_or(Path::new("")).to_string_lossy().into_owned();
+    if let Some(signers) = signers {
+        view.push_str(&format!("\n{} signed by {}", wanted.name, signers.hex()));
+    }
+    view
+}
+
+/// The files of a revision, seen from the directory of the repository.
+fn place(view: &str, commit: &str) -> PathBuf {
+    Path::new("revisions").join(format!("{commit}-{}", Digest::of(view.as_bytes()).short()))
 }
 
 /// Writes the files of a revision and lets it count.
-async fn switch(source: &GitSource, home: &Path, git: &Git<'_>, commit: &str) -> Result<(), GitError> {
+async fn switch(source: &GitSource, home: &Path, git: &Git<'_>, commit: &str, place: PathBuf) -> Result<(), GitError> {
     let failed = |error| GitError::Write { revision: commit.to_owned(), source: error };
-    let place = place(source, commit);
     let directory = home.join(&place);
     if !directory.is_dir() {
         let tree = match &source.path {
@@ -116,27 +146,33 @@ async fn switch(source: &GitSource, home: &Path, git: &Git<'_>, commit: &str) ->
             Some(path) => format!("find the directory `{}` in revision {commit}", path.display()),
             None => format!("read revision {commit}"),
         };
-        git.run("read-tree", &[&tree], &what).await?;
-        let draft = git.work_tree();
-        if draft.exists() {
-            std::fs::remove_dir_all(&draft).map_err(failed)?;
+        let listed = git.run("ls-tree", &["-r", "-l", "-z", "--full-tree", &tree], &what).await?;
+        check_size(&listed, commit, git.limits())?;
+        // A git that was killed leaves a lock behind.
+        for name in ["index", "index.lock"] {
+            drop(std::fs::remove_file(home.join(name)));
         }
-        std::fs::create_dir(&draft).map_err(failed)?;
+        git.run("read-tree", &[&tree], &what).await?;
+        let draft = revisions::draft(home).map_err(failed)?;
         git.run("checkout-index", &["--all", "--force", "--quiet"], "write the files").await?;
         std::fs::rename(&draft, &directory).map_err(failed)?;
     }
-    let link = home.join("current.new");
-    drop(std::fs::remove_file(&link));
-    std::os::unix::fs::symlink(&place, &link).map_err(failed)?;
-    let before = std::fs::read_link(home.join("current")).ok();
-    std::fs::rename(&link, home.join("current")).map_err(failed)?;
-    // The one before stays: somebody may be reading it now.
-    let kept = [Some(place), before];
-    for entry in std::fs::read_dir(home.join("revisions")).map_err(failed)?.flatten() {
-        let name = Path::new("revisions").join(entry.file_name());
-        if !kept.contains(&Some(name)) {
-            drop(std::fs::remove_dir_all(entry.path()));
-        }
+    let home = home.to_owned();
+    let switched = tokio::task::spawn_blocking(move || revisions::switch(&home, &place)).await;
+    switched.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(failed)
+}
+
+/// Whether a revision is as small as one of manifests; `listed` is what `ls-tree -r -l -z` says.
+fn check_size(listed: &str, commit: &str, limits: &Limits) -> Result<(), GitError> {
+    let sizes = listed.split_terminator('\0').map(|entry| {
+        let size = entry.split_once('\t').and_then(|(facts, _)| facts.split_ascii_whitespace().last());
+        // Submodules have none.
+        size.and_then(|size| size.parse::<u64>().ok()).unwrap_or(0)
+    });
+    let (files, bytes) = sizes.fold((0_usize, 0_u64), |(files, bytes), size| (files + 1, bytes.saturating_add(size)));
+    if files > limits.files || bytes > limits.bytes {
+        let (most, most_bytes) = (limits.files, limits.bytes);
+        return Err(GitError::TooLarge { revision: commit.to_owned(), files, bytes, most, most_bytes });
     }
     Ok(())
 }

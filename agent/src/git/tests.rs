@@ -1,5 +1,9 @@
 //! With real repositories on this host.
 
+mod faults;
+mod signatures;
+mod ssh;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -82,7 +86,7 @@ impl Remote {
 }
 
 async fn follow(remote: &Remote, source: &GitSource) -> Result<String, GitError> {
-    poll(source, &remote.home(), crate::follow::revision_of(&remote.home()).as_deref()).await
+    poll(source, &remote.home(), crate::revisions::current(&remote.home()).as_deref()).await
 }
 
 #[tokio::test]
@@ -138,27 +142,6 @@ async fn what_fails_changes_nothing() {
     std::fs::remove_dir_all(remote.home().join("repository").join("objects")).expect("a clone");
     follow(&remote, &good).await.expect("repaired");
     assert_eq!(remote.current("a.yaml").as_deref(), Some("two"));
-}
-
-#[tokio::test]
-async fn only_allowed_signers_change_anything() {
-    let remote = Remote::new();
-    let allowed = remote.signer("alice");
-    let source = GitSource { allowed_signers_file: Some(allowed), ..remote.source(Some("main"), Some("hosts/web")) };
-    let refused = |result: Result<String, GitError>| {
-        assert!(matches!(result, Err(GitError::Signature { .. })), "{result:?}");
-    };
-    refused(follow(&remote, &source).await);
-    assert_eq!(remote.current("a.yaml"), None);
-    remote.git(&["commit", "--quiet", "--amend", "--no-edit", "-S"]);
-    follow(&remote, &source).await.expect("a good signature");
-    assert_eq!(remote.current("a.yaml").as_deref(), Some("one"));
-    remote.commit("hosts/web/a.yaml", "unsigned");
-    refused(follow(&remote, &source).await);
-    remote.signer("mallory");
-    remote.git(&["commit", "--quiet", "--amend", "--no-edit", "-S"]);
-    refused(follow(&remote, &source).await);
-    assert_eq!(remote.current("a.yaml").as_deref(), Some("one"));
 }
 
 /// Nothing of the host's or user's configuration, and no hook of the repository, takes part.

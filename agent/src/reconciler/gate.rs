@@ -70,7 +70,7 @@ impl Reconciler {
     /// cannot be read wishes for nothing else.
     pub(super) fn check_pin(&mut self) {
         let Some(pin) = self.orders.standing().pinned else { return };
-        let readable = self.reading.sources.iter().all(|source| source.state != "failed");
+        let readable = self.reading.sources.iter().all(|source| !matches!(source.state.as_str(), "failed" | "waiting"));
         if readable && pin.revision != wish_label(&self.reading.desired) {
             self.unpin("the sources changed");
         }

@@ -1,7 +1,9 @@
 //! What the loop writes down for people as it goes: probes that failed, what is newly waited for, what is remembered.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use runtime::api::RunningPull;
 use spec::observed::JobMemory;
 use spec::plan::{ActionKey, Hold, Plan, Reason, Step};
 use spec::workload::WorkloadId;
@@ -10,6 +12,7 @@ use super::Reconciler;
 use crate::events::{Event as JournalEvent, EventKind};
 use crate::executor::Outcome;
 use crate::probe::HealthReport;
+use crate::pulls::{amount, images};
 use crate::traces::{Done, Traces};
 
 impl Reconciler {
@@ -64,6 +67,32 @@ impl Reconciler {
             if report.health.failed {
                 self.causes.insert(id, number);
             }
+        }
+    }
+
+    /// Writes down what is about to be fetched, for each workload that waits for it.
+    pub(super) fn pull_began(&mut self, pull: &RunningPull) {
+        let waits = |id: &WorkloadId| {
+            let goal = self.goals.workloads.get(id);
+            goal.is_some_and(|goal| images(&goal.workload.template.spec).contains(&pull.reference))
+        };
+        let waiting: BTreeSet<WorkloadId> = self
+            .observed
+            .in_flight
+            .iter()
+            .filter_map(|key| if let ActionKey::Prepare(id, _) = key { Some(id) } else { None })
+            .filter(|id| waits(id))
+            .cloned()
+            .collect();
+        let message = crate::pulls::beginning(pull);
+        for id in waiting {
+            self.journal.record(event(
+                self.clock.unix(),
+                EventKind::Normal,
+                "fetching_images",
+                Some(&id),
+                message.clone(),
+            ));
         }
     }
 
@@ -136,13 +165,6 @@ fn fetched(bytes: u64, elapsed: Duration) -> String {
     let speed = bytes.saturating_mul(1000) / millis;
     let seconds = format!("{}.{} s", millis / 1000, millis % 1000 / 100);
     format!("{} fetched in {seconds} ({} a second)", amount(bytes), amount(speed))
-}
-
-fn amount(bytes: u64) -> String {
-    match bytes {
-        0..0x10_0000 => format!("{} KiB", bytes.div_ceil(1 << 10)),
-        _ => format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20),
-    }
 }
 
 #[cfg(test)]

@@ -19,14 +19,27 @@ pub(super) struct Known {
     inode: u64,
     mounts: BTreeSet<PathBuf>,
     files: usize,
+    /// When it was read, in seconds of Unix time, at most an hour before the last time.
+    #[serde(default)]
+    pub(super) read: Option<i64>,
 }
+
+/// The time of reading is written down this often: a host that idles writes next to nothing.
+const NOTED: i64 = 3600;
 
 impl Known {
     /// A listing as it is remembered.
     pub(super) fn of(listing: &Listing, mounts: &Mounts) -> Self {
         let Identity { device, inode } = listing.identity;
         let directories = listing.directories.iter().map(PathBuf::as_path);
-        Self { device, inode, mounts: mounts.below(directories), files: listing.files.len() }
+        Self { device, inode, mounts: mounts.below(directories), files: listing.files.len(), read: None }
+    }
+
+    /// Read at this time, which is noted when what was noted before is old.
+    pub(super) fn read_at(mut self, unix: i64, before: Option<&Self>) -> Self {
+        let noted = before.and_then(|known| known.read);
+        self.read = noted.filter(|noted| (0..NOTED).contains(&unix.saturating_sub(*noted))).or(Some(unix));
+        self
     }
 }
 
@@ -90,7 +103,7 @@ mod tests {
     use super::*;
 
     fn known(inode: u64, mounts: &[&str], files: usize) -> Known {
-        Known { device: 7, inode, mounts: mounts.iter().map(PathBuf::from).collect(), files }
+        Known { device: 7, inode, mounts: mounts.iter().map(PathBuf::from).collect(), files, read: None }
     }
 
     #[test]
@@ -127,5 +140,17 @@ mod tests {
         };
         assert_eq!(id(2), id(2));
         assert_ne!(id(2), id(3));
+    }
+
+    #[test]
+    fn the_time_of_reading_is_written_seldom() {
+        let read = |before: Option<i64>, unix: i64| {
+            let before = Known { read: before, ..known(1, &["/"], 1) };
+            known(1, &["/"], 1).read_at(unix, Some(&before)).read
+        };
+        assert_eq!(read(None, 5000), Some(5000));
+        assert_eq!(read(Some(5000), 8599), Some(5000));
+        assert_eq!(read(Some(5000), 8600), Some(8600));
+        assert_eq!(read(Some(5000), 4000), Some(4000), "a clock that was wrong does not stay wrong");
     }
 }

@@ -23,7 +23,7 @@ use spec::workload::{Desired, ObjectId, WorkloadId};
 
 use crate::clock::SharedClock;
 use crate::decrypt::{Keyless, Keys, ParsedFile, parse};
-use crate::discover::{GitState, Listing, Mounts, Project, discover, projects as find_projects};
+use crate::discover::{GitState, Listing, Mounts, Project, discover, discover_closed, projects as find_projects};
 use crate::follow::View;
 use crate::orders::Orders;
 use crate::reconciler::Reading;
@@ -92,6 +92,8 @@ impl Sources {
         });
         let mac_key = key.mac_key();
         let known = evidence::load(&data_dir);
+        let read = |(root, known): (&PathBuf, &Known)| Some((root.clone(), known.read?));
+        let last_success = known.iter().filter_map(read).collect();
         let mut sources = Self {
             roots,
             data_dir,
@@ -105,7 +107,7 @@ impl Sources {
             keys: Keys::default(),
             good,
             desired: Desired::default(),
-            last_success: BTreeMap::new(),
+            last_success,
             known,
             orders,
             again: None,
@@ -191,12 +193,17 @@ impl Sources {
         let mut text = String::new();
         let mut known = self.known.clone();
         for root in &self.roots {
-            let listing = discover(root)
+            let followed = self.repositories.contains_key(root);
+            let listing = if followed { discover_closed(root) } else { discover(root) }
                 .map_err(|error| Unreadable { message: spec::causes::chain(&error), approve: None })
                 .and_then(|listing| self.believe(root, listing, &mut known));
-            if listing.is_ok() && !self.repositories.contains_key(root) {
-                // A clock of today fits a float to the microsecond.
-                self.metrics.source_success(&root.display().to_string(), self.clock.unix() as f64);
+            if !followed {
+                if listing.is_ok() {
+                    self.last_success.insert(root.clone(), self.clock.unix());
+                }
+                // A clock of today fits a float to the microsecond. 0 stands for never.
+                let last = self.last_success.get(root).copied().unwrap_or(0);
+                self.metrics.source_success(&root.display().to_string(), last as f64);
             }
             match &listing {
                 Ok(listing) => {
@@ -266,7 +273,7 @@ impl Sources {
         known: &mut BTreeMap<PathBuf, Known>,
     ) -> Result<Listing, Unreadable> {
         let mounts = Mounts::now();
-        let now = Known::of(&listing, &mounts);
+        let now = Known::of(&listing, &mounts).read_at(self.clock.unix(), self.known.get(root));
         // A revision was named by its remote: that is evidence, whatever directory it is in.
         let doubt = if self.repositories.contains_key(root) {
             None
@@ -380,7 +387,6 @@ impl Sources {
                     lost.push((root.display().to_string(), error.message));
                 }
                 Ok(listing) => {
-                    self.last_success.insert(root.clone(), self.clock.unix());
                     status.files = listing.files.len();
                     for file in listing.files {
                         let name = file.path.to_string_lossy().into_owned();

@@ -10,6 +10,7 @@ mod names;
 mod process;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use prometheus::{
     Counter, CounterVec, Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry,
     TextEncoder,
 };
+use runtime::api::Pulls;
 use spec::workload::WorkloadId;
 
 use crate::sizes::Sizes;
@@ -62,6 +64,10 @@ struct Inner {
     pulls: CounterVec,
     pull_bytes: Counter,
     pull_seconds: Histogram,
+    pulls_running: Gauge,
+    pull_left: Gauge,
+    /// Bytes that are in `pull_bytes` already.
+    pulled: AtomicU64,
     gc_images: Counter,
     gc_bytes: Counter,
     image_disk: Gauge,
@@ -146,6 +152,9 @@ impl Metrics {
             pulls: make.counters(names::PULLS),
             pull_bytes: make.counters(names::PULL_BYTES).with_label_values(NONE),
             pull_seconds: make.histograms(names::PULL_SECONDS, SLOW).with_label_values(NONE),
+            pulls_running: make.gauges(names::PULLS_RUNNING).with_label_values(NONE),
+            pull_left: make.gauges(names::PULL_LEFT).with_label_values(NONE),
+            pulled: AtomicU64::new(0),
             gc_images: make.counters(names::GC_IMAGES).with_label_values(NONE),
             gc_bytes: make.counters(names::GC_BYTES).with_label_values(NONE),
             image_disk: make.gauges(names::IMAGE_DISK).with_label_values(NONE),
@@ -291,13 +300,22 @@ impl Metrics {
         series
     }
 
-    /// A pull from a registry has ended. `bytes` are the compressed ones that were fetched.
-    pub fn image_pull(&self, ok: bool, bytes: u64, elapsed: Duration) {
+    /// A pull from a registry has ended.
+    pub fn image_pull(&self, ok: bool, elapsed: Duration) {
         self.0.pulls.with_label_values(&[outcome(ok)]).inc();
-        self.0.pull_bytes.inc_by(as_float(bytes));
         if ok {
             self.0.pull_seconds.observe(elapsed.as_secs_f64());
         }
+    }
+
+    /// What goes on with images at the moment of a scrape.
+    pub fn pulls(&self, pulls: &Pulls) {
+        // Two scrapes at once must not count the same bytes.
+        let before = self.0.pulled.fetch_max(pulls.fetched, Ordering::Relaxed);
+        self.0.pull_bytes.inc_by(as_float(pulls.fetched.saturating_sub(before)));
+        self.0.pulls_running.set(as_float(pulls.running.len() as u64));
+        let left = pulls.running.iter().map(|pull| pull.bytes.saturating_sub(pull.received));
+        self.0.pull_left.set(as_float(left.fold(0, u64::saturating_add)));
     }
 
     /// The disk of the images was looked at: what was removed, and how full it is in per cent.

@@ -107,9 +107,13 @@ metrics! {
     PULLS = Counter "mainstay_image_pulls_total" ["outcome"]
         "Images that were fetched from a registry, or were to be.";
     PULL_BYTES = Counter "mainstay_image_pull_bytes_total" []
-        "Compressed bytes of fetched images.";
+        "Compressed bytes of layers that have come, those of pulls that failed included; counted as they come.";
     PULL_SECONDS = Histogram "mainstay_image_pull_duration_seconds" []
         "Time from asking for an image until it was unpacked and verified.";
+    PULLS_RUNNING = Gauge "mainstay_image_pulls_running" []
+        "Images that are being fetched now.";
+    PULL_LEFT = Gauge "mainstay_image_pull_remaining_bytes" []
+        "Compressed bytes that running pulls have still to fetch, of images whose manifest is known.";
 
     GC_IMAGES = Counter "mainstay_image_gc_images_total" []
         "Images that were removed because nobody needed them.";
@@ -138,7 +142,7 @@ metrics! {
     SOURCE_FAILED = Gauge "mainstay_source_failed" ["source"]
         "1 while a source cannot be read as a whole; everything of it stays as it is.";
     SOURCE_SUCCESS = Gauge "mainstay_source_last_success_timestamp_seconds" ["source"]
-        "Unix time at which a source was last read without an error.";
+        "Unix time at which a source was last read without an error, before a restart too; 0 for never.";
 
     EVENTS = Counter "mainstay_events_total" ["type"]
         "Events that were recorded.";

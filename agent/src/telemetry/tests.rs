@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use runtime::api::{ContainerStats, NetworkStats};
+use runtime::api::{ContainerStats, NetworkStats, Pulls, RunningPull};
 use spec::workload::{WorkloadId, WorkloadKind};
 
 use super::{Kind, METRICS, Metric, Metrics, Readings};
@@ -29,7 +29,7 @@ fn snapshot() -> Snapshot {
         name: "web".to_owned(),
         phase: "Running".to_owned(),
         held: Some(HeldStatus { reason: "broken".to_owned(), message: String::new() }),
-        waiting: vec![WaitStatus { reason: "pulling".to_owned(), message: String::new() }],
+        waiting: vec![WaitStatus { reason: "pulling".to_owned(), ..WaitStatus::default() }],
         cron: Some(CronStatus { next_run: Some(3), last_run: Some(2), last_success: Some(1), ..Default::default() }),
         pods: vec![pod],
         ..Default::default()
@@ -54,7 +54,12 @@ fn eventful() -> (Metrics, String) {
     metrics.container_oom(&id(), "app");
     metrics.probe("liveness", true, Duration::from_millis(1));
     metrics.run_ended(&id(), true);
-    metrics.image_pull(true, 1000, Duration::from_secs(1));
+    metrics.image_pull(true, Duration::from_secs(1));
+    let reference = || spec::image_ref::ImageRef::parse("web:1").expect("a reference");
+    let running = |received| RunningPull { reference: reference(), layers: 2, done: 1, bytes: 900, received };
+    for fetched in [400, 1000, 1000] {
+        metrics.pulls(&Pulls { running: vec![running(100), running(900)], fetched });
+    }
     metrics.source_success("/m", 1e9);
     metrics.event("normal", false);
     metrics.notification("chat", "ok", 1);
@@ -144,6 +149,8 @@ fn values_are_in_base_units_and_states_without_members_are_zero() {
     check(&text, r#"mainstay_workloads_held{reason="broken"} 1"#);
     check(&text, r#"mainstay_actions_total{action="pull",outcome="ok",reason="images_needed"} 1"#);
     check(&text, "mainstay_image_pull_bytes_total 1000");
+    check(&text, "mainstay_image_pulls_running 2");
+    check(&text, "mainstay_image_pull_remaining_bytes 800");
     check(&text, "mainstay_events_lost_total 1");
     check(&text, "mainstay_image_store_bytes 300");
     check(&text, r#"mainstay_volume_bytes{volume="data"} 4096"#);

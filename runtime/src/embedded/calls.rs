@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, logs, records, transient};
 use crate::api::{
     ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, FilesChange, ImageInfo, NetworkStats, PortFault,
-    PullCredentials, PullProgress, Result, Runtime, RuntimeEvent, ServiceFault,
+    PullCredentials, PullProgress, Pulls, Result, Runtime, RuntimeEvent, ServiceFault,
 };
 use crate::container::{ShimClient, cgroup};
 use crate::exec;
@@ -92,6 +92,10 @@ impl Runtime for Embedded {
             }
         }
         Ok(ImageInfo { fetched: received.values().sum(), ..info })
+    }
+
+    fn pulls(&self) -> Pulls {
+        self.0.puller.pulls()
     }
 
     async fn check_pod(&self, record: Arc<PodRecord>) -> Result<()> {

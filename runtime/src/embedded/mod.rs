@@ -166,7 +166,6 @@ impl Embedded {
         }
         make_dir(&options.layout.pods(), 0o700)?;
         let store = Store::open(&options.layout.data.join("images")).map_err(OpenError::Store)?;
-        let puller = Puller::new(store.clone(), options.registries.clone());
         let network = Network::open(options.network.clone()).map_err(OpenError::Network)?;
         let self_exe = File::open("/proc/self/exe").map_err(OpenError::SelfExe)?;
         if options.exclusive
@@ -178,6 +177,10 @@ impl Embedded {
             );
         }
         let (hints, listener) = mpsc::unbounded_channel();
+        let told = hints.clone();
+        // Without a loop nobody waits to be told.
+        let began = move |pull| drop(told.send(RuntimeEvent::PullBegan(pull)));
+        let puller = Puller::telling(store.clone(), options.registries.clone(), Box::new(began));
         let listener = Mutex::new(Some(listener));
         Ok(Self(Arc::new(Inner {
             options,

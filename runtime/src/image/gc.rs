@@ -264,7 +264,20 @@ impl Store {
         self.unlink(&self.reference_path(name))
     }
 
-    fn unlink(&self, path: &std::path::Path) -> Result<(), StoreError> {
+    /// Takes an image's record, manifest and configuration away. Its layers stay until somebody prunes, and so do its names:
+    /// when it comes again before that, nothing else has to.
+    pub(crate) fn forget_image(&self, image: &Digest) -> Result<(), StoreError> {
+        if let Ok(Some(stored)) = self.stored(image)
+            && self.read_content("configs", &stored.config).is_err()
+        {
+            // Others may have the same one; it is of no use to them either.
+            self.unlink(&self.path("configs", &stored.config.hex()))?;
+        }
+        self.unlink(&self.path("records", &format!("{}.json", image.hex())))?;
+        self.unlink(&self.path("manifests", &image.hex()))
+    }
+
+    pub(crate) fn unlink(&self, path: &std::path::Path) -> Result<(), StoreError> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::file("remove", path)(error)),
             Ok(()) | Err(_) => Ok(()),

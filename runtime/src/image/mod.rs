@@ -7,6 +7,7 @@ pub mod artifact;
 pub mod credentials;
 pub mod gc;
 mod hash;
+mod json;
 pub mod load;
 pub mod overlay;
 mod pipe;

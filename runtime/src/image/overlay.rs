@@ -94,6 +94,10 @@ fn mount_new(lowers: &[OwnedFd], writable: Option<&(OwnedFd, OwnedFd)>, target: 
 }
 
 fn detached(lowers: &[OwnedFd], writable: Option<&(OwnedFd, OwnedFd)>) -> rustix::io::Result<OwnedFd> {
+    // By the version: an older one would write a line to the kernel's log each time it is tried.
+    if !takes_single_layers(&rustix::system::uname().release().to_string_lossy()) {
+        return Err(Errno::INVAL);
+    }
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "overlay")?;
     for lower in lowers {
@@ -105,6 +109,12 @@ fn detached(lowers: &[OwnedFd], writable: Option<&(OwnedFd, OwnedFd)>) -> rustix
     }
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+/// Whether overlayfs of this kernel release knows `lowerdir+`; one that cannot be read is tried.
+fn takes_single_layers(release: &str) -> bool {
+    let mut numbers = release.split(['.', '-', '+']).map_while(|number| number.parse::<u32>().ok());
+    numbers.next().zip(numbers.next()).is_none_or(|version| version >= (6, 5))
 }
 
 /// The options of mount(2).
@@ -121,6 +131,20 @@ fn options(lowers: &[OwnedFd], writable: Option<&(OwnedFd, OwnedFd)>) -> String 
 mod tests {
     use super::*;
     use crate::image::unpack::testkit::isolated;
+
+    #[test]
+    fn kernels_before_6_5_are_not_asked_for_single_layers() {
+        for (release, expected) in [
+            ("6.1.0-50-cloud-amd64", false),
+            ("6.4.16", false),
+            ("6.5.0", true),
+            ("6.18.5+", true),
+            ("7.0-rc1", true),
+            ("odd", true),
+        ] {
+            assert_eq!(takes_single_layers(release), expected, "{release}");
+        }
+    }
 
     /// Layers with a file each, the same file in all, and every tenth hiding the file of the layer below.
     fn layers(work: &Path, count: usize) -> Vec<PathBuf> {

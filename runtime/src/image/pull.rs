@@ -8,6 +8,7 @@ mod error;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
@@ -30,13 +31,16 @@ use super::registry::{
 };
 use super::store::{CompressedBlob, Image, PendingLayer, Store, StoreError};
 use super::unpack::Compression;
-use crate::api::{FailureClass, PullCredentials, PullProgress};
+use crate::api::{FailureClass, PullCredentials, PullProgress, Pulls, RunningPull};
 
 /// An index may name another index, but not for ever.
 const MAX_NESTED: usize = 3;
 
 type Outcome = Result<Image, PullError>;
 type Flying = Shared<BoxFuture<'static, Outcome>>;
+
+/// Told of each pull that has something to fetch, before it does.
+type Began = Box<dyn Fn(RunningPull) + Send + Sync>;
 
 /// What makes two pulls equal.
 #[derive(PartialEq, Eq, Hash)]
@@ -48,6 +52,7 @@ struct PullKey {
 
 /// A pull that runs. Held weakly: it ends when everyone who waited for it has gone.
 struct Flight {
+    reference: ImageRef,
     future: WeakShared<BoxFuture<'static, Outcome>>,
     progress: Arc<Progress>,
 }
@@ -68,12 +73,24 @@ struct Inner {
     /// What tags stood for when they were last asked, by reference and platform: the digest of the manifest or index
     /// that the tag named, and of the image's manifest. Saves fetching manifests, which registries count.
     seen: Mutex<HashMap<(String, Platform), (Digest, Digest)>>,
+    began: Option<Began>,
+    /// Compressed bytes of layers that have come.
+    fetched: AtomicU64,
 }
 
 impl Puller {
     /// Pulls into this store.
     #[must_use]
     pub fn new(store: Store, config: RegistryConfig) -> Self {
+        Self::make(store, config, None)
+    }
+
+    /// The same, and tells of each pull that has something to fetch, before it does.
+    pub(crate) fn telling(store: Store, config: RegistryConfig, began: Began) -> Self {
+        Self::make(store, config, Some(began))
+    }
+
+    fn make(store: Store, config: RegistryConfig, began: Option<Began>) -> Self {
         let images = Semaphore::new(config.parallel_images.max(1));
         let downloads = Semaphore::new(config.parallel_downloads.max(1));
         Self(Arc::new(Inner {
@@ -84,7 +101,20 @@ impl Puller {
             layers: Mutex::default(),
             pulls: Mutex::default(),
             seen: Mutex::default(),
+            began,
+            fetched: AtomicU64::new(0),
         }))
+    }
+
+    /// What goes on now.
+    #[must_use]
+    pub fn pulls(&self) -> Pulls {
+        let pulls = self.0.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = pulls.values().filter_map(|flight| {
+            let runs = flight.future.upgrade().is_some_and(|future| future.peek().is_none());
+            runs.then(|| flight.progress.now(flight.reference.clone()))
+        });
+        Pulls { running: running.collect(), fetched: self.0.fetched.load(Ordering::Relaxed) }
     }
 
     /// Fetches artifacts over the same connections.
@@ -148,7 +178,8 @@ impl Puller {
             let future = async move { pull.run().await.map_err(PullError::from) }.boxed().shared();
             pulls.retain(|_, flight| flight.future.upgrade().is_some_and(|future| future.peek().is_none()));
             if let Some(weak) = future.downgrade() {
-                pulls.insert(key, Flight { future: weak, progress: Arc::clone(&progress) });
+                let flight = Flight { reference: reference.clone(), future: weak, progress: Arc::clone(&progress) };
+                pulls.insert(key, flight);
             }
             (future, progress)
         });
@@ -162,7 +193,15 @@ impl Puller {
 impl Inner {
     async fn stored(&self, reference: &ImageRef) -> Result<Option<Image>, PullFailure> {
         let (store, reference) = (self.store.clone(), reference.clone());
-        blocking("the image", move || store.image(&reference)).await
+        let look = move || match store.image(&reference) {
+            // What cannot be read is as good as not there: it is fetched and written anew.
+            Err(error) if error.is_damage() => {
+                tracing::warn!(image = %reference, error = spec::causes::chain(&error), "image in the store damaged");
+                Ok(None)
+            }
+            found => found,
+        };
+        blocking("the image", look).await
     }
 
     fn layer_lock(&self, diff_id: Digest) -> Arc<tokio::sync::Mutex<()>> {
@@ -256,6 +295,7 @@ impl Pull {
             })
             .collect();
         let mut missing = BTreeMap::new();
+        self.progress.restart();
         for layer in &layers {
             let present = self.inner.store.has_layer(&layer.diff_id);
             let Descriptor { digest, size } = layer.descriptor;
@@ -266,6 +306,9 @@ impl Pull {
         }
         let (store, needed) = (self.inner.store.clone(), missing.values().sum());
         blocking("the image", move || store.check_room(needed)).await?;
+        if let Some(began) = self.inner.began.as_ref().filter(|_| !missing.is_empty()) {
+            began(self.progress.now(self.reference.clone()));
+        }
         // The largest first, so that it is not the one that everyone waits for at the end.
         let mut layers = layers;
         layers.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
@@ -363,7 +406,8 @@ impl Pull {
         let (writer, reader) = pipe::pipe();
         let (store, unpacked) = (self.inner.store.clone(), layer.clone());
         let unpacking = tokio::task::spawn_blocking(move || unpack(&store, &unpacked, reader));
-        let mut sink = LayerSink { writer, progress: &self.progress, digest, received: 0, told: 0 };
+        let (progress, fetched) = (&*self.progress, &self.inner.fetched);
+        let mut sink = LayerSink { writer, progress, fetched, digest, received: 0, told: 0 };
         let fetched = session.blob(&layer.descriptor, &layer.name, &mut sink).await;
         if let Ok(Ended::Verified) = fetched {
             self.progress.tell(PullProgress::Bytes { digest, received: sink.received });
@@ -376,6 +420,9 @@ impl Pull {
         let pending = match (fetched, unpacked) {
             (Ok(Ended::Verified), Ok(pending)) => pending,
             (Err(error), _) => return Err(registry(&layer.name, error)),
+            (Ok(Ended::Verified), Err(PullFailure::Store { what, source })) if source.is_stream() => {
+                return Err(PullFailure::Corrupt { what, source });
+            }
             // When the unpacking stops the transfer, it says why.
             (Ok(_), Err(failure)) => return Err(failure),
             (Ok(Ended::Stopped), Ok(_)) => return Err(PullFailure::Unfinished(layer.name.clone())),
@@ -399,6 +446,7 @@ struct Layer {
 struct LayerSink<'a> {
     writer: PipeWriter,
     progress: &'a Progress,
+    fetched: &'a AtomicU64,
     digest: Digest,
     received: u64,
     told: u64,
@@ -407,6 +455,7 @@ struct LayerSink<'a> {
 impl Sink for LayerSink<'_> {
     async fn take(&mut self, piece: bytes::Bytes) -> bool {
         self.received += piece.len() as u64;
+        self.fetched.fetch_add(piece.len() as u64, Ordering::Relaxed);
         if self.received - self.told >= progress::STEP {
             self.told = self.received;
             self.progress.tell(PullProgress::Bytes { digest: self.digest, received: self.received });

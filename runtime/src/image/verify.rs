@@ -13,9 +13,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{AtFlags, FileType, OFlags, Stat, readlinkat, statat};
+use spec::causes::chain;
 use spec::digest::Digest;
 
-use super::store::{Store, StoreError, open_path};
+use super::store::{RefRecord, Store, StoreError, Stored, open_path};
 use super::unpack::{Line, ListReader, Recorded, beneath, escape, is_opaque, names, open_directory};
 
 /// Differences named for one layer; the rest is only counted.
@@ -32,13 +33,24 @@ pub struct LayerCheck {
     pub removed: bool,
 }
 
+/// What is wrong with what the store knows of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageCheck {
+    /// The image, by its manifest digest, or the file that says which image a name stands for.
+    pub image: String,
+    /// What is wrong.
+    pub problem: String,
+    /// It was mended, or forgotten so that it is fetched or loaded anew.
+    pub repaired: bool,
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     /// Every layer.
     pub layers: Vec<LayerCheck>,
-    /// Manifests and configurations that are damaged or missing.
-    pub images: Vec<(Digest, String)>,
+    /// Records, manifests and configurations that are damaged or missing.
+    pub images: Vec<ImageCheck>,
 }
 
 impl Verified {
@@ -51,17 +63,11 @@ impl Verified {
 
 impl Store {
     /// Reads everything in the store and compares it. With `repair`, damaged layers are removed, so that their images
-    /// are pulled again; those of images in `in_use` stay, since a container would lose the files under it.
+    /// are pulled again, and images whose records, manifests or configurations are damaged are forgotten; those of images
+    /// in `in_use` stay, since a container would lose the files under it.
     pub fn verify(&self, repair: Option<&BTreeSet<Digest>>) -> Result<Verified, StoreError> {
-        let stored = self.all_stored()?;
         let mut images = Vec::new();
-        for image in &stored {
-            for (kind, digest) in [("manifests", image.manifest), ("configs", image.config)] {
-                if let Err(error) = self.read_content(kind, &digest) {
-                    images.push((image.manifest, error.to_string()));
-                }
-            }
-        }
+        let stored = self.verify_records(repair, &mut images)?;
         let mut layers = Vec::new();
         for diff_id in self.layer_sizes()?.into_keys() {
             let problems = self.verify_layer(&diff_id)?;
@@ -80,14 +86,69 @@ impl Store {
                 continue;
             }
             if let Some(problem) = self.verify_fixup(&image.manifest, &image.diff_ids)? {
-                if repair.is_some_and(|in_use| !in_use.contains(&image.manifest)) {
+                let repaired = repair.is_some_and(|in_use| !in_use.contains(&image.manifest));
+                if repaired {
                     let _lock = self.lock()?;
                     self.make_fixup(&image.manifest, &image.diff_ids)?;
                 }
-                images.push((image.manifest, problem));
+                images.push(ImageCheck { image: image.manifest.to_string(), problem, repaired });
             }
         }
         Ok(Verified { layers, images })
+    }
+
+    /// Records of images whose manifest and configuration are as they should be.
+    fn verify_records(
+        &self,
+        repair: Option<&BTreeSet<Digest>>,
+        images: &mut Vec<ImageCheck>,
+    ) -> Result<Vec<Stored>, StoreError> {
+        let mut good = Vec::new();
+        for name in self.names("records")? {
+            let Some(digest) = name.strip_suffix(".json").and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok())
+            else {
+                continue;
+            };
+            let (stored, problem) = match self.stored(&digest) {
+                Ok(None) => continue,
+                Ok(Some(stored)) => {
+                    let contents = [("manifests", stored.manifest), ("configs", stored.config)];
+                    let damage = contents.iter().find_map(|(kind, digest)| self.read_content(kind, digest).err());
+                    (Some(stored), damage)
+                }
+                Err(error) if error.is_damage() => (None, Some(error)),
+                Err(error) => return Err(error),
+            };
+            let Some(problem) = problem else {
+                good.extend(stored);
+                continue;
+            };
+            let repaired = repair.is_some_and(|in_use| !in_use.contains(&digest));
+            if repaired {
+                let _lock = self.lock()?;
+                self.forget_image(&digest)?;
+            } else {
+                // Its layers are still those of an image.
+                good.extend(stored);
+            }
+            images.push(ImageCheck { image: digest.to_string(), problem: chain(&problem), repaired });
+        }
+        for name in self.names("refs")?.iter().filter(|name| name.ends_with(".json")) {
+            let path = self.path("refs", name);
+            match self.read_json::<RefRecord>(&path) {
+                Ok(_) => {}
+                Err(error) if error.is_damage() => {
+                    if repair.is_some() {
+                        let _lock = self.lock()?;
+                        self.unlink(&path)?;
+                    }
+                    let (image, problem) = (path.display().to_string(), chain(&error));
+                    images.push(ImageCheck { image, problem, repaired: repair.is_some() });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(good)
     }
 
     /// What is wrong with one layer.
@@ -277,9 +338,12 @@ fn content(directory: &OwnedFd, name: &[u8], parts: Option<&[(u64, u64)]>) -> st
 mod tests {
     use std::path::Path;
 
+    use proptest::prelude::*;
+    use spec::image_ref::ImageRef;
+
     use super::*;
     use crate::image::store::tests::put;
-    use crate::image::unpack::testkit::{Item, dir, file, hardlink, item, pax, root, symlink, tar};
+    use crate::image::unpack::testkit::{Item, dir, file, hardlink, isolated, item, pax, root, symlink, tar};
 
     fn odd_layer() -> Vec<u8> {
         tar(&[
@@ -357,5 +421,93 @@ mod tests {
         std::fs::write(store.path("configs", &image.config_digest.hex()), "{}").expect("written");
         assert_eq!(store.verify(None).expect("verified").images.len(), 1);
         assert!(matches!(store.image_by_digest(&image.digest), Err(StoreError::Damaged { .. })));
+    }
+
+    #[test]
+    fn damaged_records_are_forgotten_and_the_image_can_come_again() {
+        if !root() {
+            return;
+        }
+        type Damage = fn(&Store, &crate::image::store::Image) -> std::path::PathBuf;
+        let damages: [(&str, Damage); 4] = [
+            ("the record", |store, image| store.path("records", &format!("{}.json", image.digest.hex()))),
+            ("the manifest", |store, image| store.path("manifests", &image.digest.hex())),
+            ("the configuration", |store, image| store.path("configs", &image.config_digest.hex())),
+            ("the name", |store, _| store.reference_path(&ImageRef::parse("a:1").expect("a reference"))),
+        ];
+        for (name, damage) in damages {
+            for content in [Some("{"), Some(""), None] {
+                let work = tempfile::tempdir().expect("temporary directory");
+                let store = Store::open(work.path()).expect("opened");
+                let layers = [tar(&[file("f", "1")])];
+                let image = put(&store, "a:1", &layers);
+                let path = damage(&store, &image);
+                match content {
+                    Some(text) => std::fs::write(&path, text).expect("written"),
+                    None => std::fs::remove_file(&path).expect("removed"),
+                }
+                // One that is not there is a name or an image less, and nothing else.
+                let gone = content.is_none() && (name == "the record" || name == "the name");
+                let found = store.verify(None).expect("verified");
+                assert_eq!(found.images.len(), usize::from(!gone), "{name} {content:?}: {found:?}");
+                let in_use = BTreeSet::from([image.digest]);
+                let kept = store.verify(Some(&in_use)).expect("verified");
+                assert!(kept.images.iter().all(|image| image.repaired == (name == "the name")), "{name}: {kept:?}");
+                let found = store.verify(Some(&BTreeSet::new())).expect("verified");
+                assert!(found.images.iter().all(|image| image.repaired), "{name}: {found:?}");
+                assert!(store.verify(None).expect("verified").is_good(), "{name}");
+                let again = put(&store, "a:1", &layers);
+                let found = store.image(&ImageRef::parse("a:1").expect("a reference")).expect("read").expect("there");
+                assert_eq!((again.digest, found.digest), (image.digest, image.digest), "{name} {content:?}");
+                assert!(store.verify(None).expect("verified").is_good(), "{name}");
+            }
+        }
+    }
+
+    /// Whatever an archive is like: what was unpacked of it is what its list says.
+    #[test]
+    fn no_layer_looks_damaged_from_the_start() {
+        isolated(|| {
+            let names =
+                ["a", "b", "a/b", "a/b/c", "b/file", "./a/", "l/x", ".wh.a", "a/.wh.b", "a/.wh..wh..opq", "a/../b"];
+            let links = ["a", "b", "a/b", "b/file", "/a", "../a", "."];
+            let names = proptest::sample::select(names.to_vec());
+            let links = proptest::sample::select(links.to_vec());
+            let kinds = proptest::sample::select(b"0012356".to_vec());
+            let items = (names, links, kinds, 0u32..0o10000).prop_map(|(path, link, kind, mode)| {
+                let data = if kind == b'0' { path.as_bytes().to_vec() } else { Vec::new() };
+                let device = if kind == b'3' { (1, mode % 2) } else { (0, 0) };
+                Item {
+                    link: link.as_bytes().to_vec(),
+                    mode,
+                    data,
+                    device,
+                    uid: u64::from(mode % 3),
+                    ..item(kind, path)
+                }
+            });
+            let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
+            let mut runner = proptest::test_runner::TestRunner::new(config);
+            let unpacked = std::cell::Cell::new(0);
+            let outcome = runner.run(&proptest::collection::vec(items, 1..10), |items| {
+                let work = tempfile::tempdir().expect("temporary directory");
+                let store = Store::open(work.path()).expect("opened");
+                let bytes = tar(&items);
+                let diff_id = Digest::of(&bytes);
+                let pending =
+                    store.unpack_layer(&diff_id, crate::image::unpack::Compression::None, &mut bytes.as_slice());
+                if let Ok(pending) = pending {
+                    pending.commit().expect("committed");
+                    let problems = store.verify_layer(&diff_id).expect("verified");
+                    proptest::prop_assert!(problems.is_empty(), "{:?}", problems);
+                    unpacked.set(unpacked.get() + 1);
+                }
+                Ok(())
+            });
+            if let Err(error) = outcome {
+                panic!("{error}");
+            }
+            assert!(unpacked.get() > 50, "{} of 400 were layers", unpacked.get());
+        });
     }
 }

@@ -264,6 +264,12 @@ fn make_tmpfs(path: &Path, mode: &str, size: Option<u64>) -> Result<()> {
 }
 
 fn make_memory(path: &Path, flags: MsFlags, options: &str) -> Result<()> {
+    // Containers with users of their own pass the directories above, and everybody on this host may with them. What is
+    // in memory may be a secret, and root alone mounts it.
+    let volumes = path.parent().unwrap_or(path);
+    fs::create_dir_all(volumes)
+        .and_then(|()| fs::set_permissions(volumes, fs::Permissions::from_mode(0o700)))
+        .map_err(failed("create directory", volumes))?;
     if mounts::is_mount_point(path).map_err(failed("read the mounts below", path))? {
         return Ok(());
     }

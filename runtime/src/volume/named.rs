@@ -46,12 +46,14 @@ pub enum Copied {
 pub(super) fn prepare(data: &Path, name: &str) -> Result<PathBuf> {
     let dir = directory(data, name)?;
     let content = dir.join(DATA);
+    let volumes = data.join("volumes");
+    fs::create_dir_all(&volumes)
+        .and_then(|()| fs::set_permissions(&volumes, fs::Permissions::from_mode(0o700)))
+        .map_err(failed("set the mode of", &volumes))?;
     if content.is_dir() && dir.join(RECORD).exists() {
         return Ok(content);
     }
     fs::create_dir_all(&dir).map_err(failed("create directory", &dir))?;
-    let volumes = data.join("volumes");
-    fs::set_permissions(&volumes, fs::Permissions::from_mode(0o711)).map_err(failed("set the mode of", &volumes))?;
     if !content.exists() {
         fs::create_dir(&content)
             .and_then(|()| fs::set_permissions(&content, fs::Permissions::from_mode(0o777)))

@@ -101,6 +101,12 @@ fn every_kind_is_made_ready_kept_and_removed() {
         assert!(!in_memory || tmpfs(&source(name)), "{name}");
         assert_eq!(prepared[name].read_only, read_only, "{name}");
     }
+    // Whoever passes the directories above gets no further.
+    let above = |name: &str| source(name).parent().expect("it is in one").to_owned();
+    let of_all = above("named").parent().expect("they are in one").to_owned();
+    for (name, volumes) in [("memory", above("memory")), ("secret", above("secret")), ("named", of_all)] {
+        assert_eq!(fs::metadata(&volumes).expect("there").mode() & 0o077, 0, "{name}");
+    }
     assert_eq!(prepared["disk"].size_limit, Some(1000));
     assert_eq!(fs::read_to_string(source("secret").join("key")).expect("there"), "s");
     let full = fs::write(source("memory").join("big"), vec![0; 2 << 20]).expect_err("above the limit");

@@ -32,10 +32,13 @@ pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
     })?;
     let mut made: Vec<(String, String, Vec<String>)> = Vec::new();
     let mut refused = 0;
-    for found in list.iter().filter_map(words::container) {
-        if !wanted.names.is_empty() && !wanted.names.contains(&found.name) {
-            continue;
-        }
+    for name in wanted.names.iter().filter(|name| !list.iter().any(|found| words::is_called(found, name))) {
+        refused += 1;
+        writeln!(io.err, "error: there is no container `{name}`")?;
+    }
+    let asked_for =
+        |found: &&Value| wanted.names.is_empty() || wanted.names.iter().any(|name| words::is_called(found, name));
+    for found in list.iter().filter(asked_for).filter_map(words::container) {
         // What was meant as a `$` stays one.
         let escaped: Vec<String> = found.words.iter().map(|word| word.replace('$', "$$")).collect();
         match docker_run_words(&escaped) {
@@ -81,9 +84,11 @@ fn file_name(container: &str) -> String {
     format!("{}.compose.yaml", container.chars().map(plain).collect::<String>())
 }
 
+/// Readable by its owner only: variables of containers are often passwords.
 fn write_new(path: &PathBuf, text: &str) -> Result<(), CliError> {
     use std::io::Write as _;
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()))
         .map_err(|error| CliError::new(format!("cannot write {}", path.display())).cause(error))
 }

@@ -135,3 +135,13 @@ fn what_is_lost_is_noted() {
     assert_eq!(words::container(&json!({"Name": "infra", "IsInfra": true})), None);
     assert_eq!(words::container(&json!({"no": "container"})), None);
 }
+
+#[test]
+fn containers_are_named_as_docker_names_them() {
+    let found = json!({"Id": "c69df0839799aa", "Name": "/shop"});
+    for (name, is) in
+        [("shop", true), ("c69df0839799aa", true), ("c69d", true), ("sho", false), ("", false), ("d", false)]
+    {
+        assert_eq!(words::is_called(&found, name), is, "{name}");
+    }
+}

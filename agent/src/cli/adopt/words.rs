@@ -17,6 +17,12 @@ pub(super) struct Found {
 /// Variables that the engine sets itself.
 const OF_THE_ENGINE: [&str; 5] = ["PATH", "HOSTNAME", "TERM", "container", "HOME"];
 
+/// Whether a container is meant by this name, id or beginning of its id.
+pub(super) fn is_called(inspected: &Value, name: &str) -> bool {
+    let id = text(&inspected["Id"]);
+    text(&inspected["Name"]).trim_start_matches('/') == name || (!name.is_empty() && id.starts_with(name))
+}
+
 /// The words for one element of the list; `None` for what is no container of its own.
 pub(super) fn container(inspected: &Value) -> Option<Found> {
     let name = text(&inspected["Name"]).trim_start_matches('/').to_owned();

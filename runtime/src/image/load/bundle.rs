@@ -18,6 +18,8 @@ use crate::image::unpack::{Archive, Compression, Inflater, Input, Kind, Limits, 
 
 /// Files in one archive; an image has a few hundred.
 const MAX_MEMBERS: usize = 100_000;
+/// Bytes of their names together; they are kept in memory.
+const MAX_NAMES: usize = 16 << 20;
 
 /// Where an image's files are.
 pub(crate) struct Bundle {
@@ -202,6 +204,7 @@ fn index(file: &File, limits: &Limits) -> Result<BTreeMap<Vec<u8>, Member>, Unpa
     let input = Seeking { reader: BufReader::with_capacity(4096, At { file, at: 0 }), passed: 0, length };
     let mut archive = Archive::new(input, limits.bounds());
     let mut members = BTreeMap::new();
+    let mut names = 0;
     while let Some(entry) = archive.next_entry()? {
         let Some(key) = clean(&entry.path) else {
             return Err(UnpackError::refused(&entry.path, "it leads outside of the archive"));
@@ -234,6 +237,13 @@ fn index(file: &File, limits: &Limits) -> Result<BTreeMap<Vec<u8>, Member>, Unpa
         };
         if members.len() >= MAX_MEMBERS {
             return Err(UnpackError::Limit { what: "the number of files", limit: MAX_MEMBERS as u64 });
+        }
+        names += key.len();
+        if let Member::Link(target) = &member {
+            names += target.len();
+        }
+        if names > MAX_NAMES {
+            return Err(UnpackError::Limit { what: "the length of all names", limit: MAX_NAMES as u64 });
         }
         members.insert(key, member);
     }

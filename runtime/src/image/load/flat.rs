@@ -1,14 +1,16 @@
 //! `mainstay unpack`: all layers of an image in one plain directory, as a container would see them.
 //!
-//! Works in a directory of its own below the destination, so that nothing outside of it is touched, and moves the
-//! finished tree up. On failure everything that was made is removed.
+//! Works in a directory of its own and puts the finished tree in its place: beside a destination that is not there yet,
+//! which then appears at once and whole; within one that is there, so that nothing outside of it is touched. On failure
+//! everything that was made is removed; what a crash has left is removed by the next unpack to the same destination.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, RenameFlags, Timespec, Timestamps, openat, renameat_with};
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, Timespec, Timestamps, flock, openat, renameat_with};
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 
@@ -17,6 +19,9 @@ use crate::image::store::{Image, Store, StoreError, open_path};
 use crate::image::unpack::{
     Limits, Merge, Take, UnpackError, Unpacked, copy_xattrs, describe, names, remove, remove_path, unpack,
 };
+
+/// Where a destination that is there is worked in.
+const STAGING: &str = ".mainstay-unpack";
 
 /// The time of directories that no layer describes, so that an image is the same wherever it is unpacked.
 const EPOCH: Timestamps = Timestamps {
@@ -53,12 +58,14 @@ pub fn unpack_to(source: Source<'_>, destination: &Path, limits: &Limits) -> Res
     Ok(flattened)
 }
 
-/// The destination while it is filled. Dropping it before the end empties it.
+/// The destination while it is filled. Dropping it before the end takes away what was made.
 struct Target {
     path: PathBuf,
-    fd: OwnedFd,
-    made: bool,
+    /// The destination, when it was there already.
+    there: Option<OwnedFd>,
     staging: PathBuf,
+    /// Held while the staging directory is in use: one that nobody holds was left by a crash.
+    _lock: OwnedFd,
     root: OwnedFd,
     finished: bool,
 }
@@ -69,11 +76,12 @@ impl Drop for Target {
             return;
         }
         // The error that led here is the one to report.
-        if self.made {
-            let _ = remove_path(&self.path);
-        } else {
-            for name in names(&self.fd).unwrap_or_default() {
-                let _ = remove(self.fd.as_fd(), &name);
+        match &self.there {
+            None => drop(remove_path(&self.staging)),
+            Some(fd) => {
+                for name in names(fd).unwrap_or_default() {
+                    let _ = remove(fd.as_fd(), &name);
+                }
             }
         }
     }
@@ -81,31 +89,43 @@ impl Drop for Target {
 
 impl Target {
     fn prepare(path: &Path) -> Result<Self, StoreError> {
-        let made = match std::fs::create_dir(path) {
-            Ok(()) => true,
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(StoreError::file("create directory", path)(error)),
+        let there = match std::fs::symlink_metadata(path) {
+            Ok(_) => Some(open_path(path)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(StoreError::file("look at", path)(error)),
         };
-        let fd = open_path(path)?;
-        if !made && !names(&fd).map_err(StoreError::errno("list", path))?.is_empty() {
-            return Err(StoreError::Load { path: path.to_owned(), reason: "it is not empty".to_owned() });
+        let staging = match (&there, path.parent(), path.file_name()) {
+            (None, Some(parent), Some(name)) => {
+                let name = Digest::of(name.as_bytes()).hex();
+                parent.join(format!(".mainstay-unpack-{}", name.get(..12).unwrap_or_default()))
+            }
+            _ => path.join(STAGING),
+        };
+        clear_stale(&staging, path)?;
+        if let Some(fd) = &there
+            && !names(fd).map_err(StoreError::errno("list", path))?.is_empty()
+        {
+            return Err(StoreError::Destination { path: path.to_owned(), reason: "it is not empty" });
         }
-        let staging = path.join(format!(".mainstay-unpack-{}", std::process::id()));
         let build = || {
             use std::os::unix::fs::DirBuilderExt as _;
             std::fs::DirBuilder::new().mode(0o700).create(&staging)?;
             std::fs::create_dir(staging.join("root"))
         };
-        let built = build().map_err(StoreError::file("create directory", &staging));
-        match built.and_then(|()| open_path(&staging.join("root"))) {
-            Ok(root) => {
-                rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))
-                    .and_then(|()| rustix::fs::futimens(&root, &EPOCH))
-                    .map_err(StoreError::errno("set mode and time of", &staging))?;
-                Ok(Self { path: path.to_owned(), fd, made, staging, root, finished: false })
-            }
+        // Whoever runs the command knows the destination, not where it is made.
+        let built = build().map_err(StoreError::file("create directory", path));
+        let open = || {
+            let (lock, root) = (open_path(&staging)?, open_path(&staging.join("root"))?);
+            flock(&lock, FlockOperation::NonBlockingLockExclusive)
+                .and_then(|()| rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755)))
+                .and_then(|()| rustix::fs::futimens(&root, &EPOCH))
+                .map_err(StoreError::errno("lock and set up", &staging))?;
+            Ok((lock, root))
+        };
+        match built.and_then(|()| open()) {
+            Ok((lock, root)) => Ok(Self { path: path.to_owned(), there, staging, _lock: lock, root, finished: false }),
             Err(error) => {
-                let _ = remove_path(if made { path } else { &staging });
+                let _ = remove_path(&staging);
                 Err(error)
             }
         }
@@ -172,21 +192,47 @@ impl Target {
         Ok(fd.into())
     }
 
-    /// Moves the tree up, and gives the destination the attributes of the image's root.
+    /// Puts the tree in its place: at once when the destination was not there; else what is in it is moved up, and the
+    /// destination gets the attributes of the image's root.
     fn finish(mut self) -> Result<(), StoreError> {
         let failed = |operation| StoreError::errno(operation, &self.path);
-        // Read now: moving files out changes the time.
-        let stat = rustix::fs::fstat(&self.root).map_err(failed("look at"))?;
-        for name in names(&self.root).map_err(failed("list"))? {
-            renameat_with(&self.root, name.as_slice(), &self.fd, name.as_slice(), RenameFlags::NOREPLACE)
-                .map_err(failed("move the finished tree into"))?;
+        let cwd = rustix::fs::CWD;
+        match &self.there {
+            None => {
+                renameat_with(cwd, self.staging.join("root"), cwd, &self.path, RenameFlags::NOREPLACE)
+                    .map_err(failed("move the finished tree to"))?;
+                remove_path(&self.staging).map_err(StoreError::file("remove", &self.staging))?;
+            }
+            Some(fd) => {
+                // Read now: moving files out changes the time.
+                let stat = rustix::fs::fstat(&self.root).map_err(failed("look at"))?;
+                for name in names(&self.root).map_err(failed("list"))? {
+                    renameat_with(&self.root, name.as_slice(), fd, name.as_slice(), RenameFlags::NOREPLACE)
+                        .map_err(failed("move the finished tree into"))?;
+                }
+                copy_xattrs(self.root.as_fd(), fd.as_fd()).map_err(failed("set extended attributes of"))?;
+                remove_path(&self.staging).map_err(StoreError::file("remove", &self.staging))?;
+                describe(fd.as_fd(), &stat).map_err(failed("set owner, mode and time of"))?;
+            }
         }
-        copy_xattrs(self.root.as_fd(), self.fd.as_fd()).map_err(failed("set extended attributes of"))?;
-        remove_path(&self.staging).map_err(StoreError::file("remove", &self.staging))?;
-        describe(self.fd.as_fd(), &stat).map_err(failed("set owner, mode and time of"))?;
         self.finished = true;
         Ok(())
     }
+}
+
+/// Removes what a crash has left of an earlier unpack to the same destination.
+fn clear_stale(staging: &Path, path: &Path) -> Result<(), StoreError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let lock = match openat(rustix::fs::CWD, staging, flags, Mode::empty()) {
+        Ok(lock) => lock,
+        // What else is wrong shows when it is to be made.
+        Err(_) => return Ok(()),
+    };
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let reason = "another command unpacks an image there";
+        return Err(StoreError::Destination { path: path.to_owned(), reason });
+    }
+    remove_path(staging).map_err(StoreError::file("remove", staging))
 }
 
 fn pick(bundle: &Bundle, images: Vec<Planned>, reference: Option<&ImageRef>) -> Result<Planned, StoreError> {

@@ -11,7 +11,7 @@ use spec::image_ref::ImageRef;
 
 use super::bundle::Bundle;
 use crate::image::registry::check_file;
-use crate::image::store::{StoreError, parse_config, parse_manifest};
+use crate::image::store::{StoreError, parse_config, parse_json, parse_manifest};
 
 /// Largest index, manifest or configuration.
 const MAX_JSON: u64 = 8 << 20;
@@ -19,6 +19,8 @@ const MAX_JSON: u64 = 8 << 20;
 const MAX_NESTING: usize = 4;
 /// Manifests looked at in one bundle.
 const MAX_MANIFESTS: usize = 1000;
+/// Manifests and configurations of all images of one bundle together; they are kept in memory.
+const MAX_PLANNED: usize = 64 << 20;
 
 /// One image to be loaded.
 #[derive(Debug)]
@@ -98,12 +100,8 @@ pub(crate) fn plan(bundle: &Bundle) -> Result<Vec<Planned>, StoreError> {
     Err(bundle.fault("it has neither `index.json` (OCI layout) nor `manifest.json` (docker save)".to_owned()))
 }
 
-fn json<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(|source| StoreError::Json { what, source })
-}
-
 fn oci(bundle: &Bundle, index: &[u8]) -> Result<Vec<Planned>, StoreError> {
-    let index: Index = json("index", index)?;
+    let index: Index = parse_json("index", index)?;
     let mut groups: BTreeMap<Option<String>, Vec<Descriptor>> = BTreeMap::new();
     for descriptor in index.manifests.unwrap_or_default() {
         groups.entry(written_name(&descriptor)).or_default().push(descriptor);
@@ -131,6 +129,7 @@ fn oci(bundle: &Bundle, index: &[u8]) -> Result<Vec<Planned>, StoreError> {
                 Some(known) => known.references.extend(reference.clone()),
                 None => planned.push(Planned { references: reference.clone().into_iter().collect(), ..image }),
             }
+            check_size(bundle, &planned)?;
         }
     }
     match (planned.is_empty(), refused) {
@@ -199,7 +198,7 @@ fn collect(
         }
         Some("") | None => {
             let bytes = blob(bundle, parse_digest(bundle, &descriptor.digest)?)?;
-            let content: Value = json("manifest", &bytes)?;
+            let content: Value = parse_json("manifest", &bytes)?;
             content.get("manifests").is_some()
         }
         // Something that is kept beside images: a signature, a chart.
@@ -210,7 +209,7 @@ fn collect(
         return Ok(());
     }
     let bytes = blob(bundle, parse_digest(bundle, &descriptor.digest)?)?;
-    let index: Index = json("index", &bytes)?;
+    let index: Index = parse_json("index", &bytes)?;
     for below in index.manifests.unwrap_or_default() {
         collect(bundle, below, depth + 1, seen, leaves)?;
     }
@@ -281,14 +280,28 @@ fn oci_image(bundle: &Bundle, digest: Digest) -> Result<Planned, StoreError> {
 }
 
 fn docker(bundle: &Bundle, manifest: &[u8]) -> Result<Vec<Planned>, StoreError> {
-    let images: Vec<DockerImage> = json("manifest", manifest)?;
+    let images: Vec<DockerImage> = parse_json("manifest", manifest)?;
     if images.is_empty() {
         return Err(bundle.fault("its `manifest.json` lists no image".to_owned()));
     }
     if images.len() > MAX_MANIFESTS {
         return Err(bundle.fault("its `manifest.json` lists too many images".to_owned()));
     }
-    images.into_iter().map(|image| docker_image(bundle, image)).collect()
+    let mut planned = Vec::new();
+    for image in images {
+        planned.push(docker_image(bundle, image)?);
+        check_size(bundle, &planned)?;
+    }
+    Ok(planned)
+}
+
+fn check_size(bundle: &Bundle, planned: &[Planned]) -> Result<(), StoreError> {
+    if planned.iter().map(|image| image.manifest.len() + image.config.len()).sum::<usize>() > MAX_PLANNED {
+        return Err(
+            bundle.fault(format!("manifests and configurations of its images are larger than {MAX_PLANNED} bytes"))
+        );
+    }
+    Ok(())
 }
 
 fn docker_image(bundle: &Bundle, image: DockerImage) -> Result<Planned, StoreError> {

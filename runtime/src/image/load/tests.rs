@@ -296,7 +296,25 @@ fn what_is_not_as_it_says_is_refused() {
             assert!(s.store.images().expect("listed").is_empty(), "{name}");
             assert_eq!(std::fs::read_dir(s.store.root().join("tmp")).expect("listed").count(), 0, "{name}");
         }
+        // Small archives that would take much memory.
+        let mut l = Layout::new();
+        let padded = [config(&[], host()), vec![b' '; 7 << 20]].concat();
+        let padded = l.blob(&padded);
+        let manifests: Vec<Value> = (0..12)
+            .map(|n| {
+                let manifest =
+                    json!({"schemaVersion": 2, "config": padded, "layers": [], "annotations": {"n": n.to_string()}});
+                let mut descriptor = l.blob(manifest.to_string().as_bytes());
+                descriptor["mediaType"] = "application/vnd.oci.image.manifest.v1+json".into();
+                named(descriptor, &format!("many:{n}"))
+            })
+            .collect();
         let s = setup();
+        let error = s.load("x.tar", &archive(&l.with_index(&manifests))).map(|_| ()).expect_err("padded").to_string();
+        assert!(error.contains("larger than"), "{error}");
+        let long = |n: usize| pax(&[("path", &format!("{n}/{}", "n".repeat(900_000)))], file("f", ""));
+        let error = s.load("x.tar", &tar(&(0..20).map(long).collect::<Vec<_>>())).map(|_| ()).expect_err("names");
+        assert!(spec::causes::chain(&error).contains("the length of all names"), "{error}");
         drop(image);
         for (name, bytes) in [
             ("text", b"no archive".repeat(99)),
@@ -646,6 +664,46 @@ fn a_failed_unpack_leaves_nothing() {
         let error = unpack_to(Source::Path(&path, None), &full, s.store.limits()).expect_err("refused");
         assert!(error.to_string().contains("not empty"), "{error}");
         assert!(full.join("mine").exists());
+    });
+}
+
+/// A crash leaves the directory that was worked in, and nothing else where nothing was.
+#[test]
+fn what_a_crash_has_left_is_in_nobodys_way() {
+    isolated(|| {
+        let s = setup();
+        let path = s.work.path().join("image.tar");
+        std::fs::write(&path, archive(&docker_files(&two_layers(), &["flat:1"]))).expect("written");
+        let unpack = |to: &Path| unpack_to(Source::Path(&path, None), to, s.store.limits());
+        let names = |at: &Path| {
+            let mut names: Vec<_> =
+                std::fs::read_dir(at).expect("listed").map(|e| e.expect("entry").file_name()).collect();
+            names.sort();
+            names
+        };
+        for there in [false, true] {
+            let work = tempfile::tempdir_in(s.work.path()).expect("temporary directory");
+            let destination = work.path().join("to");
+            if there {
+                std::fs::create_dir(&destination).expect("made");
+            }
+            let staging = match there {
+                true => destination.join(".mainstay-unpack"),
+                false => work.path().join(format!(".mainstay-unpack-{}", &Digest::of(b"to").hex()[..12])),
+            };
+            std::fs::create_dir_all(staging.join("root/half")).expect("made");
+            let lock = crate::image::store::open_path(&staging).expect("open");
+            rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("locked");
+            let error = unpack(&destination).expect_err("somebody works there").to_string();
+            assert!(error.contains("another command"), "{error}");
+            assert!(staging.join("root/half").exists());
+            drop(lock);
+            unpack(&destination).expect("what nobody works in is left from a crash");
+            assert_eq!(names(work.path()), ["to"]);
+            assert_eq!(names(&destination), ["c", "d"]);
+            let error = unpack(&destination).expect_err("it is there").to_string();
+            assert!(error.contains("not empty"), "{error}");
+        }
     });
 }
 

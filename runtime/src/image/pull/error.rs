@@ -49,6 +49,15 @@ pub enum PullFailure {
         #[source]
         source: Box<StoreError>,
     },
+    /// A layer that is what its digest says, and cannot be inflated all the same.
+    #[error("cannot unpack {what}, though it came as its digest says")]
+    Corrupt {
+        /// "layer 2 of 5".
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<StoreError>,
+    },
     /// The unpacking or storing ended without a result.
     #[error("cannot store {0}: it was broken off")]
     Unfinished(String),
@@ -102,7 +111,9 @@ impl PullFailure {
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::NotInStore(_) | Self::Platform(_) | Self::Manifest { .. } => FailureClass::Permanent,
+            Self::NotInStore(_) | Self::Platform(_) | Self::Manifest { .. } | Self::Corrupt { .. } => {
+                FailureClass::Permanent
+            }
             Self::Registry { source, .. } => source.class(),
             Self::Store { source, .. } if source.is_transient() => FailureClass::Transient,
             Self::Store { .. } => FailureClass::Permanent,
@@ -130,7 +141,9 @@ impl PullFailure {
                 }
                 _ => "push the image again; what the registry has is broken".to_owned(),
             }),
-            Self::Store { .. } | Self::Unfinished(_) => None,
+            Self::Store { source, .. } => source.hint().map(str::to_owned),
+            Self::Corrupt { .. } => Some("push the image again; what the registry has is broken".to_owned()),
+            Self::Unfinished(_) => None,
             Self::Mirrors { source, .. } => source.hint(),
             Self::Always { .. } => {
                 Some("set imagePullPolicy to IfNotPresent to start from the store when the registry is away".to_owned())
@@ -143,6 +156,7 @@ impl PullFailure {
         match self {
             Self::Registry { .. } | Self::Manifest { .. } => true,
             Self::Store { .. }
+            | Self::Corrupt { .. }
             | Self::Unfinished(_)
             | Self::NotInStore(_)
             | Self::Platform(_)

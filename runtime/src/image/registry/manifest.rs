@@ -9,6 +9,7 @@ use serde::Deserialize;
 use spec::digest::Digest;
 
 use super::errors::clean;
+use crate::image::json::{MAX_VALUES, too_many_values};
 use crate::image::store::MAX_LAYERS;
 use crate::image::unpack::Compression;
 
@@ -154,7 +155,7 @@ struct RawPlatform {
 impl Document {
     /// Reads a manifest or index, and chooses from an index.
     pub(crate) fn read(bytes: &[u8], content_type: Option<&str>, wanted: &Platform) -> Result<Self, ManifestError> {
-        let raw: RawDocument = serde_json::from_slice(bytes).map_err(|error| unreadable("manifest", &error))?;
+        let raw: RawDocument = parse("manifest", bytes)?;
         let kind = raw.kind(content_type)?;
         match kind {
             Kind::Manifest => raw.manifest().map(Self::Manifest),
@@ -165,7 +166,7 @@ impl Document {
 
 /// Whether a manifest that comes from a file is one of an image. Types that tools leave out are no reason to refuse it.
 pub(crate) fn check_file(bytes: &[u8]) -> Result<(), ManifestError> {
-    let mut raw: RawDocument = serde_json::from_slice(bytes).map_err(|error| unreadable("manifest", &error))?;
+    let mut raw: RawDocument = parse("manifest", bytes)?;
     raw.schema_version.get_or_insert(2);
     if let Some(config) = &mut raw.config {
         config.media_type.get_or_insert_with(|| OCI_CONFIG.to_owned());
@@ -404,7 +405,7 @@ struct RawRootfs {
 impl Config {
     /// Reads a config and checks it against its manifest. `wanted` is the platform when nothing has named it yet.
     pub(crate) fn read(bytes: &[u8], manifest: &Manifest, wanted: Option<&Platform>) -> Result<Self, ManifestError> {
-        let raw: RawConfig = serde_json::from_slice(bytes).map_err(|error| unreadable("config", &error))?;
+        let raw: RawConfig = parse("config", bytes)?;
         let platform = Platform::new(&raw.os, &raw.architecture, raw.variant.as_deref());
         if let Some(wanted) = wanted
             && !raw.architecture.is_empty()
@@ -432,8 +433,12 @@ impl Config {
     }
 }
 
-fn unreadable(what: &'static str, error: &serde_json::Error) -> ManifestError {
-    ManifestError::Unreadable { what, reason: clean(&error.to_string(), 200) }
+fn parse<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, ManifestError> {
+    if let Some(found) = too_many_values(bytes) {
+        return Err(ManifestError::TooMany { what: "values in its JSON", found, limit: MAX_VALUES });
+    }
+    serde_json::from_slice(bytes)
+        .map_err(|error| ManifestError::Unreadable { what, reason: clean(&error.to_string(), 200) })
 }
 
 #[cfg(test)]

@@ -49,6 +49,14 @@ pub enum StoreError {
         /// Bytes that stay free.
         reserve: u64,
     },
+    /// It does not fit even on an empty disk: making room is no use.
+    #[error("the image is larger than the disk: its layers are {needed} bytes compressed, the file system has {total}")]
+    TooLarge {
+        /// Compressed bytes of what is missing.
+        needed: u64,
+        /// Bytes of the file system.
+        total: u64,
+    },
     /// A record on disk is no JSON of the expected shape.
     #[error("cannot read record `{}`", path.display())]
     Record {
@@ -113,6 +121,14 @@ pub enum StoreError {
         /// What keeps it.
         reason: &'static str,
     },
+    /// An image cannot be unpacked to this place.
+    #[error("cannot unpack into `{}`: {reason}", path.display())]
+    Destination {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// An archive or layout that cannot be loaded.
     #[error("cannot load `{}`: {reason}", path.display())]
     Load {
@@ -145,12 +161,19 @@ impl StoreError {
             Self::Record { .. }
             | Self::Schema { .. }
             | Self::Damaged { .. }
+            | Self::TooLarge { .. }
             | Self::Invalid { .. }
             | Self::Json { .. }
             | Self::NotFound { .. }
             | Self::InUse { .. }
+            | Self::Destination { .. }
             | Self::Load { .. } => false,
         }
+    }
+
+    /// Whether what was read could not be inflated.
+    pub(crate) const fn is_stream(&self) -> bool {
+        matches!(self, Self::Unpack { source: UnpackError::Stream(_), .. })
     }
 
     /// Whether the file system is too full.
@@ -163,6 +186,43 @@ impl StoreError {
             }
             Self::File { source, .. } => source.kind() == io::ErrorKind::StorageFull,
             _ => false,
+        }
+    }
+
+    /// Whether a record, manifest or configuration of the store cannot be read: what it was for can be fetched or loaded
+    /// anew, which writes it anew.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Record { .. } | Self::Damaged { .. } | Self::Invalid { .. } | Self::Json { .. } => true,
+            Self::File { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
+    /// Something the reader can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        if self.is_shortage() {
+            return Some("make room on the disk; `mainstay prune` removes images that nothing needs");
+        }
+        match self {
+            Self::Unpack { source, .. } | Self::Archive { source, .. } | Self::Fixup { source } => source.hint(),
+            Self::Damaged { .. } => {
+                Some("it was changed or never whole; what is in the store `mainstay verify --repair` sees to")
+            }
+            Self::Invalid { .. } | Self::Json { .. } => Some("the image is broken: build it again"),
+            Self::Schema { .. } => Some("a newer version of mainstay wrote it: run that one"),
+            Self::InUse { .. } => Some("`mainstay ps` lists the containers; stop what runs on it first"),
+            Self::NotFound { .. } => Some("`mainstay images` lists what is here"),
+            Self::TooLarge { .. } => {
+                Some("keep the images on a larger disk, if the size is what the image is meant to have")
+            }
+            Self::Record { .. } => {
+                Some("`mainstay verify --repair` removes it, and the image can be fetched or loaded anew")
+            }
+            Self::Destination { .. } => Some("name a directory that is empty or not there yet"),
+            Self::File { .. } | Self::Room { .. } | Self::MissingLayer { .. } | Self::Load { .. } => None,
         }
     }
 

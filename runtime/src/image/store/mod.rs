@@ -36,8 +36,8 @@ pub use layer::{CompressedBlob, LayerInfo, PendingLayer};
 pub use model::{Image, ImageRecord, Origin};
 
 pub(crate) use layer::open_path;
-pub(crate) use model::{parse_config, parse_manifest};
-use records::{RefRecord, Stored};
+pub(crate) use model::{parse_config, parse_json, parse_manifest};
+pub(crate) use records::{RefRecord, Stored};
 
 /// The most layers that overlayfs stacks (`OVL_MAX_STACK`, 500), less one for what an image needs above them.
 pub(crate) const MAX_LAYERS: usize = 499;
@@ -143,6 +143,11 @@ impl Store {
     /// Fails when so many bytes do not fit beside the reserve.
     pub(crate) fn check_room(&self, needed: u64) -> Result<(), StoreError> {
         let root = open_path(&self.inner.root)?;
+        let stat = rustix::fs::fstatvfs(&root).map_err(StoreError::errno("look at the free space of", self.root()))?;
+        let total = stat.f_blocks.saturating_mul(stat.f_frsize);
+        if needed > total {
+            return Err(StoreError::TooLarge { needed, total });
+        }
         let (available, reserve) = self.limits().space(&root).map_err(|source| StoreError::Fixup { source })?;
         if available.saturating_sub(reserve) < needed {
             return Err(StoreError::Room { needed, available, reserve });
@@ -202,7 +207,11 @@ impl Store {
         }
         self.write_record(&self.path("manifests", &digest.hex()), manifest)?;
         self.write_record(&self.path("configs", &config_digest.hex()), config)?;
-        let known = self.stored(&digest)?;
+        let known = match self.stored(&digest) {
+            // Written anew below.
+            Err(error) if error.is_damage() => None,
+            known => known?,
+        };
         let stored = Stored {
             schema: records::SCHEMA,
             manifest: digest,

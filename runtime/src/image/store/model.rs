@@ -14,6 +14,7 @@ use spec::image_ref::ImageRef;
 use super::layer::LayerRecord;
 use super::records::Stored;
 use super::{MAX_LAYERS, Store, StoreError};
+use crate::image::json::{MAX_VALUES, too_many_values};
 
 /// Largest manifest (OCI distribution specification: registries should take 4 MiB, clients may refuse more).
 const MAX_MANIFEST: usize = 4 << 20;
@@ -102,12 +103,20 @@ pub(crate) struct ParsedConfig {
     pub(crate) diff_ids: Vec<Digest>,
 }
 
+/// Reads JSON from outside, of a bounded number of values.
+pub(crate) fn parse_json<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, StoreError> {
+    if let Some(found) = too_many_values(bytes) {
+        let reason = format!("its {what} holds {found} values, the limit is {MAX_VALUES}");
+        return Err(StoreError::Invalid { reason });
+    }
+    serde_json::from_slice(bytes).map_err(|source| StoreError::Json { what, source })
+}
+
 pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<ManifestBody, StoreError> {
     if bytes.len() > MAX_MANIFEST {
         return Err(StoreError::Invalid { reason: "its manifest is larger than 4 MiB".to_owned() });
     }
-    let body: ManifestBody =
-        serde_json::from_slice(bytes).map_err(|source| StoreError::Json { what: "manifest", source })?;
+    let body: ManifestBody = parse_json("manifest", bytes)?;
     if body.layers.len() > MAX_LAYERS {
         let reason = format!("it has {} layers, and no more than {MAX_LAYERS} can be stacked", body.layers.len());
         return Err(StoreError::Invalid { reason });
@@ -121,8 +130,7 @@ pub(crate) fn parse_config(bytes: &[u8]) -> Result<ParsedConfig, StoreError> {
     if bytes.len() > MAX_CONFIG {
         return Err(StoreError::Invalid { reason: "its configuration is larger than 8 MiB".to_owned() });
     }
-    let failed = |source| StoreError::Json { what: "configuration", source };
-    let mut json: Value = serde_json::from_slice(bytes).map_err(failed)?;
+    let mut json: Value = parse_json("configuration", bytes)?;
     without_nulls(&mut json);
     let Some(object) = json.as_object() else {
         return Err(StoreError::Invalid { reason: "its configuration is no object".to_owned() });
@@ -137,7 +145,8 @@ pub(crate) fn parse_config(bytes: &[u8]) -> Result<ParsedConfig, StoreError> {
         rootfs.entry("type").or_insert_with(|| Value::from("layers"));
         rootfs.entry("diff_ids").or_insert_with(|| Value::Array(Vec::new()));
     }
-    let config: ImageConfiguration = serde_json::from_value(Value::Object(typed)).map_err(failed)?;
+    let config: ImageConfiguration = serde_json::from_value(Value::Object(typed))
+        .map_err(|source| StoreError::Json { what: "configuration", source })?;
     let mut diff_ids = Vec::new();
     for text in config.rootfs().diff_ids() {
         let diff_id = Digest::parse(text).map_err(|error| StoreError::Invalid { reason: error.to_string() })?;

@@ -9,6 +9,7 @@ mod fake;
 mod good;
 mod mutated;
 mod tls;
+mod tricks;
 
 use std::time::Duration;
 

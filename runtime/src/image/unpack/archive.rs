@@ -128,7 +128,7 @@ impl<R: Input> Archive<R> {
             };
             let bad = |reason| UnpackError::Header { offset, reason };
             if !header.checksum_fits() {
-                return Err(bad("the checksum is wrong"));
+                return Err(bad(if offset == 0 { "it is no tar archive" } else { "the checksum is wrong" }));
             }
             match header.kind() {
                 b'x' | b'X' => {

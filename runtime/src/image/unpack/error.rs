@@ -97,6 +97,24 @@ impl UnpackError {
         }
     }
 
+    /// Something the reader can do; what is wrong with the layer itself is for whoever has built it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Truncated(_) | Self::Header { .. } | Self::DiffId { .. } => {
+                Some("nothing of the image was kept: it is broken where it comes from, build or push it again")
+            }
+            Self::Refused { .. } => Some(
+                "nothing of the image was kept: no honest build makes such a layer, look at where the image comes from",
+            ),
+            Self::Limit { .. } => {
+                Some("nothing of the image was kept: it holds more than any image needs, look at where it comes from")
+            }
+            Self::Kernel => Some("use Linux 5.6 or later"),
+            Self::Stream(_) | Self::Space { .. } | Self::Full { .. } | Self::Entry { .. } | Self::Worker => None,
+        }
+    }
+
     pub(crate) fn entry(operation: &'static str, path: &[u8], source: rustix::io::Errno) -> Self {
         match source {
             rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => Self::Full { path: escape(path) },

@@ -5,6 +5,7 @@
 //! Symbolic links are followed here, one by one, with the tree as their root, as a container would see them. The tree is
 //! private (below a 0700 directory), so nothing changes between two steps.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,10 +17,13 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::Limits;
 use super::error::UnpackError;
 
 /// Symbolic links followed in one path, as in the kernel.
 const MAX_LINKS: usize = 40;
+/// Names looked up one by one, for each entry that a layer may have.
+const STEPS: u64 = 32;
 
 /// A directory inside the tree.
 #[derive(Debug)]
@@ -49,6 +53,10 @@ pub(super) struct Tree {
     /// The directory of the entry before; archives go directory by directory.
     last: Option<(Vec<u8>, Rc<Place>)>,
     max_depth: usize,
+    /// Names that may still be looked up one by one. A path of a few bytes can lead through thousands of names by
+    /// symbolic links, and a small archive has a million paths.
+    steps: Cell<u64>,
+    max_steps: u64,
 }
 
 /// A path of an archive as names.
@@ -69,7 +77,8 @@ impl<'a> Names<'a> {
                     return Err(UnpackError::refused(path, "it leads outside of the layer"));
                 }
                 b".." => {}
-                _ if name.len() > 255 => {
+                // The name that a whiteout hides may be as long as any; the whiteout itself never becomes a file.
+                _ if name.strip_prefix(b".wh.").unwrap_or(name).len() > 255 => {
                     return Err(UnpackError::Limit { what: "the length of a name", limit: 255 });
                 }
                 _ => names.push(name),
@@ -84,8 +93,17 @@ impl<'a> Names<'a> {
 
 impl Tree {
     /// Opens a directory as the tree.
-    pub(super) fn open(fd: OwnedFd, max_depth: usize) -> Self {
-        Self { root: Rc::new(Place { fd, path: Vec::new() }), last: None, max_depth }
+    pub(super) fn open(fd: OwnedFd, limits: &Limits) -> Self {
+        let max_steps = limits.entries.saturating_mul(STEPS);
+        let root = Rc::new(Place { fd, path: Vec::new() });
+        Self { root, last: None, max_depth: limits.depth, steps: Cell::new(max_steps), max_steps }
+    }
+
+    /// Counts a name that is looked up by itself.
+    pub(super) fn step(&self) -> Result<(), UnpackError> {
+        let limit = UnpackError::Limit { what: "the number of names looked up through links", limit: self.max_steps };
+        self.steps.set(self.steps.get().checked_sub(1).ok_or(limit)?);
+        Ok(())
     }
 
     pub(super) fn root(&self) -> &Rc<Place> {
@@ -131,6 +149,7 @@ impl Tree {
         let mut fd = self.reopen(&at)?;
         let mut links = 0;
         while let Some(name) = todo.pop_front() {
+            self.step()?;
             match name.as_slice() {
                 b"" | b"." => continue,
                 b".." => {

@@ -3,6 +3,7 @@
 //! Owns the order of things: a removal before what takes its place; owner, mode, extended attributes, times; times of
 //! directories at the very end. Never writes through a link and never outside of its tree (see `tree`).
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -38,8 +39,20 @@ pub(super) struct Writer<'a> {
     state: State,
     limits: &'a Limits,
     /// Where a hard link's target is looked up that the layer itself does not have.
-    below: Option<BorrowedFd<'a>>,
+    below: Option<Tree>,
     until_space_check: u64,
+    /// How often something was removed.
+    cleared: u64,
+    /// What [`Self::hides`] answered last.
+    hidden: RefCell<Option<Hidden>>,
+}
+
+/// An answer of [`Writer::hides`].
+struct Hidden {
+    path: Vec<u8>,
+    /// How many directories were opaque then, and how often something was removed before.
+    mark: (u64, u64),
+    answer: bool,
 }
 
 /// What is noted on the way.
@@ -112,14 +125,20 @@ impl<'a> Writer<'a> {
         root: OwnedFd,
         list: File,
         limits: &'a Limits,
-        below: Option<BorrowedFd<'a>>,
+        below: Option<BorrowedFd<'_>>,
     ) -> Result<Self, UnpackError> {
+        let below = below.map(|below| rustix::io::fcntl_dupfd_cloexec(below, 0)).transpose();
+        let below = below.map_err(|e| UnpackError::entry("open directory", b"/", e))?;
+        let below = below.map(|below| Tree::open(below, limits));
         let list = ListWriter::new(list).map_err(|e| list_error(e, "write the list of"))?;
         // The root is one that the layer does not describe, until it does.
         let summary = Unpacked { implied: [Vec::new()].into(), ..Unpacked::default() };
         let mut state = State { list, summary, max_entries: limits.entries };
         state.add(&implied_line(b"", false))?;
-        let writer = Self { tree: Tree::open(root, limits.depth), state, limits, below, until_space_check: SPACE_STEP };
+        let tree = Tree::open(root, limits);
+        let until_space_check = SPACE_STEP;
+        let hidden = RefCell::new(None);
+        let writer = Self { tree, state, limits, below, until_space_check, cleared: 0, hidden };
         writer.check_space()?;
         Ok(writer)
     }
@@ -204,10 +223,14 @@ impl<'a> Writer<'a> {
 
     fn clear(&mut self, place: &Place, name: &[u8], path: &[u8]) -> Result<(), UnpackError> {
         self.tree.forget();
+        self.cleared += 1;
         remove(place.as_fd(), name).map_err(|e| UnpackError::entry("replace", path, e))?;
-        self.state.summary.implied.retain(|implied| {
-            implied != path && !(implied.starts_with(path) && implied.get(path.len()) == Some(&b'/'))
-        });
+        let implied = &mut self.state.summary.implied;
+        implied.remove(path);
+        let below = [path, b"/"].concat();
+        while let Some(gone) = implied.range(below.clone()..).next().filter(|path| path.starts_with(&below)).cloned() {
+            implied.remove(&gone);
+        }
         self.state.add(&Line::removed(path.to_vec()))
     }
 
@@ -293,9 +316,10 @@ impl<'a> Writer<'a> {
         let mut opaque = false;
         match statat(place, name_of(name), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
-            Ok(stat) => {
-                // A directory where the layer has also hidden the one below: it starts empty.
-                opaque = is_whiteout(&stat);
+            Ok(_) => {
+                // In the place of a whiteout or of anything else that the layer has had there: whatever the layers below
+                // have under this name was gone by then.
+                opaque = true;
                 self.clear(place, name, &path)?;
                 make_directory(place.as_fd(), name).map_err(|e| UnpackError::entry("make directory", &path, e))?;
             }
@@ -357,7 +381,7 @@ impl<'a> Writer<'a> {
         let here = self.tree.find(target_parents).ok().and_then(|from| {
             statat(&from, name_of(target_name), AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| (from, stat))
         });
-        let (from, target_stat) = match (here, self.below) {
+        let (from, target_stat) = match (here, &self.below) {
             (Some((_, stat)), _) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 return Err(UnpackError::refused(&entry.path, "it is a hard link to a directory"));
             }
@@ -369,8 +393,7 @@ impl<'a> Writer<'a> {
                 return Err(UnpackError::refused(&entry.path, "it is a hard link to a file that the layer hides"));
             }
             (_, Some(below)) => {
-                let copy = rustix::io::fcntl_dupfd_cloexec(below, 0).map_err(failed)?;
-                let from = Tree::open(copy, self.limits.depth).find(target_parents)?;
+                let from = below.find(target_parents)?;
                 let stat = statat(&from, name_of(target_name), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
                 (from, stat)
             }
@@ -395,17 +418,33 @@ impl<'a> Writer<'a> {
         if self.state.summary.root_opaque {
             return Ok(true);
         }
-        for end in 1..=parents.len() {
-            let path = parents.get(..end).unwrap_or_default().join(&b'/');
-            let failed = |error| UnpackError::entry("look at", &path, error);
-            match beneath(self.tree.root(), &path, OFlags::RDONLY | OFlags::DIRECTORY) {
-                Ok(directory) if is_opaque(directory.as_fd()).map_err(failed)? => return Ok(true),
-                Ok(_) => {}
-                // Through a link of this layer, or not in it at all.
-                Err(_) => break,
-            }
+        let path = parents.join(&b'/');
+        // Archives go directory by directory: the last answer counts for as long as nothing became opaque or was removed.
+        let mark = (self.state.summary.opaques, self.cleared);
+        if let Some(last) = &*self.hidden.borrow()
+            && (&last.path, last.mark) == (&path, mark)
+        {
+            return Ok(last.answer);
         }
-        Ok(false)
+        let mut at: Option<OwnedFd> = None;
+        let mut answer = false;
+        for name in parents {
+            self.tree.step()?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let opened = match &at {
+                Some(at) => beneath(at, name, flags),
+                None => beneath(self.tree.root(), name, flags),
+            };
+            // Through a link of this layer, or not in it at all.
+            let Ok(opened) = opened else { break };
+            answer = is_opaque(opened.as_fd()).map_err(|error| UnpackError::entry("look at", &path, error))?;
+            if answer {
+                break;
+            }
+            at = Some(opened);
+        }
+        *self.hidden.borrow_mut() = Some(Hidden { path, mark, answer });
+        Ok(answer)
     }
 
     /// A hard link to a file of a lower layer: made when the image is put together.
@@ -439,7 +478,11 @@ impl<'a> Writer<'a> {
     fn write_special(&mut self, place: &Place, name: &[u8], path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
         let kind = match entry.kind {
-            Kind::Char if device == 0 => return self.write_whiteout(place, name),
+            Kind::Char if device == 0 => {
+                let names: Vec<&[u8]> =
+                    place.path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+                return if self.hides(&names)? { Ok(()) } else { self.write_whiteout(place, name) };
+            }
             Kind::Char => FileType::CharacterDevice,
             Kind::Block => FileType::BlockDevice,
             Kind::Fifo | Kind::File | Kind::Directory | Kind::Symlink | Kind::Hardlink => FileType::Fifo,
@@ -497,6 +540,9 @@ impl<'a> Writer<'a> {
     }
 
     fn make_opaque(&mut self, opened: &OwnedFd, path: Vec<u8>) -> Result<(), UnpackError> {
+        if is_opaque(opened.as_fd()).map_err(|e| UnpackError::entry("look at", &path, e))? {
+            return Ok(());
+        }
         set_opaque(opened.as_fd(), &path)?;
         self.state.summary.opaques += 1;
         self.drop_whiteouts(opened, &path)?;
@@ -582,6 +628,10 @@ fn set_xattrs(file: BorrowedFd<'_>, path: &[u8], entry: &Entry) -> Result<(), Un
             // A file system without such attributes: losing a capability would break the program, the others are
             // hints.
             Err(Errno::NOTSUP) if user => {}
+            // What a file system has room for is its own affair: 4 KiB for all of a file on ext4, 64 KiB on others.
+            Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => {
+                return Err(UnpackError::refused(path, "its extended attributes do not fit on this file system"));
+            }
             Err(error) => {
                 return Err(UnpackError::Entry {
                     operation: "set an extended attribute of",

@@ -2,7 +2,7 @@
 //!
 //! Source: OCI image specification 1.1, manifest.md ("Guidelines for Artifact Usage").
 
-use super::{Descriptor, Kind, MAX_ENTRIES, ManifestError, RawDocument, unreadable};
+use super::{Descriptor, Kind, MAX_ENTRIES, ManifestError, RawDocument, parse};
 
 /// The name of a layer's file (OCI image specification, annotations.md, "Pre-Defined Annotation Keys").
 const TITLE: &str = "org.opencontainers.image.title";
@@ -18,7 +18,7 @@ pub(crate) struct Part {
 
 /// Reads the manifest of an artifact. An image is one as well.
 pub(crate) fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Vec<Part>, ManifestError> {
-    let raw: RawDocument = serde_json::from_slice(bytes).map_err(|error| unreadable("manifest", &error))?;
+    let raw: RawDocument = parse("manifest", bytes)?;
     if let Kind::Index = raw.kind(content_type)? {
         return Err(ManifestError::NotAnArtifact("it is an index of several".to_owned()));
     }

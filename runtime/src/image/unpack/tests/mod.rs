@@ -1,3 +1,4 @@
+mod corners;
 mod hostile;
 mod odd;
 

@@ -1,0 +1,237 @@
+//! What can go wrong with a remote, its content and the clone.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::super::command::{Limits, check_version};
+use super::super::poll_within;
+use super::*;
+
+fn told(result: Result<String, GitError>, want: &str) {
+    let error = spec::causes::chain(&result.expect_err(want));
+    assert!(error.contains(want), "{want}: {error}");
+    assert!(!error.contains('\n') && error.len() < 700, "{error}");
+}
+
+#[tokio::test]
+async fn histories_may_be_rewritten_and_branches_may_go() {
+    let remote = Remote::new();
+    let source = remote.source(Some("main"), Some("hosts/web"));
+    let first = follow(&remote, &source).await.expect("a first revision");
+    remote.commit("hosts/web/a.yaml", "two");
+    follow(&remote, &source).await.expect("a second");
+    // Back, and on to something that has nothing in common with it.
+    remote.git(&["reset", "--quiet", "--hard", &first]);
+    assert_eq!(follow(&remote, &source).await.expect("back"), first);
+    assert_eq!(remote.current("a.yaml").as_deref(), Some("one"));
+    remote.git(&["checkout", "--quiet", "--orphan", "other"]);
+    let other = remote.commit("hosts/web/a.yaml", "other");
+    remote.git(&["branch", "--force", "main", "other"]);
+    assert_eq!(follow(&remote, &source).await.expect("another history"), other);
+    assert_eq!(remote.current("a.yaml").as_deref(), Some("other"));
+    remote.git(&["branch", "-D", "main"]);
+    told(follow(&remote, &source).await, "the remote has no branch or tag `main`");
+    assert_eq!(remote.current("a.yaml").as_deref(), Some("other"));
+}
+
+#[tokio::test]
+async fn an_empty_repository_says_so() {
+    let remote = Remote::new();
+    std::fs::remove_dir_all(remote.work()).expect("it is there");
+    std::fs::create_dir(remote.work()).expect("a directory");
+    remote.git(&["init", "--quiet", "--initial-branch=main"]);
+    told(follow(&remote, &remote.source(None, None)).await, "it is empty");
+    told(follow(&remote, &remote.source(Some("main"), None)).await, "no branch or tag `main`");
+    remote.commit("a.yaml", "one");
+    follow(&remote, &remote.source(None, None)).await.expect("the first commit");
+    assert_eq!(remote.current("a.yaml").as_deref(), Some("one"));
+}
+
+/// An agent, and with it git, may be killed at any moment.
+#[tokio::test]
+async fn what_a_killed_git_leaves_behind_is_in_nobodys_way() {
+    let remote = Remote::new();
+    let source = remote.source(Some("main"), Some("hosts/web"));
+    follow(&remote, &source).await.expect("a first revision");
+    let locks = [
+        "index.lock",
+        "index",
+        "repository/shallow.lock",
+        "repository/config.lock",
+        "repository/HEAD.lock",
+        "repository/packed-refs.lock",
+        "repository/refs/mainstay/fetched.lock",
+    ];
+    for (number, lock) in locks.iter().enumerate() {
+        std::fs::write(remote.home().join(lock), "").expect("a file");
+        let draft = remote.home().join("draft");
+        std::fs::create_dir_all(draft.join("hosts")).expect("a directory");
+        std::fs::write(draft.join("half.yaml"), "half").expect("a file");
+        drop(std::os::unix::fs::symlink("nowhere", remote.home().join("current.new")));
+        let content = number.to_string();
+        remote.commit("hosts/web/a.yaml", &content);
+        follow(&remote, &source).await.unwrap_or_else(|error| panic!("{lock}: {error}"));
+        assert_eq!(remote.current("a.yaml"), Some(content), "{lock}");
+        assert_eq!(remote.current("half.yaml"), None, "{lock}");
+    }
+}
+
+#[tokio::test]
+async fn a_cache_that_is_gone_is_made_again() {
+    let remote = Remote::new();
+    let source = remote.source(Some("main"), Some("hosts/web"));
+    let commit = follow(&remote, &source).await.expect("a first revision");
+    for part in ["", "revisions", "repository", "current", "repository/HEAD"] {
+        let path = remote.home().join(part);
+        let gone = if path.is_dir() && !path.is_symlink() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        gone.expect("it was there");
+        // As the follower knows it: the revision that was last in place.
+        poll(&source, &remote.home(), Some(&commit)).await.unwrap_or_else(|error| panic!("{part}: {error}"));
+        assert_eq!(remote.current("a.yaml").as_deref(), Some("one"), "{part}");
+    }
+}
+
+#[tokio::test]
+async fn more_than_manifests_is_refused() {
+    let remote = Remote::new();
+    let source = remote.source(Some("main"), None);
+    follow(&remote, &source).await.expect("a first revision");
+    let noise: String = (0..200_000_u32).map(|n| format!("{:x}", n.wrapping_mul(2_654_435_761))).collect();
+    std::fs::write(remote.work().join("hosts/web/noise"), &noise).expect("a file");
+    remote.commit("hosts/web/b.yaml", "two");
+    let poll = async |limits: Limits| poll_within(&source, &remote.home(), None, limits).await;
+    told(poll(Limits { fetched: 100 << 10, ..Limits::default() }).await, "takes more than 0 MiB");
+    told(poll(Limits { bytes: 1 << 20, ..Limits::default() }).await, "3 files of 1 MiB together");
+    told(poll(Limits { files: 1, ..Limits::default() }).await, "at most 1 and 256 MiB");
+    assert_eq!(remote.current("hosts/web/a.yaml").as_deref(), Some("one"));
+    assert_eq!(remote.current("hosts/web/noise"), None);
+    poll(Limits::default()).await.expect("it is small");
+    assert_eq!(remote.current("hosts/web/noise"), Some(noise));
+}
+
+/// Answers each connection by its number, or never; the requests that came.
+async fn server(answer: impl Fn(usize) -> Option<String> + Send + 'static) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("it is bound");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let requests = Arc::clone(&seen);
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = [0; 4096];
+            let read = stream.read(&mut buffer).await.unwrap_or(0);
+            let number = {
+                let mut requests = requests.lock().expect("not poisoned");
+                requests.push(String::from_utf8_lossy(&buffer[..read]).into_owned());
+                requests.len()
+            };
+            match answer(number) {
+                Some(answer) => drop(stream.write_all(answer.as_bytes()).await),
+                None => open.push(stream),
+            }
+        }
+    });
+    (format!("http://{address}"), seen)
+}
+
+/// Processes whose command line or environment has this in it.
+fn processes_with(text: &str) -> usize {
+    let holds = |path: PathBuf| std::fs::read(path).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text));
+    let entries = std::fs::read_dir("/proc").expect("proc").flatten().map(|entry| entry.path());
+    let own = std::process::id().to_string();
+    entries.filter(|path| !path.ends_with(&own)).filter(|path| holds(path.join("cmdline"))).count()
+}
+
+#[tokio::test]
+async fn a_remote_that_hangs_is_given_up_with_everything_that_was_started_for_it() {
+    let remote = Remote::new();
+    let (url, seen) = server(|_| None).await;
+    let source = GitSource { url: format!("{url}/fleet.git"), ..remote.source(Some("main"), None) };
+    let limits = Limits { time: Duration::from_millis(1500), ..Limits::default() };
+    let home = remote.home();
+    told(poll_within(&source, &home, None, limits).await, "`git ls-remote` did not end within 1.5s");
+    assert!(!seen.lock().expect("not poisoned").is_empty(), "it was asked");
+    // git speaks http by a process of its own.
+    let gone = async {
+        while processes_with(&source.url) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("nothing is left");
+}
+
+#[tokio::test]
+async fn a_token_goes_to_its_host_only_and_nobody_else_may_read_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let remote = Remote::new();
+    let (elsewhere, seen_elsewhere) = server(|_| Some("HTTP/1.1 404 x\r\ncontent-length: 0\r\n\r\n".to_owned())).await;
+    let to = elsewhere.clone();
+    let moved = move |_| {
+        Some(format!(
+            "HTTP/1.1 301 x\r\nlocation: {to}/fleet.git/info/refs?service=git-upload-pack\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        ))
+    };
+    let (url, seen) = server(moved).await;
+    let token = remote.dir.path().join("token");
+    std::fs::write(&token, "a-canary\n").expect("a file");
+    let mode = |mode| std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    let token_file = Some(token.clone());
+    let source = GitSource { url: format!("{url}/fleet.git"), token_file, ..remote.source(Some("main"), None) };
+    mode(0o644);
+    told(follow(&remote, &source).await, "is open to others (mode 0644");
+    assert!(seen.lock().expect("not poisoned").is_empty(), "nothing was asked with it");
+    mode(0o600);
+    told(follow(&remote, &source).await, "301");
+    let login = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "git:a-canary");
+    let requests = seen.lock().expect("not poisoned").concat();
+    assert!(requests.contains(&format!("Authorization: Basic {login}")), "{requests}");
+    assert_eq!(*seen_elsewhere.lock().expect("not poisoned"), Vec::<String>::new());
+    assert_eq!(processes_with("a-canary") + processes_with(&login), 0);
+}
+
+#[tokio::test]
+async fn odd_contents_do_no_harm() {
+    let remote = Remote::new();
+    let first = remote.commit("hosts/web/a\u{1b}[2J\nb.yaml", "odd name");
+    remote.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{first},hosts/web/module")]);
+    std::fs::write(
+        remote.work().join(".gitmodules"),
+        "[submodule \"m\"]\n\tpath = hosts/web/module\n\turl = file:///etc\n",
+    )
+    .expect("a file");
+    remote.git(&["add", ".gitmodules"]);
+    remote.git(&["commit", "--quiet", "-m", "module"]);
+    let source = remote.source(Some("main"), Some("hosts/web"));
+    follow(&remote, &source).await.expect("a revision");
+    assert_eq!(remote.current("a\u{1b}[2J\nb.yaml").as_deref(), Some("odd name"));
+    let module = remote.home().join("current/module");
+    assert!(!module.exists() || std::fs::read_dir(&module).is_ok_and(|mut inside| inside.next().is_none()));
+    told(
+        follow(&remote, &remote.source(None, Some("hosts/web/a.yaml"))).await,
+        "cannot find the directory `hosts/web/a.yaml`",
+    );
+    told(follow(&remote, &remote.source(None, Some("hosts/none"))).await, "cannot find the directory `hosts/none`");
+    assert_eq!(remote.current("a.yaml").as_deref(), Some("one"));
+}
+
+#[test]
+fn a_git_that_passes_over_settings_is_refused() {
+    let check = |text: &str, verifies: bool, want: Option<&str>| {
+        let error = check_version(text, verifies).err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), want, "{text}");
+    };
+    check("git version 2.47.3\n", true, None);
+    check("git version 2.39.5 (Apple Git-154)\n", true, None);
+    check("git version 3.0.0-rc1\n", true, None);
+    check("git version 2.31.0\n", false, None);
+    check("git version 2.25.1\n", false, Some("git 2.25.1 is too old: at least 2.31 is needed"));
+    let needs_more = "git 2.31.0 is too old: at least 2.34 is needed to verify signatures";
+    check("git version 2.31.0\n", true, Some(needs_more));
+    check("busybox\n", false, Some("git busybox is too old: at least 2.31 is needed"));
+}
