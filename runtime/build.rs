@@ -30,6 +30,10 @@ fn main() {
     ] {
         compiler.args(["-C", option]);
     }
+    if target.ends_with("-musl") {
+        // Rust brings start files of its own for these targets and links them unless it is told not to.
+        compiler.args(["-C", "link-self-contained=no"]);
+    }
     if let Ok(linker) = std::env::var("RUSTC_LINKER") {
         compiler.arg("-C").arg(format!("linker={linker}"));
     }

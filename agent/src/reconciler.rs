@@ -381,6 +381,12 @@ impl Reconciler {
 
     /// Holds removals that are above the budget.
     fn hold_removals(&mut self) {
+        let wished = &self.wished().workloads;
+        if self.observed.pods.values().all(|pod| wished.contains_key(&pod.record.workload)) {
+            // So it is nearly always, and this is asked in each pass.
+            self.removal = None;
+            return;
+        }
         let running: BTreeSet<WorkloadId> = self
             .observed
             .pods

@@ -199,8 +199,8 @@ const BUDGET_IGNORED: &str = "the removal budget is ignored";
 const FAULTS: Faults = Faults { before: 25, after: 25, lost_hint: 100, latency: 40 };
 const EXTRAS: [&str; 5] = ["e0", "e1", "e2", "e3", "e4"];
 
-/// The story, with this planner and this budget for removals; every rule that was broken in it.
-fn story(seed: u64, planner: Planner, budget: Budget) -> Vec<String> {
+/// The story, with this planner and this budget for removals; every rule that was broken in it, and what happened.
+fn story(seed: u64, planner: Planner, budget: Budget) -> (Vec<String>, Vec<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -285,7 +285,7 @@ fn story(seed: u64, planner: Planner, budget: Budget) -> Vec<String> {
         scene.crash().await;
         scene.wrong.extend(scene.referee.lock().expect("no rule panics").broken());
         scene.wrong.extend(scene.sim.violations());
-        scene.wrong
+        (scene.wrong, scene.sim.trace())
     })
 }
 
@@ -296,8 +296,8 @@ fn seeds() -> u64 {
 #[test]
 fn no_rule_is_broken_in_the_story() {
     for seed in 0..seeds() {
-        let wrong = story(seed, Arc::new(plan), Budget::default());
-        assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
+        let (wrong, trace) = story(seed, Arc::new(plan), Budget::default());
+        assert!(wrong.is_empty(), "seed {seed}:\n{}\n--- trace\n{}", wrong.join("\n"), trace.join("\n"));
     }
 }
 
@@ -428,7 +428,7 @@ fn each_planted_bug_is_caught() {
         let budget = if bug == BUDGET_IGNORED { Budget { minimum: 100, percent: 100 } } else { Budget::default() };
         let caught = (0..5).any(|seed| {
             let planner = Arc::clone(&planner);
-            story(seed, planner, budget).iter().any(|wrong| wrong.contains(rule))
+            story(seed, planner, budget).0.iter().any(|wrong| wrong.contains(rule))
         });
         assert!(caught, "nobody notices that {bug}");
     }

@@ -240,6 +240,10 @@ mod tests {
         check("name='a', url='https://h/x', token_file='credential:../git'", Err("absolute path"));
         check("name='a', url='https://h/x', ca_file='credential:ca'", Err("absolute path"));
         check("name='a', url='/x', pol='5m'", Err("unknown field `pol`"));
+        let second = "name='a', url='/x' }, { name='b', url='https://h/y', tokenfile='/t'";
+        check(second, Err("`b`: unknown field `tokenfile`, did you mean `token_file`?"));
+        check("url='/x'", Err("number 1: missing field `name`"));
+        check("name='a', url='/x', colour='red'", Err("`a`: unknown field `colour`, expected one of"));
         check("name='a', url='/x', poll='5'", Err("length of time"));
         check("name='a', url='/x' }, { name='a', url='/y'", Err("twice"));
     }

@@ -28,7 +28,9 @@ pub(super) fn read<T: Named>(input: Input<'_>) -> Result<Vec<T>, String> {
     };
     // The text may hold more lines than the value; what they say would be lost.
     let value = table.remove(T::KEY).filter(|_| table.is_empty()).ok_or("expected a list of tables")?;
-    let tables: Vec<T> = value.try_into().map_err(told)?;
+    let values: Vec<toml::Value> = value.try_into().map_err(told)?;
+    let tables: Vec<T> =
+        values.into_iter().enumerate().map(|(index, one)| table_of(index, one)).collect::<Result<_, _>>()?;
     for (index, one) in tables.iter().enumerate() {
         let name = one.name();
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -41,6 +43,20 @@ pub(super) fn read<T: Named>(input: Input<'_>) -> Result<Vec<T>, String> {
         }
     }
     Ok(tables)
+}
+
+/// One table; a complaint names it and what may have been meant.
+fn table_of<T: Named>(index: usize, value: toml::Value) -> Result<T, String> {
+    let called = value.get("name").and_then(toml::Value::as_str).map(|name| format!("`{name}`"));
+    value.try_into().map_err(|error: toml::de::Error| {
+        let called = called.unwrap_or_else(|| format!("number {}", index + 1));
+        let mut words = error.message().split('`').skip(1).step_by(2);
+        let meant = words.next().and_then(|wrong| Some((wrong, super::layers::nearest(wrong, words)?)));
+        match meant.filter(|_| error.message().starts_with("unknown field")) {
+            Some((wrong, meant)) => format!("{called}: unknown field `{wrong}`, did you mean `{meant}`?"),
+            None => format!("{called}: {}", error.message()),
+        }
+    })
 }
 
 /// Whether a path names something below the place that it is joined to.
