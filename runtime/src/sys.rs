@@ -305,19 +305,6 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) }).map(drop)
 }
 
-/// Reads and sets a limit of another process.
-///
-/// # Errors
-/// No such process, or the hard limit would be raised without CAP_SYS_RESOURCE.
-pub fn prlimit(pid: u32, resource: u32, new: Option<(u64, u64)>) -> io::Result<(u64, u64)> {
-    let new = new.map(|(soft, hard)| libc::rlimit64 { rlim_cur: soft, rlim_max: hard });
-    let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
-    let new_ptr = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: both structures live over the call; a null `new` only reads.
-    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new_ptr, &raw mut old) })?;
-    Ok((old.rlim_cur, old.rlim_max))
-}
-
 /// Moves this process into namespaces: `fd` is a pidfd with several `flags`, or a namespace file.
 ///
 /// # Errors

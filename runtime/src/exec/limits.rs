@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
 use crate::container::ContainerConfig;
 use crate::sys;
 
@@ -13,15 +15,15 @@ pub(crate) fn apply(config: &ContainerConfig, pid: u32, inherited_oom_score: &st
             warnings.push(format!("unknown ulimit {name}"));
             continue;
         };
-        let value = |number: i64| u64::try_from(number).unwrap_or(u64::MAX);
         let (soft, hard) = (value(limit.soft), value(limit.hard));
-        if sys::prlimit(pid, resource, Some((soft.min(hard), hard))).is_ok() {
+        let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let set = |hard: Option<u64>| prlimit(process, resource, Rlimit { current: lower(soft, hard), maximum: hard });
+        if set(hard).is_ok() {
             continue;
         }
-        let clamped = sys::prlimit(pid, resource, None).and_then(|(_, most)| {
-            let hard = hard.min(most);
-            sys::prlimit(pid, resource, Some((soft.min(hard), hard))).map(|_| hard)
-        });
+        // The process has our own limits so far.
+        let most = lower(hard, getrlimit(resource).maximum);
+        let clamped = set(most).map(|_| most.map_or_else(|| "unlimited".to_owned(), |most| most.to_string()));
         warnings.push(match clamped {
             Ok(most) => format!("ulimit {name} is limited to {most} by this host"),
             Err(error) => format!("ulimit {name} cannot be set: {error}"),
@@ -47,37 +49,48 @@ pub(crate) fn oci(config: &ContainerConfig, warnings: &mut Vec<String>) -> Vec<s
             warnings.push(format!("unknown ulimit {name}"));
             continue;
         };
-        let value = |number: i64| u64::try_from(number).unwrap_or(u64::MAX);
         let (soft, mut hard) = (value(limit.soft), value(limit.hard));
-        let most = sys::prlimit(std::process::id(), resource, None).map_or(u64::MAX, |(_, most)| most);
-        if hard > most && !may_raise {
+        let most = getrlimit(resource).maximum;
+        if lower(hard, most) != hard && !may_raise {
+            let most = most.unwrap_or(u64::MAX);
             warnings.push(format!("ulimit {name} is limited to {most} by this host"));
-            hard = most;
+            hard = Some(most);
         }
+        let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
         let kind = format!("RLIMIT_{}", name.to_ascii_uppercase());
-        all.push(serde_json::json!({"type": kind, "soft": soft.min(hard), "hard": hard}));
+        all.push(serde_json::json!({"type": kind, "soft": number(lower(soft, hard)), "hard": number(hard)}));
     }
     all
 }
 
-fn rlimit(name: &str) -> Option<u32> {
+/// A number of a manifest; -1 is unlimited.
+fn value(number: i64) -> Option<u64> {
+    u64::try_from(number).ok()
+}
+
+/// The lower of two limits; `None` is unlimited.
+fn lower(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
+}
+
+fn rlimit(name: &str) -> Option<Resource> {
     Some(match name {
-        "cpu" => libc::RLIMIT_CPU,
-        "fsize" => libc::RLIMIT_FSIZE,
-        "data" => libc::RLIMIT_DATA,
-        "stack" => libc::RLIMIT_STACK,
-        "core" => libc::RLIMIT_CORE,
-        "rss" => libc::RLIMIT_RSS,
-        "nproc" => libc::RLIMIT_NPROC,
-        "nofile" => libc::RLIMIT_NOFILE,
-        "memlock" => libc::RLIMIT_MEMLOCK,
-        "as" => libc::RLIMIT_AS,
-        "locks" => libc::RLIMIT_LOCKS,
-        "sigpending" => libc::RLIMIT_SIGPENDING,
-        "msgqueue" => libc::RLIMIT_MSGQUEUE,
-        "nice" => libc::RLIMIT_NICE,
-        "rtprio" => libc::RLIMIT_RTPRIO,
-        "rttime" => libc::RLIMIT_RTTIME,
+        "cpu" => Resource::Cpu,
+        "fsize" => Resource::Fsize,
+        "data" => Resource::Data,
+        "stack" => Resource::Stack,
+        "core" => Resource::Core,
+        "rss" => Resource::Rss,
+        "nproc" => Resource::Nproc,
+        "nofile" => Resource::Nofile,
+        "memlock" => Resource::Memlock,
+        "as" => Resource::As,
+        "locks" => Resource::Locks,
+        "sigpending" => Resource::Sigpending,
+        "msgqueue" => Resource::Msgqueue,
+        "nice" => Resource::Nice,
+        "rtprio" => Resource::Rtprio,
+        "rttime" => Resource::Rttime,
         _ => return None,
     })
 }
@@ -88,7 +101,8 @@ mod tests {
 
     #[test]
     fn limits_have_names() {
-        assert_eq!(rlimit("nofile"), Some(libc::RLIMIT_NOFILE));
+        assert_eq!(rlimit("nofile"), Some(Resource::Nofile));
         assert_eq!(rlimit("NOFILE"), None);
+        assert_eq!((lower(None, Some(3)), lower(Some(2), Some(3)), lower(None, None)), (Some(3), Some(2), None));
     }
 }
