@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 use spec::observed::{Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid};
 use spec::plan::{Action, Cause, Failure, Goals, Health, Observed, plan};
@@ -150,7 +151,8 @@ impl World {
         let key = action.key();
         match action {
             Action::Prepare { goal } => {
-                self.observed.prepared.insert((goal.workload.id.clone(), goal.revision), BTreeMap::new());
+                let images = BTreeMap::from([("main".to_owned(), Digest::of(goal.revision.as_bytes()))]);
+                self.observed.prepared.insert((goal.workload.id.clone(), goal.revision), images);
             }
             Action::CreatePod { goal, ordinal, name, spec, images, run } => {
                 self.pods_made += 1;
@@ -189,6 +191,7 @@ impl World {
                     self.observed.failures.insert(key, failure);
                     return;
                 }
+                assert!(pod.record.images.contains_key("main"), "{version} is made without an image");
                 self.made.push(version);
                 self.observed.files.insert(pod.record.uid.clone(), goal.files);
                 self.observed.pods.insert(pod.record.uid.clone(), Arc::new(pod));
@@ -444,5 +447,21 @@ fn what_can_never_start_is_taken_back_soon() {
     world.wish(workload("ok-2", replicas(2, stop_first)), "one");
     world.run(15);
     // One pod of two was replaced, the other one serves; what fails is its successor.
+    assert_eq!(world.serving(), ["ok-1"; 2], "{:?}", world.cause());
+}
+
+#[test]
+fn a_version_whose_first_pod_was_late_can_be_gone_back_to() {
+    let mut world = World::new();
+    world.refused = Some(("ok-1", false));
+    world.wish(workload("ok-1", replicas(2, |_| {})), "one");
+    world.run(30);
+    assert!(world.made.is_empty(), "{:?}", world.made);
+    world.refused = None;
+    world.run(900);
+    world.wish(workload("crash-2", replicas(2, |_| {})), "one");
+    // Whoever goes back has not prepared that version himself.
+    world.observed.prepared.clear();
+    world.run(30);
     assert_eq!(world.serving(), ["ok-1"; 2], "{:?}", world.cause());
 }

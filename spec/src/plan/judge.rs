@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::versions::{Bad, Cause, Crashes, Memory, Trial, Version, on_failure};
 use super::{ActionKey, Goal, Hold, Plan, View, instance, pod};
 use crate::observed::{ContainerFacts, Exit, PodFacts};
-use crate::pod::{ContainerSpec, RestartPolicy};
+use crate::pod::{ContainerSpec, ResolvedImages, RestartPolicy};
 use crate::time::{Millis, Timestamp};
 use crate::workload::{Controller, OnFailure};
 
@@ -75,9 +75,15 @@ pub(super) fn judge(view: &View<'_>, goal: &Goal, plan: &mut Plan) {
     }
     let mut trial = memory.trial.take().unwrap_or_else(|| {
         changed = true;
-        let images = current.first().map(|pod| pod.record.images.clone()).unwrap_or_default();
-        start(view, Version::of(goal, &view.goals.desired, images))
+        start(view, Version::of(goal, &view.goals.desired, ResolvedImages::new()))
     });
+    if trial.version.images.is_empty()
+        && let Some(pod) = current.first()
+    {
+        // Not at its begin: that may have been an attempt to make a pod that failed.
+        trial.version.images = pod.record.images.clone();
+        changed = true;
+    }
     changed |= follow(view, goal, &rules, &current, &mut trial, plan);
     match verdict(view, goal, &rules, &current, &trial, plan) {
         Verdict::Open => memory.trial = Some(trial),

@@ -665,6 +665,12 @@ fn remember(view: &View<'_>, id: &WorkloadId, memory: Option<JobMemory>, reason:
     }
 }
 
+/// What the images of a version that is gone back to stand for: no registry is needed for it. Nothing is known of a
+/// version that earlier agents tried before they had made a pod of it.
+fn known_images(goal: &Goal) -> Option<&ResolvedImages> {
+    goal.back.as_ref().map(|back| &back.version.images).filter(|images| !images.is_empty())
+}
+
 /// Makes the pod with this ordinal, unless that is being done or failed a short while ago.
 fn create(view: &View<'_>, goal: &Goal, ordinal: u32, plan: &mut Plan) {
     create_for(view, goal, ordinal, None, plan);
@@ -676,8 +682,8 @@ fn create_for(view: &View<'_>, goal: &Goal, ordinal: u32, run: Option<i64>, plan
     if successor::waits(view, goal, plan) {
         return;
     }
-    let images = match &goal.back {
-        Some(back) => &back.version.images,
+    let images = match known_images(goal) {
+        Some(images) => images,
         None => match view.observed.prepared.get(&(id.clone(), goal.revision.clone())) {
             Some(images) => images,
             None => return,

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::order::{dependencies_up, follows, tend};
-use super::{Action, ActionKey, Goal, Hold, Plan, Reason, View};
+use super::{Action, ActionKey, Goal, Hold, Plan, Reason, View, known_images};
 use super::{drain, pod};
 use crate::diff;
 use crate::observed::PodFacts;
@@ -135,7 +135,7 @@ fn is_current(goal: &Goal, pod: &PodFacts) -> bool {
 pub(super) fn prepare(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
     let id = &goal.workload.id;
     // The images of a good version are known, and going back must work without any registry.
-    if goal.back.is_some() || view.observed.prepared.contains_key(&(id.clone(), goal.revision.clone())) {
+    if known_images(goal).is_some() || view.observed.prepared.contains_key(&(id.clone(), goal.revision.clone())) {
         return true;
     }
     let action = Action::Prepare { goal: goal.clone() };
