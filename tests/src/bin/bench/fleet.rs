@@ -15,6 +15,8 @@ use crate::peers::{compose, podman};
 use crate::table::{MAINSTAY, Sample, Table};
 use crate::world::{Net, World};
 
+/// After this the agent has given back what the start had taken.
+const REST: Duration = Duration::from_secs(8);
 /// After this nothing of a start is left to be done.
 const PROVEN: Duration = Duration::from_secs(20);
 
@@ -67,6 +69,7 @@ fn agent(size: u32, net: Net, idle: u64) -> Found {
     add("from nothing", "ms", lap.done());
 
     settle(&mut agent);
+    std::thread::sleep(REST);
     let shims = shims(&world, agent.pid());
     add("memory of the agent", "MB PSS", figure(pss(agent.pid())));
     #[expect(clippy::cast_precision_loss, reason = "a measurement")]
