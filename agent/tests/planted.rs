@@ -201,12 +201,7 @@ const EXTRAS: [&str; 5] = ["e0", "e1", "e2", "e3", "e4"];
 
 /// The story, with this planner and this budget for removals; every rule that was broken in it, and what happened.
 fn story(seed: u64, planner: Planner, budget: Budget) -> (Vec<String>, Vec<String>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a current-thread runtime needs no resources");
-    runtime.block_on(async move {
+    world::in_simulated_time(async move {
         let mut rng = Rng::new(seed ^ 0x57_0e);
         let memory = std::path::Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };

@@ -299,12 +299,7 @@ fn differences(sim: &Sim, wishes: &Wishes, snapshot: &Snapshot) -> Vec<String> {
 
 /// Runs one seed; the trace and everything that is wrong.
 fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a current-thread runtime needs no resources");
-    runtime.block_on(async move {
+    world::in_simulated_time(async move {
         let mut rng = Rng::new(seed ^ 0x5eed);
         let faults = Faults { before: 60, after: 60, lost_hint: 200, latency: 40 };
         let sim = Sim::new(seed, faults);
@@ -407,12 +402,7 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
 /// and a person's word are tried at once.
 #[test]
 fn waits_after_failures_outlive_the_agent() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a current-thread runtime needs no resources");
-    runtime.block_on(async move {
+    world::in_simulated_time(async move {
         let sim = Sim::new(1, Faults::none());
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let journal = Journal::open(dir.path(), None).expect("a new journal can be made");
@@ -452,12 +442,7 @@ fn waits_after_failures_outlive_the_agent() {
 /// from an agent that never saw the manifest.
 #[test]
 fn what_is_protected_stays_when_its_manifest_is_gone() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a current-thread runtime needs no resources");
-    runtime.block_on(async move {
+    world::in_simulated_time(async move {
         let sim = Sim::new(1, Faults::none());
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let journal = Journal::open(dir.path(), None).expect("a new journal can be made");
@@ -497,12 +482,7 @@ fn what_is_protected_stays_when_its_manifest_is_gone() {
 /// Who approves a removal is asked again when the sources come back to that state after having been in another one.
 #[test]
 fn an_approval_is_over_when_the_sources_are_in_another_state() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a current-thread runtime needs no resources");
-    runtime.block_on(async move {
+    world::in_simulated_time(async move {
         let sim = Sim::new(1, Faults::none());
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let journal = Journal::open(dir.path(), None).expect("a new journal can be made");

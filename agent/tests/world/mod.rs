@@ -5,6 +5,12 @@ pub(crate) mod referee;
 use runtime::sim::Sim;
 use spec::time::Timestamp;
 
+/// Runs to its end on one thread whose time passes only where everything waits for it.
+pub(crate) fn in_simulated_time<T>(what: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a current-thread runtime needs no resources").block_on(what)
+}
+
 /// The simulated world's clock. Its wall clock is the worst there is: it begins in 1970 and is stepped every minute,
 /// forwards and back. Nothing but schedules may take notice.
 pub(crate) struct SimClock(pub(crate) Sim);

@@ -68,7 +68,7 @@ pub(crate) fn compose(size: u32) -> Found {
     let Some(docker) = Docker::new(&world, program) else { return Found::new() };
     let mut found = Found::new();
     let mut add = |what: &str, unit, sample| found.push((what.to_owned(), unit, "docker compose".to_owned(), sample));
-    let pulled = Command::new("docker").args(["-H", &docker.socket, "pull", "-q", &world.image]).output();
+    let pulled = Command::new("docker").args(["-H", &docker.daemon.socket, "pull", "-q", &world.image]).output();
     assert!(pulled.is_ok_and(|output| output.status.success()), "docker cannot pull");
     docker.write(&world, size, |_| "first");
     let lap = world.meter.start();
@@ -158,9 +158,44 @@ impl Podman {
     }
 }
 
+/// A Docker daemon, which ends with its value; so does its containerd.
+pub(crate) struct Dockerd {
+    process: Child,
+    /// Where it answers, as `docker -H` takes it.
+    pub(crate) socket: String,
+}
+
+impl Dockerd {
+    /// Starts one with its data in `data` and its state in `run`, with these further arguments, and waits for it.
+    pub(crate) fn start(data: &Path, run: &Path, more: &[&str]) -> Option<Self> {
+        let (socket, log) = (run.join("sock"), run.join("log"));
+        fs::create_dir_all(run).ok()?;
+        let address = format!("unix://{}", socket.display());
+        let mut command = Command::new("dockerd");
+        command.arg("--data-root").arg(data).arg("--exec-root").arg(run.join("exec"));
+        command.arg("--pidfile").arg(run.join("pid")).args(["-H", &address]).args(more);
+        let process = command.stdout(Stdio::null()).stderr(fs::File::create(&log).ok()?).spawn().ok()?;
+        let daemon = Self { process, socket: address };
+        if poll("dockerd answers", SOON, || UnixStream::connect(&socket).ok()).is_err() {
+            let log = fs::read_to_string(log).unwrap_or_default();
+            eprintln!("bench: dockerd does not start: {}", log.lines().last().unwrap_or_default());
+            return None;
+        }
+        Some(daemon)
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        if let Ok(pid) = i32::try_from(self.process.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        drop(self.process.wait());
+    }
+}
+
 struct Docker {
-    daemon: Child,
-    socket: String,
+    daemon: Dockerd,
     compose: PathBuf,
     file: PathBuf,
 }
@@ -168,23 +203,9 @@ struct Docker {
 impl Docker {
     fn new(world: &World, compose: PathBuf) -> Option<Self> {
         let data = world.sandbox.data();
-        let daemon = Command::new("dockerd")
-            .arg("--data-root")
-            .arg(data.join("docker"))
-            .args(["--exec-root", "/run/docker", "--pidfile", "/run/docker.pid", "-H", "unix:///run/docker.sock"])
-            .args(["--cgroup-parent", &world.sandbox.cgroup_parent(), "--oom-score-adjust=0"])
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(data.join("dockerd.log")).ok()?)
-            .spawn()
-            .ok()?;
-        let docker =
-            Self { daemon, socket: "unix:///run/docker.sock".to_owned(), compose, file: data.join("compose.yaml") };
-        if poll("dockerd answers", SOON, || UnixStream::connect("/run/docker.sock").ok()).is_err() {
-            let log = fs::read_to_string(data.join("dockerd.log")).unwrap_or_default();
-            eprintln!("bench: dockerd does not start: {}", log.lines().last().unwrap_or_default());
-            return None;
-        }
-        Some(docker)
+        let more = ["--cgroup-parent", &world.sandbox.cgroup_parent(), "--oom-score-adjust=0"];
+        let daemon = Dockerd::start(&data.join("docker"), Path::new("/run/docker"), &more)?;
+        Some(Self { daemon, compose, file: data.join("compose.yaml") })
     }
 
     fn write(&self, world: &World, size: u32, version: impl Fn(u32) -> &'static str) {
@@ -204,19 +225,9 @@ impl Docker {
 
     fn compose(&self, words: &[&str]) {
         let mut command = Command::new(&self.compose);
-        command.env("DOCKER_HOST", &self.socket).args(["-p", "bench", "-f"]).arg(&self.file).args(words);
+        command.env("DOCKER_HOST", &self.daemon.socket).args(["-p", "bench", "-f"]).arg(&self.file).args(words);
         let output = command.stdin(Stdio::null()).output().expect("it was found before");
         assert!(output.status.success(), "docker compose failed: {}", String::from_utf8_lossy(&output.stderr));
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        // Its containerd ends with it.
-        if let Ok(pid) = i32::try_from(self.daemon.id()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
-        drop(self.daemon.wait());
     }
 }
 

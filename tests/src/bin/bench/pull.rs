@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use tests::agent::{SOON, poll};
 use tests::image::{Compression, Image, ImageBuilder, Layer};
 
 use crate::Options;
+use crate::peers::Dockerd;
 use crate::table::{MAINSTAY, Sample, Table};
 use crate::world::{World, installed};
 
@@ -126,24 +126,9 @@ fn engines(world: &World, reference: &str, work: &Path, table: &mut Table) {
     }
     if installed("dockerd") {
         clear(&world.sandbox.data());
-        let dir = run_dir.join("docker");
-        let place = |name: &str| dir.join(name).to_string_lossy().into_owned();
-        let socket = format!("unix://{}", place("sock"));
-        let spawned = Command::new("dockerd")
-            .args(["--data-root", &path("docker"), "--exec-root", &place("exec"), "--pidfile", &place("pid")])
-            .args(["-H", &socket, "--iptables=false", "--bridge=none"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        if let Ok(mut daemon) = spawned {
-            let there = || std::os::unix::net::UnixStream::connect(dir.join("sock")).ok();
-            if poll("dockerd answers", SOON, there).is_ok() {
-                run(table, "docker", "docker", &["-H", &socket, "pull", "-q", reference]);
-            }
-            // Its containerd ends with it.
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("a pid fits"));
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("the child is ours");
-            drop(daemon.wait());
+        let more = ["--iptables=false", "--bridge=none"];
+        if let Some(daemon) = Dockerd::start(&work.join("docker"), &run_dir.join("docker"), &more) {
+            run(table, "docker", "docker", &["-H", &daemon.socket, "pull", "-q", reference]);
         }
     }
 }
