@@ -64,6 +64,7 @@ fn pod(workload: &Workload, number: u32, since: i64) -> PodFacts {
             boot_id: "boot".into(),
             error: None,
             message: None,
+            stopped: false,
         })
     };
     let facts = ContainerFacts::new(0, 0, state);
