@@ -317,6 +317,8 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
         let start = || start_agent(&sim, &journal, dir.path(), &referee);
         let mut life = start();
         let mut revision = 0;
+        // A generation that was gone back to stays until the sources change; then everything may.
+        let mut back = false;
         life.tell(&wishes, revision);
         for _ in 0..events {
             tokio::time::sleep(Duration::from_millis(rng.below(4000))).await;
@@ -332,6 +334,9 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
                     let after = wishes.get(&index).map(|wish| id(index, wish));
                     for id in [before, after].into_iter().flatten().collect::<BTreeSet<_>>() {
                         sim.inputs_changed(&id);
+                    }
+                    if std::mem::take(&mut back) {
+                        all_inputs_changed(&sim);
                     }
                     revision += 1;
                     life.tell(&wishes, revision);
@@ -359,6 +364,7 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
                         3 => Order::Drain,
                         _ => Order::Resume { workload: None },
                     };
+                    back |= matches!(order, Order::Rollback { .. });
                     life.order(&sim, order);
                 }
                 _ => life.approve(&sim),
