@@ -28,7 +28,7 @@ use spec::workload::{
     WorkloadKind,
 };
 use world::SimClock;
-use world::referee::Referee;
+use world::referee::{self, Referee};
 
 /// One workload of a simulated wish.
 #[derive(Debug, Clone, PartialEq)]
@@ -291,6 +291,12 @@ fn differences(sim: &Sim, wishes: &Wishes, snapshot: &Snapshot) -> Vec<String> {
             .iter()
             .any(|(index, wish)| pod.record.workload.name == format!("w{index}") && wish.image.contains("missing"))
     };
+    // Such a one that runs keeps what it depends on.
+    let needed = |pod: &&PodFacts| {
+        let needs = |other: &&PodFacts| other.record.depends_on.contains(&pod.record.workload);
+        pods.iter().filter(needs).any(|other| impossible(&other) && referee::runs(other))
+    };
+    let impossible = |pod: &&PodFacts| impossible(pod) || needed(pod);
     for pod in pods.iter().filter(|pod| !known.contains(&pod.record.workload) && !impossible(pod)) {
         wrong.push(format!("{} should be gone", pod.record.name));
     }

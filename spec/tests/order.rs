@@ -168,6 +168,13 @@ fn dependents_end_before_what_they_depend_on() {
     assert_eq!(names, [["top-3"], ["app-2"], ["db-1"]]);
     // One that stays needs what is removed: it is not waited for.
     assert_eq!(World::new(&[&app], vec![pod(&db, 1, 5), pod(&app, 2, 6)]).steps(), ["stop db-1 removed"]);
+    // What is over needs nothing.
+    let mut once = workload("once", "1", &[("db", false)]);
+    once.template.spec =
+        Arc::new(PodSpec { restart_policy: Some(RestartPolicy::Never), ..PodSpec::clone(&once.template.spec) });
+    let mut steps = World::new(&[], vec![pod(&db, 1, 5), pod(&once, 2, -6)]).steps();
+    steps.sort();
+    assert_eq!(steps, ["stop db-1 removed", "stop once-2 removed"]);
     // Records of a circle last for ever neither.
     let (a, b) = (workload("a", "1", &[("b", false)]), workload("b", "1", &[("a", false)]));
     assert_eq!(World::new(&[], vec![pod(&a, 1, 5), pod(&b, 2, 5)]).steps().len(), 2);

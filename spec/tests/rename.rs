@@ -196,6 +196,22 @@ fn an_update_waits_for_what_it_cannot_stand_beside() {
     }
 }
 
+/// A workload that is here only since its removal is held goes on; it does not come up anew beside one that is wished.
+#[test]
+fn what_is_held_does_not_come_up_beside_what_is_wished() {
+    for (held, wished, expected) in
+        [("data", "data", "new: dependency"), ("host", "host", "new: dependency"), ("port", "data", "create new")]
+    {
+        let mut node = Node::new(wished, held).prepared();
+        let new = Workload::clone(&node.desired.workloads[&id("new")]);
+        let template = PodTemplate { spec: Arc::new(pod_spec(wished)), ..PodTemplate::default() };
+        let old = Workload { id: id("old"), template, ..new };
+        Arc::make_mut(&mut node.desired).workloads.insert(id("old"), Arc::new(old));
+        node.unwished = BTreeSet::from([id("new")]);
+        assert_eq!(node.outcome(), expected, "{held} beside {wished}");
+    }
+}
+
 #[test]
 fn who_is_not_to_run_is_not_waited_for() {
     for controller in [

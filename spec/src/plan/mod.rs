@@ -527,12 +527,15 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
         empty::plan(&view, &mut plan);
     }
     let removed = |id: &WorkloadId| !goals.workloads.contains_key(id) && !goals.held.contains(id);
-    let ending: Vec<&PodFacts> = view.leftover.iter().copied().filter(|pod| removed(&pod.record.workload)).collect();
+    // What is over needs nobody any more, and nobody it.
+    let over = |pod: &PodFacts| matches!(pod::pod_phase(pod, observed), PodPhase::Succeeded | PodPhase::Failed);
+    let leftover = view.leftover.iter().copied();
+    let ending: Vec<&PodFacts> = leftover.filter(|pod| removed(&pod.record.workload) && !over(pod)).collect();
     let first = order::first_to_end(&ending);
     for (id, pods) in view.pods.iter().filter(|(id, _)| !goals.drained && !goals.workloads.contains_key(**id)) {
         for pod in pods {
             let begun = observed.stopping.contains_key(&pod.record.uid);
-            if goals.held.contains(*id) || !(first.contains(*id) || begun) {
+            if goals.held.contains(*id) || !(first.contains(*id) || begun || over(pod)) {
                 pod::keep(&view, pod, None, &mut plan);
             } else if let Some(by) = successor::unprepared(&view, pod) {
                 plan.hold(id, Hold::Successor { by: by.clone() });

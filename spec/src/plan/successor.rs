@@ -3,7 +3,8 @@
 //!
 //! What is to go stays until everything of its successor that can fail early is done. And no version of a workload is
 //! made beside a pod that is to go, or is held, and that it cannot stand side by side with: they write the same data, or
-//! listen to the same port of the host. Where pods of the workload stand beside it in that way already, more may.
+//! listen to the same port of the host. Where pods of the workload stand beside it in that way already, more may. A
+//! workload that is here only since its removal is held makes none beside anybody's.
 
 use std::collections::BTreeSet;
 
@@ -12,18 +13,21 @@ use crate::observed::PodFacts;
 use crate::pod::{PodSpec, Protocol};
 use crate::workload::{Controller, WorkloadId};
 
-/// Whether a workload has to wait for a pod of another one that is wished no longer; the plan then says so.
+/// Whether a workload has to wait for a pod of another one, since one of both is wished no longer; the plan then says so.
 pub(super) fn waits(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
-    if view.leftover.is_empty() {
+    let id = &goal.workload.id;
+    let unwished = view.goals.unwished.contains(id);
+    if view.leftover.is_empty() && !unwished {
         return false;
     }
-    let own = view.pods_of(&goal.workload.id);
-    let excludes = |pod: &&&PodFacts| {
+    let own = view.pods_of(id);
+    let everybody = view.observed.pods.values().map(AsRef::as_ref).filter(|pod| unwished && pod.record.workload != *id);
+    let excludes = |pod: &&PodFacts| {
         let other = &pod.record.spec;
         exclude(&goal.workload.template.spec, other) && !own.iter().any(|own| exclude(&own.record.spec, other))
     };
-    let Some(pod) = view.leftover.iter().find(excludes) else { return false };
-    let hold = (goal.workload.id.clone(), Hold::Dependency { on: pod.record.workload.clone() });
+    let Some(pod) = view.leftover.iter().copied().chain(everybody).find(excludes) else { return false };
+    let hold = (id.clone(), Hold::Dependency { on: pod.record.workload.clone() });
     if !plan.holds.contains(&hold) {
         plan.holds.push(hold);
     }
