@@ -103,7 +103,7 @@ impl Referee {
         let others = observed.pods.values().filter(|other| removed(&other.record.workload) && !over(other));
         let needed =
             others.into_iter().any(|other| other.record.depends_on.contains(id) && other.record.workload != *id);
-        if removed(id) && needed {
+        if removed(id) && needed && !over(pod) {
             self.broken.insert(format!("end: {id} ends before what depends on it"));
         }
         let surges = goals.workloads.get(id).is_some_and(|goal| surge(goal, observed).is_some());
