@@ -1,16 +1,16 @@
 //! Labels of the node from the metadata service of EC2 (IMDSv2), when `node_metadata` asks for them.
 //!
-//! They are asked for when the agent starts or reloads, and from time to time. What was found is kept, so that a service that does not answer changes
-//! nothing: a label that is missing would be a wish to run nothing of what selects it.
+//! They are asked for when the agent starts or reloads, and from time to time. What was found is kept, so that a service
+//! that does not answer changes nothing: a label that is missing would be a wish to run nothing of what selects it.
 //!
-//! Source: EC2 user guide, "Use the Instance Metadata Service", "Instance metadata categories".
+//! Source: EC2 user guide, "Instance metadata categories".
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The service answers at once or is not there.
-const LIMIT: Duration = Duration::from_secs(2);
+use runtime::imds::{ImdsError, Session};
+
 /// How often it is asked whether its answers have changed.
 const RENEW: Duration = Duration::from_secs(15 * 60);
 /// Pauses between the tries: the network of a machine that boots may not be there yet.
@@ -29,28 +29,6 @@ const CATEGORIES: [(&str, &str); 4] = [
 ];
 
 type Labels = BTreeMap<String, String>;
-
-/// Why nothing was found.
-#[derive(Debug, thiserror::Error)]
-enum Ec2Error {
-    /// It cannot be asked.
-    #[error("cannot ask the metadata service for `{what}`")]
-    Request {
-        /// For what.
-        what: String,
-        /// Why.
-        #[source]
-        source: reqwest::Error,
-    },
-    /// It says no.
-    #[error("the metadata service answered {status} for `{what}`")]
-    Refused {
-        /// For what.
-        what: String,
-        /// Its answer.
-        status: reqwest::StatusCode,
-    },
-}
 
 fn file(data_dir: &Path) -> PathBuf {
     data_dir.join("ec2-labels.json")
@@ -111,38 +89,18 @@ pub fn merged(configured: &Labels, mut found: Labels) -> Labels {
     found
 }
 
-async fn ask(endpoint: &str) -> Result<Labels, Ec2Error> {
-    let failed = |what: &str, source: reqwest::Error| Ec2Error::Request { what: what.to_owned(), source };
-    // No proxy could reach the link-local address of this very machine.
-    let client = crate::http::builder(LIMIT).no_proxy().build().map_err(|error| failed("token", error))?;
-    let text = async |what: &str, request: reqwest::RequestBuilder| -> Result<Option<String>, Ec2Error> {
-        let answer = request.send().await.map_err(|error| failed(what, error))?;
-        match answer.status() {
-            status if status.is_success() => {
-                let text = answer.text().await.map_err(|error| failed(what, error))?;
-                Ok(Some(text.trim().to_owned()))
-            }
-            reqwest::StatusCode::NOT_FOUND => Ok(None),
-            status => Err(Ec2Error::Refused { what: what.to_owned(), status }),
-        }
-    };
-    let put = client.put(format!("{endpoint}/latest/api/token")).header("x-aws-ec2-metadata-token-ttl-seconds", "60");
-    let refused = Ec2Error::Refused { what: "token".to_owned(), status: reqwest::StatusCode::NOT_FOUND };
-    let token = text("token", put).await?.ok_or(refused)?;
-    let get = async |what: &str| {
-        let request = client.get(format!("{endpoint}/latest/meta-data/{what}"));
-        text(what, request.header("x-aws-ec2-metadata-token", &token)).await
-    };
+async fn ask(endpoint: &str) -> Result<Labels, ImdsError> {
+    let session = Session::open(endpoint).await?;
     let mut found = Labels::new();
     for (category, label) in CATEGORIES {
-        if let Some(value) = get(category).await?.filter(|value| is_value(value)) {
+        if let Some(value) = session.get(category).await?.filter(|value| is_value(value)) {
             found.insert(label.to_owned(), value);
         }
     }
     // Tags are only told when the instance allows it.
-    let tags = get("tags/instance").await?.unwrap_or_default();
+    let tags = session.get("tags/instance").await?.unwrap_or_default();
     for tag in tags.lines().map(|tag| tag.trim_end_matches('/')).filter(|tag| is_name(tag)).take(MAX_TAGS) {
-        if let Some(value) = get(&format!("tags/instance/{tag}")).await?.filter(|value| is_value(value)) {
+        if let Some(value) = session.get(&format!("tags/instance/{tag}")).await?.filter(|value| is_value(value)) {
             found.insert(format!("{TAG}{tag}"), value);
         }
     }

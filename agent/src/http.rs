@@ -1,4 +1,4 @@
-//! The HTTP client for what this agent sends or asks by itself: events, traces, the labels of a cloud. Never for
+//! The HTTP client for what this agent sends or asks by itself: events and traces. Never for
 //! images, whose registries have rules of their own.
 
 use std::time::Duration;

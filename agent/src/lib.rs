@@ -17,6 +17,7 @@ pub mod failures;
 pub mod follow;
 pub mod gc;
 pub mod git;
+pub mod headline;
 pub mod history;
 mod http;
 pub mod memory;

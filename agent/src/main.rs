@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Secrets are opened in memory here, and a crash must not write them to a disk.
+    runtime::sys::forbid_core_dump();
     // Helpers of containers come first: they must not have any other thread.
     let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(std::ffi::OsStr::to_str) {

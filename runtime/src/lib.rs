@@ -9,6 +9,7 @@ pub mod dns;
 pub mod embedded;
 pub mod exec;
 pub mod image;
+pub mod imds;
 pub mod network;
 pub mod shim;
 #[cfg(feature = "sim")]

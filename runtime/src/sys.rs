@@ -183,6 +183,14 @@ pub fn prctl(option: i32, arg2: u64, arg3: u64) -> io::Result<i64> {
     check(unsafe { libc::prctl(option, arg2, arg3, 0u64, 0u64) }.into())
 }
 
+/// From now on the kernel writes no core dump of this process and of what it forks, whatever limits and
+/// `kernel.core_pattern` say (prctl(2), `PR_SET_DUMPABLE`). A program that is executed begins anew: containers have the
+/// core dumps that their own limits give them.
+pub fn forbid_core_dump() {
+    // It fails for values that do not exist only.
+    let _ = prctl(libc::PR_SET_DUMPABLE, 0, 0);
+}
+
 /// Leaves the session keyring of the caller for a new and empty one.
 ///
 /// # Errors

@@ -27,6 +27,11 @@ impl Repository {
         repository
     }
 
+    /// Its work tree.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Runs git in the work tree; what it printed.
     ///
     /// # Panics

@@ -1,5 +1,8 @@
 //! A Git repository as a source, with the real agent and real containers.
 
+use std::io::Write as _;
+use std::path::Path;
+
 use tests::git::{GitServer, Repository, signer};
 use tests::manifest::web;
 use tests::{Agent, Sandbox, require_root, world};
@@ -11,6 +14,26 @@ fn private(sandbox: &Sandbox, token: &str) -> std::path::PathBuf {
     std::fs::write(&path, token).expect("the directory is ours");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
     path
+}
+
+/// The revision of the one repository that is followed.
+fn revision_of(agent: &Agent<'_>) -> Option<String> {
+    let status = agent.json(&["status"]);
+    let sources = status["sources"].as_array().cloned().unwrap_or_default();
+    sources.iter().find_map(|source| source["revision"].as_str().map(str::to_owned))
+}
+
+/// Writes a file that leaves only so much of a disk free, in bytes.
+fn fill(file: &Path, disk: &Path, left: u64) {
+    drop(std::fs::remove_file(file));
+    let space = rustix::fs::statvfs(disk).expect("it is mounted");
+    let mut rest = (space.f_bavail * space.f_frsize).saturating_sub(left);
+    let mut file = std::fs::File::create(file).expect("the directory is ours");
+    while rest > 0 {
+        let piece = rest.min(1 << 20);
+        file.write_all(&vec![1; usize::try_from(piece).expect("a MiB")]).expect("there is so much space");
+        rest -= piece;
+    }
 }
 
 #[test]
@@ -35,13 +58,7 @@ fn a_repository_is_followed_and_only_signed_revisions_count() {
     let mut agent = Agent::start_with(&sandbox, &[], &[("MAINSTAY_GIT", &settings)]);
     agent.wait_page(8080, "/", |body| body == "one\n");
     let pids = agent.wait_ready("web", 1);
-    let revision = |agent: &Agent<'_>| {
-        let status = agent.json(&["status"]);
-        let sources = status["sources"].as_array().cloned().unwrap_or_default();
-        let of = sources.iter().find(|source| source["path"].as_str().is_some_and(|path| path.starts_with(&url)));
-        of.and_then(|source| source["revision"].as_str().map(str::to_owned))
-    };
-    assert_eq!(revision(&agent).as_deref(), Some(first.as_str()));
+    assert_eq!(revision_of(&agent).as_deref(), Some(first.as_str()));
     assert!(!agent.log().contains("ERROR"), "a first start is no error:\n{}", agent.log());
 
     // Somebody without a key pushes: nothing changes, and the status says why.
@@ -51,14 +68,14 @@ fn a_repository_is_followed_and_only_signed_revisions_count() {
         status.errors().contains("no good signature").then_some(())
     });
     assert_eq!(agent.wait_ready("web", 1), pids);
-    assert_eq!(revision(&agent).as_deref(), Some(first.as_str()));
+    assert_eq!(revision_of(&agent).as_deref(), Some(first.as_str()));
 
     // Signed: it counts.
     let third = repository.commit("hosts/one/web.yaml", &web("web", &image, "three", 8080), Some(&key));
     agent.cli(&["sync"]).ok();
     agent.wait_page(8080, "/", |body| body == "three\n");
     agent.wait_status("no error is left", |status| status.errors().is_empty().then_some(()));
-    assert_eq!(revision(&agent).as_deref(), Some(third.as_str()));
+    assert_eq!(revision_of(&agent).as_deref(), Some(third.as_str()));
 
     // The remote is gone, also at the next start: what was fetched counts.
     drop(server);
@@ -96,6 +113,55 @@ fn a_wrong_password_gets_nothing_and_goes_nowhere_else() {
     let mut agent = Agent::start_with(&sandbox, &[], &[("MAINSTAY_GIT", &settings)]);
     agent.wait_status("the refusal is told", |status| status.errors().contains("cannot ask").then_some(()));
     assert!(server.refused() >= 1);
+    agent.stop();
+    sandbox.down();
+    sandbox.assert_clean();
+}
+
+/// The disk is full while a revision is fetched or written: what was there stays and is served, the reason is told, and
+/// with space again it goes on.
+#[test]
+fn a_full_disk_during_a_fetch_changes_nothing() {
+    if !require_root("a_full_disk_during_a_fetch_changes_nothing") {
+        return;
+    }
+    let (mut sandbox, _registry, image) = world("gitfull");
+    let image_size = tests::image::fixture_files().iter().map(|(_, bytes, _)| bytes.len()).sum::<usize>();
+    sandbox.limit_data(u32::try_from((2 * image_size) >> 20).expect("a small disk") + 24);
+    let repository = Repository::new(sandbox.dir().join("repositories/fleet"));
+    let first = repository.commit("web.yaml", &web("web", &image, "one", 8080), None);
+    let settings = format!("[{{ name = 'fleet', url = 'file://{}', poll = '1h' }}]", repository.dir().display());
+    let mut agent = Agent::start_with(&sandbox, &[], &[("MAINSTAY_GIT", &settings)]);
+    agent.wait_page(8080, "/", |body| body == "one\n");
+    let pids = agent.wait_ready("web", 1);
+
+    // 6 MiB that no compression makes smaller come with the next revision; less is left.
+    let noise: Vec<u8> =
+        (0..6_u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n % 31).to_le_bytes()).collect();
+    std::fs::write(repository.dir().join("noise.bin"), noise).expect("the directory is ours");
+    let second = repository.commit("web.yaml", &web("web", &image, "two", 8080), None);
+    let balloon = sandbox.data().join("balloon");
+    // Full when it is fetched, and when it was fetched and its files are written.
+    for left in [1_u64, 9] {
+        fill(&balloon, &sandbox.data(), left << 20);
+        agent.cli(&["sync"]).ok();
+        agent.wait_status(&format!("the full disk is told with {left} MiB left"), |status| {
+            status.errors().contains("No space left on device").then_some(())
+        });
+        assert_eq!(agent.wait_ready("web", 1), pids);
+        agent.wait_page(8080, "/", |body| body == "one\n");
+        assert_eq!(revision_of(&agent).as_deref(), Some(first.as_str()));
+    }
+    // The next agent has no more space than the one before.
+    agent.restart();
+    assert_eq!(agent.wait_ready("web", 1), pids);
+    assert_eq!(revision_of(&agent).as_deref(), Some(first.as_str()));
+
+    std::fs::remove_file(&balloon).expect("it was there");
+    agent.cli(&["sync"]).ok();
+    agent.wait_page(8080, "/", |body| body == "two\n");
+    agent.wait_status("no error is left", |status| status.errors().is_empty().then_some(()));
+    assert_eq!(revision_of(&agent).as_deref(), Some(second.as_str()));
     agent.stop();
     sandbox.down();
     sandbox.assert_clean();

@@ -1,12 +1,13 @@
 //! Encrypted Secrets, from the repository to the container, with canaries that may show up nowhere else.
 
 use std::path::PathBuf;
+use std::process::{Child, Command};
 
 use serde_json::json;
-use tests::agent::SOON;
+use tests::agent::{SOON, poll};
 use tests::manifest::deployment;
 use tests::server::Server;
-use tests::{Agent, http, require_root, world};
+use tests::{Agent, Sandbox, http, require_root, world};
 
 /// What is encrypted in the fixtures.
 const CANARY: &str = "canary-of-a-password";
@@ -167,13 +168,20 @@ fn encrypted_secrets_reach_containers_and_nothing_else() {
     }
     let manifests = sandbox.manifests().display().to_string();
     let identity = format!("age_identity={}", key.display());
-    for words in [&["validate", &manifests][..], &["plan", &manifests], &["plan", &manifests, "--set", &identity]] {
+    let file = sandbox.manifests().join("secret.yaml").display().to_string();
+    for words in [
+        &["validate", &manifests][..],
+        &["plan", &manifests],
+        &["plan", &manifests, "--set", &identity],
+        &["convert", &file],
+    ] {
         let output = agent.cli(words);
         said.push_str(&output.stdout);
         said.push_str(&output.stderr);
     }
     let pods = agent.json(&["ps"]);
     let uid = pods[0]["podUid"].as_str().expect("a pod has one").to_owned();
+    let container = pods[0]["name"].as_str().expect("a container has a name").to_owned();
     for path in [
         "/v1/status",
         "/v1/plan",
@@ -182,6 +190,8 @@ fn encrypted_secrets_reach_containers_and_nothing_else() {
         "/v1/stats",
         "/v1/pods",
         &format!("/v1/pods/{uid}"),
+        &format!("/v1/pods/{uid}/{container}/logs"),
+        &format!("/v1/pods/{uid}/{container}/stats"),
         "/v1/workloads/Deployment/default/web",
         "/v1/version",
         "/readyz",
@@ -215,6 +225,72 @@ fn encrypted_secrets_reach_containers_and_nothing_else() {
     std::fs::write(&answers, format!("x {}", ENCODED[1])).expect("the directory is ours");
     assert!(holding(&[answers]).contains("answers"));
     agent.stop();
+    sandbox.down();
+    sandbox.assert_clean();
+}
+
+/// What `convert` makes of a Compose project with a secret holds its value, in the Secret and nowhere else.
+#[test]
+fn a_converted_secret_is_in_the_secret_alone() {
+    let sandbox = Sandbox::new("converted");
+    let project = sandbox.dir().join("shop");
+    std::fs::create_dir(&project).expect("the directory is ours");
+    write_private(&project.join("password"), CANARY.as_bytes());
+    std::fs::write(
+        project.join("compose.yaml"),
+        "services: {web: {image: nginx, secrets: [{source: db, mode: 0400}]}}\nsecrets: {db: {file: ./password}}\n",
+    )
+    .expect("the directory is ours");
+    let project = project.display().to_string();
+    let converted = sandbox.cli(&["convert", &project]).ok();
+    let objects: Vec<&str> = converted.stdout.split("---\n").filter(|text| is_canary(text.as_bytes())).collect();
+    assert!(matches!(objects.as_slice(), [one] if one.contains("kind: Secret")), "{}", converted.stdout);
+    assert!(!is_canary(converted.stderr.as_bytes()), "{}", converted.stderr);
+    assert!(converted.stderr.contains("keep this file private"), "{}", converted.stderr);
+    let answer: serde_json::Value =
+        serde_json::from_str(&sandbox.cli(&["-o", "json", "convert", &project]).ok().stdout).expect("JSON");
+    let notes = answer["notes"].to_string();
+    assert!(notes.contains("keep this file private"), "{notes}");
+    assert!(!is_canary(notes.as_bytes()), "{notes}");
+}
+
+/// A process that is ended like one that crashes, in a directory of its own and with no limit on core dumps.
+fn leaves_a_core_dump(child: &mut Child) -> bool {
+    use std::os::unix::process::ExitStatusExt as _;
+    let pid = rustix::process::Pid::from_child(child);
+    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+    rustix::process::prlimit(Some(pid), rustix::process::Resource::Core, unlimited).expect("root may lift limits");
+    rustix::process::kill_process(pid, rustix::process::Signal::ABORT).expect("it runs");
+    let status = child.wait().expect("it is ours");
+    assert_eq!(status.signal(), Some(libc::SIGABRT));
+    status.core_dumped()
+}
+
+#[test]
+fn a_crash_writes_no_memory_to_a_disk() {
+    if !require_root("a_crash_writes_no_memory_to_a_disk") {
+        return;
+    }
+    let sandbox = Sandbox::new("crash");
+    let dir = sandbox.dir().join("work");
+    std::fs::create_dir(&dir).expect("the directory is ours");
+    let mut other = Command::new("sleep").arg("600").current_dir(&dir).spawn().expect("sleep is there");
+    if !leaves_a_core_dump(&mut other) {
+        eprintln!("skipped: this kernel writes no core dumps (kernel.core_pattern)");
+        return;
+    }
+    for entry in std::fs::read_dir(&dir).expect("the directory is ours").flatten() {
+        std::fs::remove_file(entry.path()).expect("the directory is ours");
+    }
+    let mut command = sandbox.command();
+    let log = std::fs::File::create(sandbox.dir().join("agent.log")).expect("the directory is ours");
+    command.arg("run").arg(sandbox.manifests()).current_dir(&dir).stdout(std::process::Stdio::null()).stderr(log);
+    let mut agent = command.spawn().expect("the binary runs");
+    let socket = sandbox.run().join("mainstay.sock");
+    let answers = poll("the agent answers", SOON, || std::os::unix::net::UnixStream::connect(&socket).ok());
+    answers.expect("it answers");
+    assert!(!leaves_a_core_dump(&mut agent));
+    assert_eq!(std::fs::read_dir(&dir).expect("the directory is ours").count(), 0);
     sandbox.down();
     sandbox.assert_clean();
 }

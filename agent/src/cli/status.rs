@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::output::{CliError, Io, Outcome, Table, age, ago, clean, clean_lines};
+use crate::headline::{headline, is_settled};
 use crate::status::{CronStatus, Snapshot, WorkloadStatus};
 
 /// How often `--wait` looks.
@@ -25,15 +26,6 @@ pub(super) fn status(client: &Client, name: Option<&str>, wait: Option<Duration>
         None => overview(&snapshot, io)?,
     }
     Ok(code)
-}
-
-/// Everything is as wished and nothing is held back.
-fn is_settled(snapshot: &Snapshot) -> bool {
-    let well = |workload: &WorkloadStatus| workload.held.is_none() && workload.phase != "Failed";
-    snapshot.passes > 0
-        && snapshot.converged
-        && snapshot.sources.iter().all(|source| source.state == "ok")
-        && snapshot.workloads.iter().all(well)
 }
 
 /// The state when it is settled, or when the time is over.
@@ -123,30 +115,6 @@ fn services(snapshot: &Snapshot, io: &mut Io<'_>) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// One line about everything.
-pub(crate) fn headline(snapshot: &Snapshot) -> String {
-    if snapshot.passes == 0 {
-        return "the sources have not been read yet".to_owned();
-    }
-    let phase = |phase: &str| snapshot.workloads.iter().filter(|workload| workload.phase == phase).count();
-    let is = |number: usize, word: &str| (number > 0).then(|| format!("{number} {word}"));
-    let are = |number: usize, word: &str| (number > 0).then(|| super::control::count(number, word));
-    let parts = [
-        is(phase("Running"), "running"),
-        is(phase("Scheduled"), "scheduled"),
-        is(phase("Pending"), "pending"),
-        is(phase("Succeeded"), "succeeded"),
-        is(phase("Failed"), "failed"),
-        is(phase("Stopping"), "stopping"),
-        is(snapshot.workloads.iter().filter(|workload| workload.held.is_some()).count(), "held"),
-        are(snapshot.sources.iter().map(|source| source.errors.len()).sum(), "error"),
-        are(snapshot.plan.len(), "step").map(|steps| format!("{steps} to do")),
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    let what = if parts.is_empty() { "no workloads".to_owned() } else { parts.join(", ") };
-    if snapshot.converged { format!("{what}; all as wished") } else { what }
 }
 
 fn restarts(workload: &WorkloadStatus) -> u32 {

@@ -241,6 +241,8 @@ impl<'a> Git<'a> {
             // It fetches nothing before it has asked the remote, which takes longer; when it has ended there is no need.
             let most = Some(self.limits.fetched);
             let _ = prlimit(Some(pid), Resource::Fsize, Rlimit { current: most, maximum: most });
+            // It has the token: a crash of it must not write that to a disk.
+            let _ = prlimit(Some(pid), Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
         }
         let waiting = tokio::time::timeout(self.limits.time, child.wait_with_output());
         tokio::pin!(waiting);

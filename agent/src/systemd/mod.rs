@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::headline::status_line;
 use crate::reconciler::Event;
 use crate::status::Snapshot;
 
@@ -58,31 +59,6 @@ pub fn watchdog_limit(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Op
         Some(other) if other.parse() != Ok(pid) => None,
         _ => Some(Duration::from_micros(limit)),
     }
-}
-
-/// One line about everything, for `systemctl status`.
-#[must_use]
-pub fn status_line(snapshot: &Snapshot) -> String {
-    if snapshot.passes == 0 {
-        return "waiting for the first reading of the sources".to_owned();
-    }
-    let workloads = &snapshot.workloads;
-    let running = workloads.iter().filter(|workload| workload.phase == "Running").count();
-    let mut line = format!("{running} running");
-    for (count, word) in [
-        (workloads.iter().filter(|workload| workload.phase == "Failed").count(), "failed"),
-        (workloads.iter().filter(|workload| workload.held.is_some()).count(), "held"),
-        (workloads.iter().filter(|workload| !workload.waiting.is_empty()).count(), "waiting"),
-        (snapshot.sources.iter().filter(|source| source.state == "failed").count(), "sources unreadable"),
-    ] {
-        if count > 0 {
-            line.push_str(&format!(", {count} {word}"));
-        }
-    }
-    if let Some(generation) = snapshot.generation {
-        line.push_str(&format!(", generation {generation}"));
-    }
-    line
 }
 
 /// Reports to the service manager until it is dropped: ready when the loop answers for the first time (it has listed

@@ -6,7 +6,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::ffi::OsStr;
 
 use super::*;
-use crate::status::{HeldStatus, SourceStatus, WaitStatus, WorkloadStatus};
+use crate::status::WorkloadStatus;
 
 /// A fake manager and a notifier for it.
 fn manager() -> (UnixDatagram, Arc<Notifier>, tempfile::TempDir) {
@@ -63,7 +63,7 @@ async fn ready_comes_after_the_loop_and_signs_of_life_only_from_the_loop() {
     // The next ping is there and is not answered: the loop is stuck.
     let stuck = inbox.recv().await;
     publish.send_replace(Arc::new(Snapshot { passes: 1, ..Snapshot::default() }));
-    assert_eq!(heard(&socket).await, "STATUS=0 running", "a status is told while the loop is stuck");
+    assert_eq!(heard(&socket).await, "STATUS=no workloads", "a status is told while the loop is stuck");
     assert!(nothing_waits(&socket), "no sign of life from a loop that is stuck");
     let Some(Event::Ping(reply)) = stuck else { panic!("no ping: {stuck:?}") };
     reply.send(()).expect("somebody waits");
@@ -87,7 +87,7 @@ async fn the_same_status_is_told_once() {
     let workloads = vec![WorkloadStatus { phase: "Running".to_owned(), ..WorkloadStatus::default() }];
     publish.send_replace(Arc::new(Snapshot { passes: 3, workloads, ..Snapshot::default() }));
     let mut lines = vec![heard(&socket).await];
-    if lines == ["STATUS=0 running"] {
+    if lines == ["STATUS=no workloads"] {
         lines.push(heard(&socket).await);
     }
     assert_eq!(lines.last().map(String::as_str), Some("STATUS=1 running"));
@@ -160,36 +160,4 @@ fn whether_somebody_watches() {
     check(Some("30000000"), Some("me"), None);
     check(Some("0"), None, None);
     check(Some("soon"), None, None);
-}
-
-#[test]
-fn one_line_about_everything() {
-    let workload = |phase: &str, held: bool, waits: bool| WorkloadStatus {
-        phase: phase.to_owned(),
-        held: held.then(HeldStatus::default),
-        waiting: if waits { vec![WaitStatus::default()] } else { Vec::new() },
-        ..WorkloadStatus::default()
-    };
-    let check = |passes: u64, workloads: Vec<WorkloadStatus>, sources: &[&str], expected: &str| {
-        let sources =
-            sources.iter().map(|state| SourceStatus { state: (*state).to_owned(), ..SourceStatus::default() });
-        let snapshot = Snapshot { passes, workloads, sources: sources.collect(), ..Snapshot::default() };
-        assert_eq!(status_line(&snapshot), expected);
-    };
-    check(0, vec![], &[], "waiting for the first reading of the sources");
-    check(1, vec![], &["ok"], "0 running");
-    check(1, vec![workload("Running", false, false), workload("Running", true, false)], &[], "2 running, 1 held");
-    let told = Snapshot {
-        passes: 9,
-        workloads: vec![workload("Running", false, false), workload("Completed", true, false)],
-        generation: Some(17),
-        ..Snapshot::default()
-    };
-    assert_eq!(status_line(&told), "1 running, 1 held, generation 17");
-    check(
-        1,
-        vec![workload("Failed", false, true)],
-        &["failed"],
-        "0 running, 1 failed, 1 waiting, 1 sources unreadable",
-    );
 }

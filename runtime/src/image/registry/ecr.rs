@@ -20,6 +20,7 @@ use super::body::Body;
 use super::client::Client;
 use super::errors::clean;
 use crate::image::credentials::Login;
+use crate::imds::{ImdsError, Session};
 
 mod sign;
 
@@ -92,7 +93,7 @@ pub(super) async fn login(client: &Client, registry: &str, region: &str) -> Resu
         return Ok(login.clone());
     }
     let config = &client.config().ecr;
-    let keys = timeout(METADATA_LIMIT, role_keys(client, &config.metadata_endpoint))
+    let keys = timeout(METADATA_LIMIT, role_keys(&config.metadata_endpoint))
         .await
         .map_err(|_| "the instance metadata service does not answer".to_owned())??;
     let token = password(client, registry, region, &keys, now).await?;
@@ -106,22 +107,17 @@ pub(super) async fn login(client: &Client, registry: &str, region: &str) -> Resu
     Ok(login)
 }
 
-async fn role_keys(client: &Client, endpoint: &str) -> Result<RoleKeys, String> {
-    let address = |path: &str| {
-        Url::parse(&format!("{}/latest/{path}", endpoint.trim_end_matches('/'))).map_err(|error| error.to_string())
-    };
-    let ttl = ("x-aws-ec2-metadata-token-ttl-seconds", "300");
-    let token = call(client, Method::PUT, address("api/token")?, headers(&[ttl])?, Vec::new()).await?;
-    let token = String::from_utf8(token).map_err(|_| "the metadata token is not text".to_owned())?;
-    let with_token = || headers(&[("x-aws-ec2-metadata-token", token.trim())]);
-    let roles = "meta-data/iam/security-credentials/";
-    let role = call(client, Method::GET, address(roles)?, with_token()?, Vec::new()).await?;
-    let role = String::from_utf8_lossy(&role).lines().next().unwrap_or_default().trim().to_owned();
+async fn role_keys(endpoint: &str) -> Result<RoleKeys, String> {
+    let failed = |error: ImdsError| clean(&spec::causes::chain(&error), 200);
+    let session = Session::open(endpoint).await.map_err(failed)?;
+    let roles = "iam/security-credentials/";
+    let role = session.get(roles).await.map_err(failed)?.unwrap_or_default();
+    let role = role.lines().next().unwrap_or_default().trim();
     if role.is_empty() || !role.chars().all(|c| c.is_ascii_alphanumeric() || "+=,.@-_".contains(c)) || role == ".." {
         return Err("the instance has no role".to_owned());
     }
-    let keys = call(client, Method::GET, address(&format!("{roles}{role}"))?, with_token()?, Vec::new()).await?;
-    serde_json::from_slice(&keys).map_err(|_| format!("the keys of role `{role}` cannot be read"))
+    let keys = session.get(&format!("{roles}{role}")).await.map_err(failed)?.unwrap_or_default();
+    serde_json::from_str(&keys).map_err(|_| format!("the keys of role `{role}` cannot be read"))
 }
 
 async fn password(
