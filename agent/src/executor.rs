@@ -7,7 +7,7 @@ use std::time::Duration;
 use runtime::Runtime;
 use runtime::api::{
     ContainerStart, FailureClass, FileContent, FileSet, FilesChange, PortFault, RegistryAuth, RuntimeError,
-    ServiceFault,
+    ServiceFault, StopScope,
 };
 use spec::env::{EnvError, NodeFacts, PodContext};
 use spec::files::FilesError;
@@ -303,7 +303,7 @@ impl Executor {
         for hook in &hooks {
             if !self.hook(pod, name, hook, Duration::from_secs(60)).await {
                 // A postStart hook that fails ends the container (Kubernetes API, Lifecycle.postStart).
-                self.runtime.stop_container(&record.uid, name, Duration::ZERO).await?;
+                self.runtime.stop_container(&record.uid, name, Duration::ZERO, StopScope::Container).await?;
                 break;
             }
         }
@@ -321,10 +321,10 @@ impl Executor {
             // First: an agent that dies in between must know why it ended, whatever its exit code says.
             self.runtime.mark_unhealthy(&pod.record.uid, name, attempt).await?;
         }
-        self.stop(pod, name, grace).await
+        self.stop(pod, name, grace, StopScope::Container).await
     }
 
-    async fn stop(&self, pod: &PodFacts, name: &str, grace: Duration) -> Result<(), ActionError> {
+    async fn stop(&self, pod: &PodFacts, name: &str, grace: Duration, scope: StopScope) -> Result<(), ActionError> {
         let started = tokio::time::Instant::now();
         if let Some(container) = container_of(&pod.record, name)
             && pod.containers.get(name).is_some_and(ContainerFacts::is_running)
@@ -337,7 +337,7 @@ impl Executor {
         // A preStop hook that used the grace period up leaves the container two seconds (kubelet).
         let left = grace.saturating_sub(started.elapsed());
         let left = if left.is_zero() && !grace.is_zero() { Duration::from_secs(2) } else { left };
-        Ok(self.runtime.stop_container(&pod.record.uid, name, left).await?)
+        Ok(self.runtime.stop_container(&pod.record.uid, name, left, scope).await?)
     }
 
     /// Runs a hook; whether it succeeded.
@@ -382,11 +382,11 @@ impl Executor {
         let spec = &pod.record.spec;
         let sidecar = |c: &&ContainerSpec| c.is_sidecar();
         let main = spec.containers.iter().chain(spec.init_containers.iter().filter(|c| !c.is_sidecar()));
-        let stops = main.map(|container| self.stop(pod, &container.name, grace));
+        let stops = main.map(|container| self.stop(pod, &container.name, grace, StopScope::Pod));
         let mut first_error = futures_util::future::join_all(stops).await.into_iter().find_map(Result::err);
         for container in spec.init_containers.iter().rev().filter(sidecar) {
             let left = grace.saturating_sub(started.elapsed());
-            if let Err(error) = self.stop(pod, &container.name, left).await {
+            if let Err(error) = self.stop(pod, &container.name, left, StopScope::Pod).await {
                 first_error.get_or_insert(error);
             }
         }

@@ -335,6 +335,8 @@ fn exit_reason(exit: &Exit) -> &'static str {
         "OOMKilled"
     } else if exit.error.is_some() {
         "CannotStart"
+    } else if exit.stopped {
+        "Stopped"
     } else if exit.code == 0 {
         "Completed"
     } else {

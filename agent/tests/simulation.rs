@@ -308,17 +308,23 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let dir = tempfile::tempdir_in(parent).expect("a temporary directory can be made");
         let journal = Journal::open(dir.path(), None).expect("a new journal can be made");
-        let mut wishes: Wishes = (0..6).map(|index| (index, random_wish(&mut rng, index))).collect();
+        // Most bugs need few workloads and few events, and small worlds are soon done.
+        let size = 1 + rng.below(6);
+        let events = 10 + rng.below(51);
+        let small = |number: u64| usize::try_from(number).expect("small");
+        let mut wishes: Wishes = (0..small(size)).map(|index| (index, random_wish(&mut rng, index))).collect();
         let referee: Arc<Mutex<Referee>> = Arc::default();
         let start = || start_agent(&sim, &journal, dir.path(), &referee);
         let mut life = start();
         let mut revision = 0;
+        // A generation that was gone back to stays until the sources change; then everything may.
+        let mut back = false;
         life.tell(&wishes, revision);
-        for _ in 0..60 {
+        for _ in 0..events {
             tokio::time::sleep(Duration::from_millis(rng.below(4000))).await;
             match rng.below(12) {
                 0..=3 => {
-                    let index = usize::try_from(rng.below(8)).expect("small");
+                    let index = small(rng.below(size + 2));
                     let before = wishes.get(&index).map(|wish| id(index, wish));
                     if rng.below(4) == 0 {
                         wishes.remove(&index);
@@ -328,6 +334,9 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
                     let after = wishes.get(&index).map(|wish| id(index, wish));
                     for id in [before, after].into_iter().flatten().collect::<BTreeSet<_>>() {
                         sim.inputs_changed(&id);
+                    }
+                    if std::mem::take(&mut back) {
+                        all_inputs_changed(&sim);
                     }
                     revision += 1;
                     life.tell(&wishes, revision);
@@ -355,6 +364,7 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
                         3 => Order::Drain,
                         _ => Order::Resume { workload: None },
                     };
+                    back |= matches!(order, Order::Rollback { .. });
                     life.order(&sim, order);
                 }
                 _ => life.approve(&sim),
@@ -503,17 +513,21 @@ fn an_approval_is_over_when_the_sources_are_in_another_state() {
     });
 }
 
-fn seeds() -> u64 {
-    std::env::var("MAINSTAY_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
+/// `MAINSTAY_SIM_SEEDS`: how many seeds, or which ones (`448..449`).
+fn seeds() -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("MAINSTAY_SIM_SEEDS") else { return 0..150 };
+    let number = |text: &str| text.parse().expect("MAINSTAY_SIM_SEEDS is a number or a range of two");
+    text.split_once("..").map_or_else(|| 0..number(&text), |(from, to)| number(from)..number(to))
 }
 
 #[test]
 fn the_world_becomes_what_is_wished_whatever_happens_on_the_way() {
-    let next = AtomicU64::new(0);
+    let seeds = seeds();
+    let next = AtomicU64::new(seeds.start);
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds() {
+            if seed >= seeds.end {
                 break;
             }
             let (trace, wrong) = simulate(seed);

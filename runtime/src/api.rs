@@ -218,6 +218,15 @@ pub struct ExecResult {
     pub output: Vec<u8>,
 }
 
+/// What is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopScope {
+    /// The container alone: its exit code counts as when it ends by itself.
+    Container,
+    /// Its whole pod.
+    Pod,
+}
+
 /// Progress of a pull.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PullProgress {
@@ -284,8 +293,9 @@ pub trait Runtime: Send + Sync + 'static {
     async fn signal_container(&self, pod: &PodUid, container: &str, signal: i32) -> Result<()>;
 
     /// Asks a container to stop with its stop signal, and ends it with the whole of its cgroup when it still runs
-    /// after `grace`; answers when it is gone. One that has ended already is a success.
-    async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration) -> Result<()>;
+    /// after `grace`; answers when it is gone. One that has ended already is a success. That it was told to end with
+    /// its pod is written down with how it ended ([`spec::observed::Exit::stopped`]).
+    async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration, scope: StopScope) -> Result<()>;
 
     /// Writes down that an attempt of a container is to be ended for being unhealthy.
     async fn mark_unhealthy(&self, pod: &PodUid, container: &str, attempt: u32) -> Result<()>;

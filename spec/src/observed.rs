@@ -224,6 +224,17 @@ pub struct Exit {
     pub error: Option<String>,
     /// Its termination message (Kubernetes terminationMessagePath).
     pub message: Option<String>,
+    /// It was told to end because its whole pod was to: this end is not the program's own, whatever its code says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+}
+
+impl Exit {
+    /// Whether the program did its work: it ended by itself, with code 0.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.code == 0 && !self.stopped
+    }
 }
 
 impl ContainerFacts {

@@ -43,6 +43,8 @@ pub fn after_exit(
 ) -> Restart {
     match policy {
         RestartPolicy::Never => return Restart::Stay,
+        // Who ended it was to end the whole pod and did not get there, or ended everything for a shutdown.
+        _ if exit.stopped => return Restart::At { due: Timestamp(0), series },
         RestartPolicy::OnFailure if exit.code == 0 => return Restart::Stay,
         RestartPolicy::OnFailure | RestartPolicy::Always => {}
     }
@@ -107,6 +109,7 @@ mod tests {
             boot_id: "b".into(),
             error: None,
             message: None,
+            stopped: false,
         }
     }
 
@@ -123,6 +126,22 @@ mod tests {
         ] {
             let next = after_exit(policy, None, &exit(code, 0, 5), 0, "b");
             assert_eq!(matches!(next, Restart::At { .. }), again, "{policy:?} {code}");
+        }
+    }
+
+    #[test]
+    fn an_end_with_a_pod_that_stays_after_all_is_none_of_its_own() {
+        use RestartPolicy::{Always, Never, OnFailure};
+        let again = Restart::At { due: Timestamp(0), series: 4 };
+        for (policy, code, expected) in [
+            (Always, 0, again),
+            (Always, 143, again),
+            (OnFailure, 0, again),
+            (OnFailure, 137, again),
+            (Never, 0, Restart::Stay),
+        ] {
+            let exit = Exit { stopped: true, ..exit(code, 0, 5) };
+            assert_eq!(after_exit(policy, None, &exit, 4, "b"), expected, "{policy:?} {code}");
         }
     }
 

@@ -125,6 +125,7 @@ fn an_unhealthy_service_is_restarted_with_backoff_whatever_its_exit_code() {
                 boot_id: "boot".into(),
                 error: None,
                 message: None,
+                stopped: false,
             })
         };
         let unhealthy = !running && kind == Service;

@@ -216,6 +216,7 @@ impl Host {
                         boot_id: boot_id.clone(),
                         error: None,
                         message: None,
+                        stopped: false,
                     });
                 }
             });
@@ -568,6 +569,7 @@ impl Host {
             boot_id: "0".into(),
             error: None,
             message: None,
+            stopped: false,
         };
         self.change(uid, |facts| {
             for container in facts.containers.values_mut() {

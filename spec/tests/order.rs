@@ -64,6 +64,7 @@ fn pod(workload: &Workload, number: u32, since: i64) -> PodFacts {
             boot_id: "boot".into(),
             error: None,
             message: None,
+            stopped: false,
         })
     };
     let facts = ContainerFacts::new(0, 0, state);
@@ -254,7 +255,9 @@ fn a_replaced_pod_is_drained_after_its_port_has_moved() {
         addresses: Addresses { v4: Some(std::net::Ipv4Addr::new(10, 0, 0, 1)), v6: None },
         container_port: 80,
     };
-    // The port moves first.
+    // The port moves first, also where a new agent does not know yet where it leads: draining has not begun before.
+    assert_eq!(world.steps(), ["publish_ports"]);
+    assert!(plan(&goals, &world.observed, NOW.plus(Millis::from_secs(60))).draining.is_empty());
     world.observed.published.insert(key.clone(), target("0000000000000001"));
     assert_eq!(world.steps(), ["publish_ports"]);
     // Then the old pod is drained: at least 2 s, then until nobody is connected to it any more, at most 10 s.

@@ -58,6 +58,8 @@ enum Is {
     New,
     Runs,
     Ended(i32),
+    /// Was told to end with its pod, and ended with that code.
+    Stopped(i32),
 }
 
 /// A node with that wish and those pods: ordinal, version, state. Images are there.
@@ -94,7 +96,7 @@ impl Case {
             let state = match is {
                 Is::New => None,
                 Is::Runs => Some(ContainerState::Running { pid: 1, started: Timestamp(1000) }),
-                Is::Ended(code) => Some(ContainerState::Exited(Exit {
+                Is::Ended(code) | Is::Stopped(code) => Some(ContainerState::Exited(Exit {
                     code: *code,
                     signal: None,
                     oom: false,
@@ -104,6 +106,7 @@ impl Case {
                     boot_id: "boot".into(),
                     error: None,
                     message: None,
+                    stopped: matches!(is, Is::Stopped(_)),
                 })),
             };
             let containers = state.map(|state| ("main".to_owned(), ContainerFacts::new(0, 0, state))).into_iter();
@@ -124,7 +127,11 @@ impl Case {
     }
 
     fn steps(&self) -> Vec<String> {
-        let plan = plan(&Goals::new(&self.desired), &self.observed, NOW);
+        self.steps_to(&Goals::new(&self.desired))
+    }
+
+    fn steps_to(&self, goals: &Goals) -> Vec<String> {
+        let plan = plan(goals, &self.observed, NOW);
         // Names follow whatever happens; they are not what is asked here.
         plan.steps
             .iter()
@@ -189,6 +196,36 @@ fn a_bare_pod_ends_before_its_successor_starts() {
     check(workload(Controller::Single, "a"), &[(0, "a", Is::Runs)], &[]);
     check(workload(Controller::Single, "b"), &[(0, "a", Is::Runs)], &["stop a-0"]);
     check(workload(Controller::Single, "a"), &[(0, "a", Is::Ended(1))], &["start a-0 #1"]);
+}
+
+/// Whoever began to end a pod may be gone before it has: its containers' ends are not the end of its work.
+#[test]
+fn an_end_that_was_cut_off_is_not_the_end_of_the_work() {
+    let once = |policy| {
+        let mut workload = workload(Controller::Single, "a");
+        let mut spec = pod_spec("a");
+        spec.restart_policy = Some(policy);
+        workload.template.spec = Arc::new(spec);
+        workload
+    };
+    let drained = |workload, is| {
+        let case = Case::new(workload, &[(0, "a", is)]);
+        case.steps_to(&Goals { drained: true, ..Goals::new(&case.desired) })
+    };
+    for (policy, is, expected, on_an_empty_node) in [
+        (RestartPolicy::OnFailure, Is::Ended(0), &[][..], &[][..]),
+        (RestartPolicy::OnFailure, Is::Stopped(0), &["start a-0 #1"][..], &["stop a-0"][..]),
+        (RestartPolicy::Always, Is::Stopped(0), &["start a-0 #1"], &["stop a-0"]),
+        (RestartPolicy::Always, Is::Stopped(143), &["start a-0 #1"], &["stop a-0"]),
+        (RestartPolicy::Never, Is::Ended(0), &[], &[]),
+        (RestartPolicy::Never, Is::Stopped(0), &[], &["stop a-0"]),
+    ] {
+        check(once(policy), &[(0, "a", is)], expected);
+        assert_eq!(drained(once(policy), is), on_an_empty_node, "{policy:?} {is:?}");
+    }
+    // A Job counts it as a failure, never as work done.
+    check(job(1, 1, 1), &[(0, "a", Is::Ended(0))], &["remember"]);
+    check(job(1, 1, 1), &[(0, "a", Is::Stopped(0))], &["create 1"]);
 }
 
 #[test]

@@ -162,6 +162,40 @@ fn nothing_is_made_beside_what_writes_the_same_data() {
     assert_eq!(node.outcome(), "create new");
 }
 
+/// Also one that was there before, where its new version writes what a pod that is to go writes: nothing of it is
+/// touched until that one is gone.
+#[test]
+fn an_update_waits_for_what_it_cannot_stand_beside() {
+    for (own, new, expected) in [
+        ("", "data", "new: dependency"),
+        ("port", "host data", "new: dependency"),
+        ("data", "", "create new"),
+        ("data", "data port", "stop new-0, new: not_ready"),
+    ] {
+        for stop_first in [false, true] {
+            let mut node = Node::new("data host", new).prepared();
+            node.held = true;
+            let old = Arc::clone(&node.observed.pods[&PodUid("0".into())]);
+            let record = PodRecord {
+                uid: PodUid("1".into()),
+                workload: id("new"),
+                name: "new-0".into(),
+                spec: Arc::new(pod_spec(own)),
+                ..PodRecord::clone(&old.record)
+            };
+            let pod = PodFacts { record: Arc::new(record), ..PodFacts::clone(&old) };
+            node.observed.pods.insert(pod.record.uid.clone(), Arc::new(pod));
+            if stop_first {
+                let workload = Arc::make_mut(&mut node.desired).workloads.get_mut(&id("new")).expect("it is wished");
+                let strategy = UpdateStrategy { max_surge: 0, max_unavailable: 1, ..UpdateStrategy::default() };
+                Arc::make_mut(workload).controller = Controller::Replicated { replicas: 1, strategy };
+            }
+            let expected = if stop_first && new.is_empty() { "stop new-0, new: not_ready" } else { expected };
+            assert_eq!(node.outcome(), expected, "{own} -> {new}, stop first: {stop_first}");
+        }
+    }
+}
+
 #[test]
 fn who_is_not_to_run_is_not_waited_for() {
     for controller in [

@@ -253,6 +253,7 @@ impl World {
                     boot_id: "boot".into(),
                     error: version.starts_with("lost").then(|| "lost".to_owned()),
                     message: None,
+                    stopped: false,
                 });
             }
             *pod = Arc::new(facts);

@@ -83,6 +83,7 @@ fn node(pods: &[&str], surge: u32, replicas: u32) -> (Goals, Observed) {
                 boot_id: "boot".into(),
                 error: None,
                 message: None,
+                stopped: false,
             })),
             _ => Some(ContainerState::Running { pid: 1, started }),
         };

@@ -52,3 +52,46 @@ spec:
 "
     )
 }
+
+/// A Deployment as people write it, a document of a file of many: probes, resources, variables, a volume.
+pub fn typical(number: u32) -> String {
+    format!(
+        "---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: app-{number}
+  labels: {{app: app-{number}, tier: web}}
+spec:
+  replicas: 2
+  selector:
+    matchLabels: {{app: app-{number}}}
+  template:
+    metadata:
+      labels: {{app: app-{number}, tier: web}}
+    spec:
+      containers:
+        - name: main
+          image: registry.example/team/app-{number}:1.2.3
+          args: [serve, --port, '8080']
+          env:
+            - name: MODE
+              value: production
+            - name: NAME
+              valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}
+          ports:
+            - containerPort: 8080
+          readinessProbe:
+            httpGet: {{path: /healthz, port: 8080}}
+          resources:
+            requests: {{cpu: 100m, memory: 64Mi}}
+            limits: {{memory: 128Mi}}
+          volumeMounts:
+            - name: scratch
+              mountPath: /scratch
+      volumes:
+        - name: scratch
+          emptyDir: {{}}
+"
+    )
+}

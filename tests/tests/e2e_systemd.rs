@@ -245,12 +245,13 @@ fn a_shutdown_stops_in_order_and_forgets_nothing() {
     }
     let (sandbox, _registry, image) = world("shutdown");
     let compose = format!(
-        "name: shop\nservices:\n  web:\n    image: {image}\n    command: [ignore-term]\n    restart: always\n    depends_on: [db]\n    stop_grace_period: 2s\n  db:\n    image: {image}\n    command: [sleep, forever]\n    restart: always\n    stop_grace_period: 5s\n"
+        "name: shop\nservices:\n  web:\n    image: {image}\n    command: [ignore-term]\n    restart: always\n    depends_on: [db]\n    stop_grace_period: 2s\n  db:\n    image: {image}\n    command: [sleep, forever]\n    restart: always\n    stop_grace_period: 5s\n  queue:\n    image: {image}\n    command: [sleep, forever]\n    restart: on-failure\n"
     );
     sandbox.write("compose.yaml", &compose);
     let mut agent = Agent::start(&sandbox);
     agent.wait_ready("web", 1);
     agent.wait_ready("db", 1);
+    agent.wait_ready("queue", 1);
     let uids = |agent: &Agent<'_>| -> Vec<String> {
         let status = agent.json(&["status"]);
         let workloads = status["workloads"].as_array().expect("there are workloads").clone();
@@ -263,7 +264,7 @@ fn a_shutdown_stops_in_order_and_forgets_nothing() {
     // Manifests say who depends on whom; where they are was on the agent's command line and is in no file but the record
     // that it left.
     let stopped = sandbox.cli(&["shutdown", "--timeout", "20s"]).ok();
-    assert!(stopped.stderr.contains("stopped 2 pods"), "{}", stopped.stderr);
+    assert!(stopped.stderr.contains("stopped 3 pods"), "{}", stopped.stderr);
     // Records of both ends are there; who depends on the other one ended first.
     let ended = |name: &str| -> i64 {
         let mut records = Vec::new();
@@ -278,10 +279,11 @@ fn a_shutdown_stops_in_order_and_forgets_nothing() {
     };
     // It takes its whole grace period: at the same time the other one would have ended first.
     assert!(ended("web") <= ended("db"));
-    // The next agent goes on with the same pods.
+    // The next agent goes on with the same pods, also with what ended in good order and starts after failures only.
     agent.start_again();
     agent.wait_ready("web", 1);
     agent.wait_ready("db", 1);
+    agent.wait_ready("queue", 1);
     assert_eq!(uids(&agent), before);
     assert_eq!(agent.stop(), 0);
     sandbox.down();

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use runtime::Runtime;
 use runtime::api::{
     ContainerStart, ContainerStats, ExecResult, FileSet, FilesChange, ImageInfo, NetworkStats, PortFault,
-    PullCredentials, Result, RuntimeError, RuntimeEvent,
+    PullCredentials, Result, RuntimeError, RuntimeEvent, StopScope,
 };
 use spec::image_ref::ImageRef;
 use spec::observed::{
@@ -74,7 +74,7 @@ impl Runtime for Readable {
     async fn signal_container(&self, _: &PodUid, _: &str, _: i32) -> Result<()> {
         refuse("signal a container")
     }
-    async fn stop_container(&self, _: &PodUid, _: &str, _: Duration) -> Result<()> {
+    async fn stop_container(&self, _: &PodUid, _: &str, _: Duration, _: StopScope) -> Result<()> {
         refuse("stop a container")
     }
     async fn mark_unhealthy(&self, _: &PodUid, _: &str, _: u32) -> Result<()> {

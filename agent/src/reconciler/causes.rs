@@ -106,7 +106,7 @@ impl Reconciler {
             return;
         }
         let id = &record.workload;
-        let ordered = self.observed.stopping.contains_key(&record.uid);
+        let ordered = exit.stopped || self.observed.stopping.contains_key(&record.uid);
         let bad = !ordered && (exit.code != 0 || exit.oom);
         let kind = if bad { EventKind::Warning } else { EventKind::Normal };
         let word = if exit.oom { "oom_killed" } else { "exited" };

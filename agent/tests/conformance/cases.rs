@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use runtime::api::StopScope;
 use spec::observed::{PodFailure, PodFailureReason};
 
 use crate::world::World;
@@ -14,6 +15,9 @@ pub(crate) const ALL: &[(&str, bool, Case)] = &[
     ("pods-are-made-and-removed-once", false, |world| Box::pin(pods_are_made_and_removed_once(world))),
     ("a-container-runs-until-it-is-stopped", false, |world| Box::pin(a_container_runs_until_it_is_stopped(world))),
     ("an-end-has-its-code", false, |world| Box::pin(an_end_has_its_code(world))),
+    ("alone-is-not-with-its-pod", false, |world| {
+        Box::pin(one_that_ends_without_its_pod_is_not_said_to_have_been_stopped(world))
+    }),
     ("who-does-not-stop-is-killed", false, |world| Box::pin(who_does_not_stop_is_killed(world))),
     ("a-program-that-is-missing-has-ended", false, |world| Box::pin(a_program_that_is_missing_has_ended(world))),
     ("an-end-is-hinted-at", false, |world| Box::pin(an_end_is_hinted_at(world))),
@@ -52,10 +56,11 @@ async fn a_container_runs_until_it_is_stopped(world: &mut World) {
     assert_eq!(world.start(&pod, 0).await, first, "the same attempt is left as it is");
     assert_eq!(world.container(&pod).await, first);
     for _ in 0..2 {
-        world.runtime.stop_container(&pod.uid, "main", GRACE).await.expect("stopped");
+        world.runtime.stop_container(&pod.uid, "main", GRACE, StopScope::Pod).await.expect("stopped");
         let facts = world.container(&pod).await;
         let exit = facts.exit().expect("an end");
         assert_eq!((exit.code, exit.signal, exit.oom, facts.attempt), (0, None, false, 0));
+        assert!(exit.stopped && !exit.succeeded(), "{exit:?}");
         assert!(exit.started.is_some_and(|started| started <= exit.finished), "{exit:?}");
     }
     let again = world.start(&pod, 0).await;
@@ -69,14 +74,23 @@ async fn an_end_has_its_code(world: &mut World) {
         let facts = world.ended(&pod).await;
         let exit = facts.exit().expect("an end");
         assert_eq!((facts.attempt, exit.code, exit.signal, exit.error.clone()), (attempt, 7, None, None));
+        assert!(!exit.stopped, "{exit:?}");
     }
+}
+
+async fn one_that_ends_without_its_pod_is_not_said_to_have_been_stopped(world: &mut World) {
+    let pod = world.pod("run").await;
+    assert!(world.start(&pod, 0).await.is_running());
+    world.runtime.stop_container(&pod.uid, "main", GRACE, StopScope::Container).await.expect("stopped");
+    let facts = world.container(&pod).await;
+    assert_eq!(facts.exit().map(|exit| (exit.code, exit.stopped)), Some((0, false)));
 }
 
 async fn who_does_not_stop_is_killed(world: &mut World) {
     let pod = world.pod("stubborn").await;
     assert!(world.start(&pod, 0).await.is_running());
     let (begin, grace) = (Instant::now(), Duration::from_millis(400));
-    world.runtime.stop_container(&pod.uid, "main", grace).await.expect("stopped");
+    world.runtime.stop_container(&pod.uid, "main", grace, StopScope::Pod).await.expect("stopped");
     assert!(begin.elapsed() >= grace, "it has its time: {:?}", begin.elapsed());
     let facts = world.container(&pod).await;
     assert_eq!(facts.exit().map(|exit| (exit.code, exit.signal)), Some((137, Some(9))));
@@ -108,7 +122,7 @@ async fn another_agent_finds_everything(world: &mut World) {
     assert_eq!(world.runtime.list().await.expect("listed").len(), 2);
     assert_eq!((world.container(&running).await, world.container(&ended).await), (before.clone(), over));
     assert_eq!(world.start(&running, 0).await, before, "it is not started twice");
-    world.runtime.stop_container(&running.uid, "main", GRACE).await.expect("stopped");
+    world.runtime.stop_container(&running.uid, "main", GRACE, StopScope::Pod).await.expect("stopped");
     assert_eq!(world.container(&running).await.exit().map(|exit| exit.code), Some(0));
 }
 
@@ -128,11 +142,11 @@ async fn marks_stay(world: &mut World) {
 
 async fn what_is_not_there_is_gone(world: &mut World) {
     let record = world.record("run").await;
-    world.runtime.stop_container(&record.uid, "main", GRACE).await.expect("nothing to stop");
+    world.runtime.stop_container(&record.uid, "main", GRACE, StopScope::Pod).await.expect("nothing to stop");
     world.runtime.remove_pod(&record.uid).await.expect("nothing to remove");
     let pod = world.pod("run").await;
-    world.runtime.stop_container(&pod.uid, "main", GRACE).await.expect("nothing to stop");
-    world.runtime.stop_container(&pod.uid, "other", GRACE).await.expect("nothing to stop");
+    world.runtime.stop_container(&pod.uid, "main", GRACE, StopScope::Pod).await.expect("nothing to stop");
+    world.runtime.stop_container(&pod.uid, "other", GRACE, StopScope::Pod).await.expect("nothing to stop");
 }
 
 async fn commands_and_signals_reach_it(world: &mut World) {

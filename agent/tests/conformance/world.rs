@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use runtime::Runtime;
-use runtime::api::{ContainerStart, RuntimeEvent};
+use runtime::api::{ContainerStart, RuntimeEvent, StopScope};
 use runtime::container::external::Program;
 use runtime::embedded::{Embedded, Layout, Options};
 use runtime::image::registry::RegistryConfig;
@@ -196,7 +196,7 @@ impl World {
     /// Removes everything; nothing may be left.
     pub(crate) async fn end(self) {
         for uid in &self.pods {
-            self.runtime.stop_container(uid, "main", Duration::ZERO).await.expect("stopped");
+            self.runtime.stop_container(uid, "main", Duration::ZERO, StopScope::Pod).await.expect("stopped");
             self.runtime.remove_pod(uid).await.expect("removed");
         }
         assert!(self.runtime.list().await.expect("listed").is_empty());

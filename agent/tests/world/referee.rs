@@ -16,6 +16,8 @@ pub(crate) struct Referee {
     published: BTreeMap<PortKey, PodUid>,
     /// When a port was seen to have moved from a pod to another one.
     moved: BTreeMap<PodUid, Timestamp>,
+    /// Pods whose end was ordered.
+    begun: BTreeSet<PodUid>,
     /// Pods made by workload and version.
     made: BTreeMap<(WorkloadId, String), u32>,
 }
@@ -90,8 +92,11 @@ impl Referee {
     fn check_stop(&mut self, goals: &Goals, observed: &Observed, now: Timestamp, pod: &PodFacts, step: &Step) {
         let record = &pod.record;
         let id = &record.workload;
-        if goals.held.contains(id) {
-            self.broken.insert(format!("held: {id} is touched"));
+        // What was begun when nothing held it is brought to its end.
+        if !goals.held.contains(id) {
+            self.begun.insert(record.uid.clone());
+        } else if !self.begun.contains(&record.uid) {
+            self.broken.insert(format!("held: {id} is touched: {:?}", step.reason));
         }
         let removed = |id: &WorkloadId| !goals.workloads.contains_key(id) && !goals.held.contains(id);
         let others = observed.pods.values().filter(|other| removed(&other.record.workload));

@@ -24,6 +24,9 @@ pub enum Request {
     Signal {
         /// Its number.
         signal: i32,
+        /// That it ends of it is the end of its pod.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        stop: bool,
     },
     /// Sets the size of the container's terminal.
     Resize {
@@ -153,7 +156,15 @@ impl ShimClient {
     /// # Errors
     /// See [`Self::call`].
     pub fn signal(&mut self, signal: i32) -> io::Result<()> {
-        self.call(&Request::Signal { signal }).map(drop)
+        self.call(&Request::Signal { signal, stop: false }).map(drop)
+    }
+
+    /// Sends a signal to the container's first process that is to end it, with its whole pod.
+    ///
+    /// # Errors
+    /// See [`Self::call`].
+    pub fn stop(&mut self, signal: i32) -> io::Result<()> {
+        self.call(&Request::Signal { signal, stop: true }).map(drop)
     }
 
     /// Sets the size of the container's terminal.

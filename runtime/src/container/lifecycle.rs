@@ -350,6 +350,7 @@ fn lost(dir: &Path, exit_file: &Path, cgroup_path: &str) -> Result<Exit, Contain
         boot_id: record::boot_id(),
         error: Some("lost: its shim was killed or the host was restarted".to_owned()),
         message: None,
+        stopped: false,
     };
     let id = config.map(|config| config.id).unwrap_or_default();
     let record = record::ExitRecord { version: 1, id, exit: exit.clone() };

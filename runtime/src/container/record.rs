@@ -99,6 +99,7 @@ mod tests {
             boot_id: boot_id(),
             error: None,
             message: Some("bye".to_owned()),
+            stopped: false,
         };
         let record = ExitRecord { version: 1, id: "a-b-0".to_owned(), exit };
         write_exit(&path, &record).expect("written");

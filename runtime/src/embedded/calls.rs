@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, logs, records, transient};
 use crate::api::{
     ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, FilesChange, ImageInfo, NetworkStats, PortFault,
-    PullCredentials, PullProgress, Pulls, Result, Runtime, RuntimeEvent, ServiceFault,
+    PullCredentials, PullProgress, Pulls, Result, Runtime, RuntimeEvent, ServiceFault, StopScope,
 };
 use crate::container::{ShimClient, cgroup};
 use crate::exec;
@@ -127,9 +127,9 @@ impl Runtime for Embedded {
         .await
     }
 
-    async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration) -> Result<()> {
+    async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration, scope: StopScope) -> Result<()> {
         let (pod, container) = (pod.clone(), container.to_owned());
-        self.blocking(move |inner| inner.stop(&pod, &container, grace)).await
+        self.blocking(move |inner| inner.stop(&pod, &container, grace, scope)).await
     }
 
     async fn mark_unhealthy(&self, pod: &PodUid, container: &str, attempt: u32) -> Result<()> {

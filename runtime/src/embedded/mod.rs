@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 
 use crate::api::{
     ContainerStart, FailureClass, FileSet, ImageInfo, PortFault, PullCredentials, PullProgress, Result, RuntimeError,
-    RuntimeEvent, ServiceFault,
+    RuntimeEvent, ServiceFault, StopScope,
 };
 use crate::container::external::Program;
 use crate::container::{self, ContainerError, ShimClient, apparmor, cgroup};
@@ -535,6 +535,7 @@ impl Inner {
             boot_id: start.boot_id.clone(),
             error: Some(fault.message.clone()),
             message: None,
+            stopped: false,
         };
         let record = container::ExitRecord { version: 1, id: attempt.id.clone(), exit: exit.clone() };
         container::record::write_exit(&attempt.exit_file(), &record)?;
@@ -557,7 +558,7 @@ impl Inner {
         }
     }
 
-    fn stop(&self, uid: &PodUid, name: &str, grace: Duration) -> Result<()> {
+    fn stop(&self, uid: &PodUid, name: &str, grace: Duration, scope: StopScope) -> Result<()> {
         let operation = format!("stop container `{name}`");
         let found = records::newest(self.layout(), uid, name, &self.options.boot_id)
             .map_err(|error| transient(&operation)(error.into()))?;
@@ -569,15 +570,19 @@ impl Inner {
             .ok()
             .flatten()
             .map_or(libc::SIGTERM, |record| record.stop_signal);
+        let send = |client: &mut ShimClient, signal| match scope {
+            StopScope::Container => client.signal(signal),
+            StopScope::Pod => client.stop(signal),
+        };
         if let Ok(mut client) = ShimClient::connect(&attempt.run) {
             // A shim that is gone in between has ended: the record is looked at below.
             if !grace.is_zero() {
-                drop(client.signal(signal));
+                drop(send(&mut client, signal));
                 if client.wait_exit(Some(grace)).unwrap_or(false) {
                     return self.await_record(&attempt, &operation);
                 }
             }
-            drop(client.signal(libc::SIGKILL));
+            drop(send(&mut client, libc::SIGKILL));
             container::kill_all(&attempt.cgroup).map_err(|error| transient(&operation)(error.into()))?;
             drop(client.wait_exit(Some(Duration::from_secs(10))));
         }

@@ -142,5 +142,6 @@ fn ended_with_boot(start: &StartRecord) -> Exit {
         boot_id: start.boot_id.clone(),
         error: Some("the host was restarted".to_owned()),
         message: None,
+        stopped: false,
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Server {
     log: Option<Log>,
     listener: UnixListener,
     clients: Vec<Client>,
+    /// Its pod is to end, and it was told so.
+    stopped: bool,
 }
 
 /// A server in numbers of descriptors, which stay open across exec.
@@ -57,6 +59,8 @@ pub(super) struct Handover {
     terminal: Option<RawFd>,
     slave: Option<RawFd>,
     listener: RawFd,
+    #[serde(default)]
+    stopped: bool,
     /// The lock on the run directory: whoever has it is the shim.
     pub(super) lock: RawFd,
 }
@@ -107,6 +111,7 @@ impl Server {
             log: log_of(config),
             listener: handle::listen(&config.dir)?,
             clients: Vec::new(),
+            stopped: false,
             config: ContainerConfig { env: Default::default(), ..config.clone() },
         })
     }
@@ -123,6 +128,7 @@ impl Server {
             terminal: number(&self.terminal),
             slave: number(&self.slave),
             listener: self.listener.as_raw_fd(),
+            stopped: self.stopped,
             lock: lock.as_raw_fd(),
         }
     }
@@ -141,6 +147,7 @@ impl Server {
             listener: sys::take_fd(from.listener)?.into(),
             log: log_of(&from.config),
             clients: Vec::new(),
+            stopped: from.stopped,
             config: from.config,
         })
     }
@@ -297,11 +304,12 @@ impl Server {
                 shim_pid: self.running.shim_pid,
                 shim_start_time: self.running.shim_start_time,
             })),
-            Request::Signal { signal } => {
+            Request::Signal { signal, stop } => {
                 match self.config.external() {
                     Some(external) => external.quiet("kill", &[], &[&signal.to_string()])?,
                     None => sys::pidfd_signal(self.pidfd.as_fd(), *signal).map_err(|error| error.to_string())?,
                 }
+                self.stopped |= stop;
                 Ok(None)
             }
             Request::Resize { rows, cols } => {
@@ -405,6 +413,7 @@ impl Server {
             boot_id: record::boot_id(),
             error: None,
             message: self.message(code),
+            stopped: self.stopped,
         };
         let record = ExitRecord { version: 1, id: self.config.id.clone(), exit };
         // A full disk: try again for a while, since without a record the end counts as a loss.

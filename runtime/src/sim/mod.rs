@@ -37,7 +37,7 @@ use tokio::sync::mpsc;
 
 use crate::api::{
     ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, FilesChange, ImageInfo, NetworkStats, PortFault,
-    PullCredentials, Result, Runtime, RuntimeError, RuntimeEvent, ServiceFault,
+    PullCredentials, Result, Runtime, RuntimeError, RuntimeEvent, ServiceFault, StopScope,
 };
 
 pub use rng::Rng;
@@ -212,7 +212,7 @@ impl Sim {
             return;
         };
         drop(world);
-        self.end(&uid, &name, attempt, 137);
+        self.end(&uid, &name, attempt, 137, false);
     }
 
     /// Everything that runs ends without a record, and a new boot begins.
@@ -235,7 +235,7 @@ impl Sim {
     }
 
     /// Ends an attempt, if it still runs.
-    fn end(&self, uid: &PodUid, name: &str, attempt: u32, code: i32) {
+    fn end(&self, uid: &PodUid, name: &str, attempt: u32, code: i32, stopped: bool) {
         let now = self.now();
         let mut world = self.world();
         let boot = world.boot_id.clone();
@@ -244,7 +244,7 @@ impl Sim {
         if facts.attempt != attempt {
             return;
         }
-        facts.state = ContainerState::Exited(exit(code, Some(started), now, &boot, None));
+        facts.state = ContainerState::Exited(Exit { stopped, ..exit(code, Some(started), now, &boot, None) });
         world.trace.push(format!("{} end {name} of {uid}: {code}", now.0));
         world.hint(RuntimeEvent::ContainerChanged(uid.clone(), name.to_owned()));
     }
@@ -292,6 +292,7 @@ fn exit(code: i32, started: Option<Timestamp>, finished: Timestamp, boot: &str, 
         boot_id: boot.to_owned(),
         error: error.map(str::to_owned),
         message: None,
+        stopped: false,
     }
 }
 
@@ -423,7 +424,7 @@ impl Runtime for Sim {
             let (sim, attempt) = (self.clone(), start.attempt);
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
-                sim.end(&uid, &name, attempt, code);
+                sim.end(&uid, &name, attempt, code, false);
             });
         }
         self.leave(&operation, facts)
@@ -433,7 +434,7 @@ impl Runtime for Sim {
         Ok(())
     }
 
-    async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration) -> Result<()> {
+    async fn stop_container(&self, pod: &PodUid, container: &str, grace: Duration, scope: StopScope) -> Result<()> {
         self.enter("stop container").await?;
         let running = self.world().pods.get(pod).and_then(|pod| {
             let facts = pod.containers.get(container)?;
@@ -444,7 +445,7 @@ impl Runtime for Sim {
             let stubborn = matches!(behaviour, Behaviour::Stubborn);
             let wait = if stubborn { grace } else { Duration::from_millis(10).min(grace) };
             tokio::time::sleep(wait).await;
-            self.end(pod, container, attempt, if stubborn { 137 } else { 0 });
+            self.end(pod, container, attempt, if stubborn { 137 } else { 0 }, scope == StopScope::Pod);
         }
         self.leave("stop container", ())
     }
@@ -615,7 +616,8 @@ impl World {
 fn too_early(facts: &ContainerFacts, boot: &str, now: Timestamp, start: &ContainerStart) -> Option<String> {
     let exit = facts.exit()?;
     let started = exit.started?;
-    if exit.boot_id != boot || exit.finished.since(started).0 >= 600_000 || facts.series == 0 {
+    // One that was told to end with its pod did not fail.
+    if exit.stopped || exit.boot_id != boot || exit.finished.since(started).0 >= 600_000 || facts.series == 0 {
         return None;
     }
     let wait = (10_000u64 << (facts.series - 1).min(10)).min(300_000);

@@ -45,6 +45,9 @@ pub(super) fn drained(view: &View<'_>, workload: &Workload, pod: &PodFacts, plan
     if limit == Millis(0) || !is_reached_by_others(view, pod) {
         return true;
     }
+    if view.leads_somewhere(pod) {
+        return false;
+    }
     let uid = &pod.record.uid;
     plan.draining.insert(uid.clone());
     if view.still_published(uid) {

@@ -1,15 +1,19 @@
 //! An empty node: every pod that is not over is stopped, each after those that depend on it. Pods that are over keep
-//! their records, so that finished Jobs do not run again afterwards.
+//! their records, so that finished Jobs do not run again afterwards; one whose end was begun and cut off is not over.
 
 use std::sync::Arc;
 
 use super::order;
 use super::pod::{self, PodPhase};
 use super::{Plan, Reason, View};
-use crate::observed::PodFacts;
+use crate::observed::{ContainerFacts, PodFacts};
 
 pub(super) fn plan(view: &View<'_>, plan: &mut Plan) {
-    let over = |pod: &PodFacts| matches!(pod::pod_phase(pod, view.observed), PodPhase::Succeeded | PodPhase::Failed);
+    let begun = |pod: &PodFacts| pod.containers.values().filter_map(ContainerFacts::exit).any(|exit| exit.stopped);
+    let over = |pod: &PodFacts| {
+        matches!(pod::pod_phase(pod, view.observed), PodPhase::Succeeded | PodPhase::Failed)
+            && (pod.failed.is_some() || !begun(pod))
+    };
     let live: Vec<&Arc<PodFacts>> = view.observed.pods.values().filter(|pod| !over(pod)).collect();
     let first = order::first_to_end(&live.iter().map(|pod| pod.as_ref()).collect::<Vec<_>>());
     for pod in live.iter().filter(|pod| first.contains(&pod.record.workload)) {

@@ -222,7 +222,7 @@ fn crash<'a>(
     let exit = facts.exit()?;
     // One that ran and ended without a code was lost with its shim or with the host.
     let lost = exit.error.is_some() && exit.started.is_some();
-    if lost || exit.boot_id != view.observed.boot_id {
+    if lost || exit.stopped || exit.boot_id != view.observed.boot_id {
         return None;
     }
     let init = pod.record.spec.init_containers.iter().any(|c| c.name == container.name) && !container.is_sidecar();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::order::{dependencies_up, tend};
 use super::replicated::prepare;
-use super::{Goal, Hold, Plan, Reason, View, instance, pod};
+use super::{Goal, Hold, Plan, Reason, View, instance, pod, successor};
 use crate::diff;
 use crate::observed::PodFacts;
 use crate::time::Millis;
@@ -69,7 +69,7 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, rules: &Rules, plan: &mut Plan)
     let ready_to_start = if missing.is_empty() && old.is_none() {
         true
     } else {
-        prepare(view, goal, plan) && dependencies_up(view, goal, plan)
+        prepare(view, goal, plan) && dependencies_up(view, goal, plan) && !successor::waits(view, goal, plan)
     };
     if let Some(pod) = old
         && ready_to_start

@@ -54,7 +54,7 @@ fn init_done(pod: &PodFacts, container: &ContainerSpec, observed: &Observed) -> 
     pod.containers
         .get(&container.name)
         .and_then(ContainerFacts::exit)
-        .is_some_and(|exit| exit.code == 0 && (exit.boot_id == observed.boot_id || pod_finished(pod, observed)))
+        .is_some_and(|exit| exit.succeeded() && (exit.boot_id == observed.boot_id || pod_finished(pod, observed)))
 }
 
 /// Whether every main container ended and stays so.
@@ -73,7 +73,7 @@ pub fn pod_phase(pod: &PodFacts, observed: &Observed) -> PodPhase {
         return PodPhase::Failed;
     }
     if let Some(exit) = failed_init(pod, observed)
-        && exit.code != 0
+        && !exit.succeeded()
     {
         return PodPhase::Failed;
     }
@@ -81,7 +81,7 @@ pub fn pod_phase(pod: &PodFacts, observed: &Observed) -> PodPhase {
         let all_zero = spec
             .containers
             .iter()
-            .all(|c| pod.containers.get(&c.name).and_then(ContainerFacts::exit).is_some_and(|e| e.code == 0));
+            .all(|c| pod.containers.get(&c.name).and_then(ContainerFacts::exit).is_some_and(Exit::succeeded));
         return if all_zero { PodPhase::Succeeded } else { PodPhase::Failed };
     }
     if spec.containers.iter().all(|c| pod.containers.contains_key(&c.name)) {
@@ -101,7 +101,7 @@ fn failed_init(pod: &PodFacts, observed: &Observed) -> Option<Exit> {
             RestartPolicy::Always => RestartPolicy::OnFailure,
             other => other,
         };
-        let exit = facts.exit().filter(|exit| exit.code != 0)?;
+        let exit = facts.exit().filter(|exit| !exit.succeeded())?;
         let next = restart::after_exit(policy, spec.restart_backoff.as_ref(), exit, facts.series, &observed.boot_id);
         matches!(next, Restart::Stay | Restart::GiveUp).then(|| exit.clone())
     })
@@ -353,7 +353,7 @@ fn keep_container(
         ContainerState::Exited(exit) => exit,
     };
     // An init container that ended with 0 before a reboot runs again, like the rest of the pod.
-    let rerun = exit.code == 0 && exit.boot_id != view.observed.boot_id && policy == RestartPolicy::OnFailure;
+    let rerun = exit.succeeded() && exit.boot_id != view.observed.boot_id && policy == RestartPolicy::OnFailure;
     let rerun = rerun && record.spec.init_containers.iter().any(|c| c.name == container.name);
     match after_end(&record.spec, policy, facts, exit, &view.observed.boot_id) {
         Restart::Stay if rerun => {
@@ -366,8 +366,11 @@ fn keep_container(
             plan.wake_at(due);
         }
         Restart::At { series, .. } => {
-            let reason =
-                if facts.unhealthy { Reason::Unhealthy } else { Reason::Exited { code: exit.code, oom: exit.oom } };
+            let reason = match (facts.unhealthy, exit.stopped) {
+                (true, _) => Reason::Unhealthy,
+                (false, true) => Reason::NotStarted,
+                (false, false) => Reason::Exited { code: exit.code, oom: exit.oom },
+            };
             plan.push(&record.workload, start(facts.attempt.saturating_add(1), series), reason);
         }
     }

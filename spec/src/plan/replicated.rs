@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use super::order::{dependencies_up, follows, tend};
 use super::{Action, ActionKey, Goal, Hold, Plan, Reason, View, known_images};
-use super::{drain, pod};
+use super::{drain, pod, successor};
 use crate::diff;
-use crate::observed::PodFacts;
+use crate::observed::{PodFacts, PortKey};
 use crate::time::{Millis, Timestamp};
 use crate::workload::{UpdateStrategy, WorkloadId, WorkloadKind};
 
@@ -45,16 +45,17 @@ pub(super) fn plan(view: &View<'_>, goal: &Goal, replicas: u32, strategy: &Updat
         view.observed.in_flight.iter().filter(|key| matches!(key, ActionKey::Create(w, ..) if w == id)).count();
 
     let needed = wished.saturating_sub(current.len() + making);
+    let changes = needed > 0 || !old.is_empty();
     if let Some(bad) = &goal.failed {
         plan.hold(id, Hold::UpdateFailed { cause: bad.cause.clone() });
     }
     let prepared = match &goal.failed {
         // Nothing more is done for a version that failed; what there is of it, and of the one before, stays.
         Some(_) => old.is_empty() && prepare(view, goal, plan),
-        None if needed > 0 || !old.is_empty() => prepare(view, goal, plan),
+        None if changes => prepare(view, goal, plan),
         None => true,
     };
-    let up = prepared && dependencies_up(view, goal, plan);
+    let up = prepared && dependencies_up(view, goal, plan) && !(changes && successor::waits(view, goal, plan));
     // Nothing old is touched while the new version cannot start.
     let changed = |member: &Member<'_>| match &member.follows {
         Some(on) => Reason::DependencyRestarted { on: on.clone() },
@@ -259,6 +260,17 @@ impl View<'_> {
     /// Whether anybody is sent to this pod now.
     fn is_reached(&self, uid: &crate::observed::PodUid) -> bool {
         self.observed.published.values().any(|target| target.pod == *uid) || self.observed.services.leads_to(uid)
+    }
+
+    /// Whether a port of this pod is to lead to some pod and it is not known where it leads now: by the rules of an
+    /// earlier agent to this one, for all that is known.
+    pub(super) fn leads_somewhere(&self, pod: &PodFacts) -> bool {
+        let ports = || pod.record.spec.all_containers().flat_map(|container| &container.ports);
+        let unknown = |key: &&PortKey| !self.observed.published.contains_key(*key);
+        self.ports
+            .keys()
+            .filter(unknown)
+            .any(|key| ports().any(|port| port.protocol == key.protocol && port.host_port == Some(key.host_port)))
     }
 
     /// Whether a published port leads to this pod now and is to lead to another one.

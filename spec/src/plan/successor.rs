@@ -1,9 +1,9 @@
 //! Workloads that take the place of others: one that was renamed, or became another kind, is a removal and an addition in
 //! one revision, with nothing in common but what both use.
 //!
-//! What is to go stays until everything of its successor that can fail early is done. And a new workload makes no pod
-//! beside one that is to go, or is held, and that it cannot stand side by side with: they write the same data, or listen
-//! to the same port of the host.
+//! What is to go stays until everything of its successor that can fail early is done. And no version of a workload is
+//! made beside a pod that is to go, or is held, and that it cannot stand side by side with: they write the same data, or
+//! listen to the same port of the host. Where pods of the workload stand beside it in that way already, more may.
 
 use std::collections::BTreeSet;
 
@@ -12,15 +12,15 @@ use crate::observed::PodFacts;
 use crate::pod::{PodSpec, Protocol};
 use crate::workload::{Controller, WorkloadId};
 
-/// Whether a new workload has to wait for a pod of another one that is wished no longer; the plan then says so.
+/// Whether a workload has to wait for a pod of another one that is wished no longer; the plan then says so.
 pub(super) fn waits(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> bool {
-    if view.leftover.is_empty() || !view.pods_of(&goal.workload.id).is_empty() {
+    if view.leftover.is_empty() {
         return false;
     }
-    let spec = &goal.workload.template.spec;
+    let own = view.pods_of(&goal.workload.id);
     let excludes = |pod: &&&PodFacts| {
         let other = &pod.record.spec;
-        spec.shares_writable_data(other) || !host_listeners(spec).is_disjoint(&host_listeners(other))
+        exclude(&goal.workload.template.spec, other) && !own.iter().any(|own| exclude(&own.record.spec, other))
     };
     let Some(pod) = view.leftover.iter().find(excludes) else { return false };
     let hold = (goal.workload.id.clone(), Hold::Dependency { on: pod.record.workload.clone() });
@@ -51,6 +51,11 @@ pub(super) fn unprepared<'a>(view: &View<'a>, pod: &PodFacts) -> Option<&'a Work
             && (new.shares_writable_data(spec) || !published(new).is_disjoint(&published(spec)))
     };
     view.goals.workloads.values().find(succeeds).map(|goal| &goal.workload.id)
+}
+
+/// Whether two pods cannot stand side by side.
+fn exclude(one: &PodSpec, other: &PodSpec) -> bool {
+    one.shares_writable_data(other) || !host_listeners(one).is_disjoint(&host_listeners(other))
 }
 
 type Ports = BTreeSet<(Protocol, u16)>;

@@ -1,7 +1,5 @@
 //! How validation and planning grow with the number of objects.
 
-use std::fmt::Write;
-
 use crate::Options;
 use crate::table::{MAINSTAY, Table};
 use crate::world::World;
@@ -16,10 +14,8 @@ pub(crate) fn measure(options: &Options) -> Vec<Table> {
     let mut table = Table::new("Objects: validate and plan");
     for size in SIZES {
         for file in 0..size.div_ceil(A_FILE) {
-            let mut text = String::new();
-            for number in file * A_FILE..size.min((file + 1) * A_FILE) {
-                document(&mut text, number);
-            }
+            let numbers = file * A_FILE..size.min((file + 1) * A_FILE);
+            let text: String = numbers.map(tests::manifest::typical).collect();
             world.sandbox.write(&format!("part-{file}.yaml"), &text);
         }
         for _ in 0..options.runs {
@@ -35,49 +31,4 @@ pub(crate) fn measure(options: &Options) -> Vec<Table> {
         }
     }
     vec![table]
-}
-
-/// A Deployment as people write it: probes, resources, variables, a volume.
-fn document(text: &mut String, number: u32) {
-    let written = write!(
-        text,
-        "---
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: app-{number}
-  labels: {{app: app-{number}, tier: web}}
-spec:
-  replicas: 2
-  selector:
-    matchLabels: {{app: app-{number}}}
-  template:
-    metadata:
-      labels: {{app: app-{number}, tier: web}}
-    spec:
-      containers:
-        - name: main
-          image: registry.example/team/app-{number}:1.2.3
-          args: [serve, --port, '8080']
-          env:
-            - name: MODE
-              value: production
-            - name: NAME
-              valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}
-          ports:
-            - containerPort: 8080
-          readinessProbe:
-            httpGet: {{path: /healthz, port: 8080}}
-          resources:
-            requests: {{cpu: 100m, memory: 64Mi}}
-            limits: {{memory: 128Mi}}
-          volumeMounts:
-            - name: scratch
-              mountPath: /scratch
-      volumes:
-        - name: scratch
-          emptyDir: {{}}
-"
-    );
-    written.expect("writing into a string works");
 }
