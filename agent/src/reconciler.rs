@@ -87,6 +87,8 @@ pub struct Reading {
     pub held: BTreeMap<WorkloadId, HeldStatus>,
     /// Label of this state of the sources.
     pub revision: String,
+    /// A number that rises with each reading.
+    pub number: u64,
 }
 
 /// Everything that can happen to the loop.

@@ -330,6 +330,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         asked.iter().for_each(Follower::poll_now);
         read_now();
     });
+    let reading = Arc::new(watching.asker());
     let state = ApiState {
         snapshot: snapshots.clone(),
         runtime: runtime.clone(),
@@ -339,6 +340,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         settings: Arc::new(settings.clone()),
         reload: Handle { requests: requests.clone(), instance: random_uid().0.into(), exe: invocation.exe.clone() },
         sync,
+        reading,
     };
     let server = Server::start(state, listener).await?;
     announce(&settings, &server);

@@ -67,6 +67,7 @@ pub fn build(facts: &Facts<'_>) -> Snapshot {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         passes: facts.passes,
+        reading: facts.reading.number,
         converged: facts.plan.steps.is_empty() && facts.observed.in_flight.is_empty() && facts.plan.holds.is_empty(),
         sources: facts.reading.sources.clone(),
         workloads,

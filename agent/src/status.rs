@@ -16,6 +16,9 @@ pub struct Snapshot {
     pub pid: u32,
     /// Number of passes so far.
     pub passes: u64,
+    /// Number of the reading of the sources that the last pass went by; it rises with each.
+    #[serde(default)]
+    pub reading: u64,
     /// Whether the last pass saw every source and left nothing to do.
     pub converged: bool,
     /// Sources and their findings.

@@ -333,3 +333,27 @@ fn commands_reach_into_a_running_container() {
     let ended = agent.cli(&["attach", "talker"]);
     assert!(ended.code == 2 && ended.stderr.contains("does not run"), "{ended:?}");
 }
+
+/// `status --wait` right after a file was written: what is in it is there, and not only as wished before it was read.
+#[test]
+fn waiting_begins_with_what_was_just_written() {
+    if !require_root("waiting_begins_with_what_was_just_written") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("wait");
+    let mut agent = Agent::start(&sandbox);
+    for name in ["one", "two", "three"] {
+        sandbox.write(&format!("{name}.json"), &pod(name, &image, &["sleep", "forever"]).to_string());
+        let told = agent.cli(&["status", "--wait", "60s"]).ok();
+        assert!(told.stdout.contains("; all as wished"), "{}", told.stdout);
+        assert!(agent.status().workload(name).is_some_and(|workload| workload.phase == "Running"), "{}", told.stdout);
+    }
+    // What cannot become true is said after the time.
+    sandbox.write("broken.yaml", BROKEN);
+    let told = agent.cli(&["status", "--wait", "100ms"]);
+    assert_eq!(told.code, 1, "{}", told.stdout);
+    assert!(told.stdout.contains("3 running, 1 error; the rest as wished"), "{}", told.stdout);
+    agent.stop();
+    sandbox.down();
+    sandbox.assert_clean();
+}

@@ -1,6 +1,7 @@
 //! What a container sees and how it ends, asked from inside with the fixture and from outside through /proc.
 
 use serde_json::{Value, json};
+use tests::image::{Entry, ImageBuilder, Layer};
 use tests::manifest::{deployment, pod};
 use tests::{Agent, require_root, world};
 
@@ -143,7 +144,11 @@ fn root_of_a_user_namespace_is_nobody_outside() {
         return tests::sandbox::skipped("root_of_a_user_namespace_is_nobody_outside", "Linux before 6.3");
     }
     const FIRST: u32 = 0x7000_0000;
-    let (sandbox, _registry, image) = world("users");
+    let (sandbox, registry, image) = world("users");
+    let own = |text: &str| Entry::File(text.into());
+    let lower = Layer::new().entry("/d/low", own("low"), 0o600, (0, 0)).file("/d/gone", "");
+    let upper = Layer::new().entry("/d/high", own("high"), 0o600, (1000, 1001)).whiteout("/d/gone");
+    let stacked = registry.push("stacked:1", &ImageBuilder::new().layer(lower).layer(upper).build());
     let shared = sandbox.dir().join("shared");
     std::fs::create_dir(&shared).expect("the sandbox is ours");
     std::fs::write(shared.join("mine"), "of the host's root").expect("the sandbox is ours");
@@ -154,11 +159,14 @@ fn root_of_a_user_namespace_is_nobody_outside() {
             {"name": "disk", "emptyDir": {}},
             {"name": "memory", "emptyDir": {"medium": "Memory"}},
             {"name": "host", "hostPath": {"path": shared}},
+            {"name": "stack", "image": {"reference": stacked}},
         ]);
         wanted["spec"]["containers"][0]["volumeMounts"] = json!([
             {"name": "disk", "mountPath": "/disk"},
             {"name": "memory", "mountPath": "/memory"},
             {"name": "host", "mountPath": "/host"},
+            {"name": "stack", "mountPath": "/stack"},
+            {"name": "stack", "mountPath": "/part", "subPath": "d"},
         ]);
         wanted
     };
@@ -198,6 +206,20 @@ fn root_of_a_user_namespace_is_nobody_outside() {
         files_named(&sandbox.data().join("pods"), name).iter().filter_map(|path| owner(path)).collect::<Vec<_>>()
     };
     assert_eq!(found("user"), [(1000, 1001)]);
+    // An image of several layers: files of root and of others are theirs inside, layers cover each other, nothing is written.
+    for (user, path) in [("0", "/stack/d/low"), ("0", "/part/low"), ("1000", "/stack/d/high"), ("1000", "/part/high")] {
+        let text = run(&agent, &["--user", user, "one", "--", "/bin/fixture", "cat", path]);
+        assert!(path.ends_with(text.trim()), "{path}: {text}");
+    }
+    for (user, command) in [
+        ("1000", ["cat", "/stack/d/low"].as_slice()),
+        ("0", &["cat", "/stack/d/gone"]),
+        ("0", &["write", "/stack/d/low", "x"]),
+        ("0", &["write", "/part/new", "x"]),
+    ] {
+        let refused = agent.cli(&[&["exec", "--user", user, "one", "--", "/bin/fixture"], command].concat());
+        assert_ne!(refused.code, 0, "{user} {command:?}");
+    }
     // The writable layer is the container's own, with ids that are nobody's.
     let mut new = found("new");
     new.sort_unstable();

@@ -147,6 +147,42 @@ fn the_debian_package_holds_what_it_needs() {
 }
 
 #[test]
+fn the_rpm_holds_what_it_needs() {
+    if Command::new("rpmbuild").arg("--version").output().is_err() {
+        eprintln!("skipped: rpmbuild is not installed");
+        return;
+    }
+    let out = tempfile::tempdir().expect("a temporary directory");
+    let binary = tests::binary::mainstay();
+    run(Command::new(root().join("packaging/scripts/rpm"))
+        .args([binary.as_os_str(), "1.2.3".as_ref(), out.path().as_os_str()])
+        .env("MAINSTAY_RPM_PAYLOAD", "w.ufdio"));
+    let file = fs::read_dir(out.path()).expect("it is there").flatten().next().expect("a package was made").path();
+    let query = |what: &[&str]| run(Command::new("rpm").arg("-qp").args(what).arg(&file));
+    assert!(query(&[]).starts_with("mainstay-1.2.3-1."), "{}", query(&[]));
+    let content = query(&["--queryformat", "[%{FILEMODES:perms} %{FILEUSERNAME} %{FILENAMES}\n]"]);
+    let check = |mode: &str, path: &str| {
+        let line = format!("{mode} root {path}");
+        assert!(content.lines().any(|each| each == line), "{line}\n{content}");
+    };
+    check("-rwxr-xr-x", "/usr/bin/mainstay");
+    for unit in ["mainstay.service", "mainstay-pods.service", "mainstay.socket"] {
+        check("-rw-r--r--", &format!("/usr/lib/systemd/system/{unit}"));
+    }
+    for directory in ["/etc/mainstay", "/etc/mainstay/conf.d", "/etc/mainstay/manifests"] {
+        check("drwxr-xr-x", directory);
+    }
+    check("-rw-r--r--", "/usr/share/man/man1/mainstay-status.1.gz");
+    check("-rw-r--r--", "/usr/share/zsh/site-functions/_mainstay");
+    check("-rw-r--r--", "/usr/share/doc/mainstay/operations.md");
+    assert_eq!(query(&["--configfiles"]), "/etc/mainstay/conf.d/10-systemd.toml\n");
+    // An upgrade stops nothing.
+    let scripts = query(&["--scripts"]);
+    let removal = scripts.split("preuninstall").nth(1).expect("there is one");
+    assert!(removal.contains("if [ \"$1\" = 0 ]") && removal.contains("mainstay down --yes"), "{scripts}");
+}
+
+#[test]
 fn the_install_script_puts_everything_into_its_place() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (packed, target) = (dir.path().join("packed"), dir.path().join("target"));

@@ -17,7 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{get, post};
 use runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::config::Settings;
@@ -51,6 +51,8 @@ pub struct ApiState {
     pub reload: Handle,
     /// Has all sources read now.
     pub sync: Arc<dyn Fn() + Send + Sync>,
+    /// Tells the number of the newest reading once everything that is in the sources now has been read.
+    pub reading: Arc<dyn Fn() -> oneshot::Receiver<u64> + Send + Sync>,
 }
 
 /// Why the interface cannot be served.
@@ -212,6 +214,7 @@ fn private_routes() -> Router<Shared> {
         .route("/v1/workloads/{kind}/{namespace}/{name}", get(routes::workload))
         .route("/v1/down", post(routes::down))
         .route("/v1/sync", post(routes::sync))
+        .route("/v1/reading", get(routes::reading))
         .route("/v1/retry", post(routes::retry))
         .route("/v1/approve", post(routes::approve))
         .route("/v1/orders", post(routes::order))

@@ -193,6 +193,14 @@ pub(super) async fn sync(State(shared): State<Shared>) -> Json<Value> {
     Json(json!({ "reading": true }))
 }
 
+/// The number of the reading that holds everything that was in the sources when it was asked for.
+pub(super) async fn reading(State(shared): State<Shared>) -> Answer<Value> {
+    match (shared.state.reading)().await {
+        Ok(number) => Ok(Json(json!({ "reading": number }))),
+        Err(_) => Err(Failure::unavailable()),
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RetryBody {

@@ -173,6 +173,11 @@ impl Fixture {
                 exe: "/usr/bin/mainstay".into(),
             },
             sync: Arc::new(|| {}),
+            reading: Arc::new(|| {
+                let (reply, answer) = tokio::sync::oneshot::channel();
+                reply.send(4).expect("the receiver is here");
+                answer
+            }),
         };
         let server = Server::start(state, None).await.expect("the interface can be served");
         Self { dir, settings, snapshot, journal, inbox, server }
@@ -230,6 +235,7 @@ pub(crate) fn busy_snapshot() -> Snapshot {
         }],
         pid: 42,
         passes: 9,
+        reading: 4,
         converged: false,
         sources: vec![SourceStatus {
             approve: None,

@@ -11,12 +11,18 @@ use crate::status::{CronStatus, Snapshot, WorkloadStatus};
 /// How often `--wait` looks.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// The answer of `/v1/reading`.
+#[derive(serde::Deserialize)]
+struct ReadingAnswer {
+    reading: u64,
+}
+
 pub(super) fn status(client: &Client, name: Option<&str>, wait: Option<Duration>, io: &mut Io<'_>) -> Outcome {
-    let snapshot = match wait {
+    let (snapshot, well) = match wait {
         Some(wait) => settle(client, wait)?,
-        None => client.get("/v1/status")?,
+        None => (client.get("/v1/status")?, true),
     };
-    let code = u8::from(wait.is_some() && !is_settled(&snapshot));
+    let code = u8::from(!well);
     match name {
         Some(name) => {
             let workload = super::names::workload(&snapshot, name)?;
@@ -28,13 +34,17 @@ pub(super) fn status(client: &Client, name: Option<&str>, wait: Option<Duration>
     Ok(code)
 }
 
-/// The state when it is settled, or when the time is over.
-fn settle(client: &Client, wait: Duration) -> Result<Snapshot, CliError> {
+/// The state when it is settled, or when the time is over. What was written before this command is waited for: an agent
+/// that has not read it yet would say that everything is as wished.
+fn settle(client: &Client, wait: Duration) -> Result<(Snapshot, bool), CliError> {
     let deadline = Instant::now() + wait;
+    // An agent of before this question says that it does not know it.
+    let read = client.get("/v1/reading").map_or(0, |answer: ReadingAnswer| answer.reading);
     loop {
         let snapshot: Snapshot = client.get("/v1/status")?;
-        if is_settled(&snapshot) || Instant::now() >= deadline {
-            return Ok(snapshot);
+        let settled = snapshot.reading >= read && is_settled(&snapshot);
+        if settled || Instant::now() >= deadline {
+            return Ok((snapshot, settled));
         }
         std::thread::sleep(LOOK.min(deadline.saturating_duration_since(Instant::now())));
     }

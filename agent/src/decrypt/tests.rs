@@ -61,6 +61,8 @@ fn files_open_with_the_right_key() {
     check("armored.yaml", &[SHORT]);
     check("values.yaml", &[LONG]);
     check("values.json", &[LONG]);
+    // For two hosts, with all but a few values sealed.
+    check("two.json", &[LONG]);
     check("several.yaml", &[LONG, "ConfigMap/settings"]);
     check("all.yaml", &[LONG]);
     check("only.yaml", &[LONG, "ConfigMap/settings"]);

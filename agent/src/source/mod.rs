@@ -467,6 +467,7 @@ impl Sources {
             sources: statuses.into_iter().map(|(_, status)| status).collect(),
             held,
             revision,
+            number: 0,
         }
     }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecursiveMode, Watcher as _};
 
@@ -42,6 +44,18 @@ impl Watching {
         move || drop(nudge.send(Nudge::Read))
     }
 
+    /// Tells, when everything that is in the sources now has been read, the number of the newest [`Reading`]. Who is in
+    /// the middle of writing a file is waited for.
+    pub fn asker(&self) -> impl Fn() -> oneshot::Receiver<u64> + Send + Sync + 'static {
+        let nudge = self.nudge.clone();
+        move || {
+            let (reply, answer) = oneshot::channel();
+            // The thread may have ended with the agent: then nobody answers.
+            drop(nudge.send(Nudge::Tell(reply)));
+            answer
+        }
+    }
+
     /// Reads the sources now.
     pub fn resync(&self) {
         // The thread lives as long as this does.
@@ -55,6 +69,8 @@ enum Nudge {
     /// Somebody writes these.
     Writing(Vec<PathBuf>),
     Read,
+    /// Somebody wants to know when they have been read.
+    Tell(oneshot::Sender<u64>),
 }
 
 /// Starts the thread. The first reading is handed over as soon as it is there.
@@ -73,15 +89,24 @@ pub fn watch(
         let mut watcher = Watches::new(roots, events);
         let mut writers = Writers::default();
         let mut stale = None;
+        // Rising over restarts of the agent as well, so that nobody waits for a number of the one before.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let mut number = u64::try_from(now.as_millis()).unwrap_or(0);
         loop {
             watcher.renew();
             if !wait_for_git(&mut sources, &mut stale, &nudges, &mut writers) {
                 return;
             }
-            if let Some(reading) = sources.read()
-                && !deliver(reading)
-            {
-                return;
+            let asked = std::mem::take(&mut writers.asked);
+            if let Some(reading) = sources.read() {
+                number += 1;
+                if !deliver(Reading { number, ..reading }) {
+                    return;
+                }
+            }
+            // Who has asked may have gone.
+            for reply in asked {
+                let _ = reply.send(number);
             }
             // A root that is missing has nothing to watch: it is looked for.
             let mut limit = if watcher.all_watched() { resync } else { resync.min(MISSING_ROOT) };
@@ -101,10 +126,12 @@ struct Writers {
     last: HashMap<PathBuf, Instant>,
     /// Files that count beside the manifests: those that services mount one by one.
     bound: BTreeSet<PathBuf>,
+    /// Who wants to know when the sources have been read.
+    asked: Vec<oneshot::Sender<u64>>,
 }
 
 impl Writers {
-    fn take(&mut self, nudge: &Nudge, now: Instant) {
+    fn take(&mut self, nudge: Nudge, now: Instant) {
         match nudge {
             // Logs and the like are no manifests: who writes them holds nothing up.
             Nudge::Writing(paths) => {
@@ -116,6 +143,7 @@ impl Writers {
             }
             Nudge::Changed(paths) => self.last.retain(|path, _| !paths.contains(path)),
             Nudge::Read => {}
+            Nudge::Tell(reply) => self.asked.push(reply),
         }
     }
 
@@ -141,7 +169,10 @@ fn wait(nudges: &Receiver<Nudge>, writers: &mut Writers, resync: Duration) -> bo
             Ok(Nudge::Read) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
             Ok(nudge) => {
-                writers.take(&nudge, Instant::now());
+                writers.take(nudge, Instant::now());
+                if !writers.asked.is_empty() && writers.left(Instant::now()).is_none() {
+                    return true;
+                }
                 first.get_or_insert_with(Instant::now);
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -183,7 +214,7 @@ fn wait_for_git(
             break;
         }
         match nudges.recv_timeout(GIT_LOOK) {
-            Ok(nudge) => writers.take(&nudge, Instant::now()),
+            Ok(nudge) => writers.take(nudge, Instant::now()),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return false,
         }
@@ -268,16 +299,42 @@ mod tests {
     fn a_file_that_is_written_holds_a_reading_up_until_it_is_closed() {
         let now = Instant::now();
         let paths = |name: &str| vec![PathBuf::from(name)];
-        let left = |nudges: &[Nudge]| {
+        let left = |nudges: Vec<Nudge>| {
             let mut writers = Writers::default();
-            nudges.iter().for_each(|nudge| writers.take(nudge, now));
+            nudges.into_iter().for_each(|nudge| writers.take(nudge, now));
             writers.left(now).is_some()
         };
-        assert!(left(&[Nudge::Writing(paths("/m/a.yaml"))]));
-        assert!(left(&[Nudge::Writing(paths("/m/a.yaml")), Nudge::Changed(paths("/m/b.yaml"))]), "another file's end");
-        assert!(!left(&[Nudge::Writing(paths("/m/a.yaml")), Nudge::Changed(paths("/m/a.yaml"))]));
+        assert!(left(vec![Nudge::Writing(paths("/m/a.yaml"))]));
+        assert!(
+            left(vec![Nudge::Writing(paths("/m/a.yaml")), Nudge::Changed(paths("/m/b.yaml"))]),
+            "another file's end"
+        );
+        assert!(!left(vec![Nudge::Writing(paths("/m/a.yaml")), Nudge::Changed(paths("/m/a.yaml"))]));
         for other in ["/m/app.log", "/m/.a.yaml.swp", "/m/a.yaml~"] {
-            assert!(!left(&[Nudge::Writing(paths(other))]), "{other} is no manifest");
+            assert!(!left(vec![Nudge::Writing(paths(other))]), "{other} is no manifest");
         }
+    }
+
+    #[test]
+    fn who_asks_waits_for_nobody_but_those_who_write() {
+        let (nudge, nudges) = channel();
+        let mut writers = Writers::default();
+        let paths = || vec![PathBuf::from("/m/a.yaml")];
+        let ask = || {
+            let (reply, answer) = oneshot::channel();
+            nudge.send(Nudge::Tell(reply)).expect("it is open");
+            answer
+        };
+        let read_without_resync = |writers: &mut Writers| wait(&nudges, writers, Duration::from_secs(600));
+        let mut answer = ask();
+        assert!(read_without_resync(&mut writers));
+        assert!(answer.try_recv().is_err(), "nothing was read yet");
+        assert_eq!(std::mem::take(&mut writers.asked).len(), 1);
+        nudge.send(Nudge::Writing(paths())).expect("it is open");
+        let _answer = ask();
+        nudge.send(Nudge::Changed(paths())).expect("it is open");
+        assert!(read_without_resync(&mut writers));
+        assert!(nudges.try_recv().is_err(), "the end of the file was waited for");
+        assert_eq!(writers.asked.len(), 1);
     }
 }

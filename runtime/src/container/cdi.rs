@@ -223,6 +223,7 @@ fn mount(item: &Value) -> Result<Mount, String> {
         read_only: options.contains(&"ro"),
         recursive_read_only: false,
         propagation: None,
+        shifted: false,
     })
 }
 

@@ -200,6 +200,9 @@ pub struct Mount {
     pub recursive_read_only: bool,
     /// How later mounts travel; private when `None`.
     pub propagation: Option<Propagation>,
+    /// Its ids are shifted already as the container's user namespace wants them.
+    #[serde(default)]
+    pub shifted: bool,
 }
 
 impl ContainerConfig {

@@ -20,18 +20,9 @@ impl Inner {
         for volume in &record.spec.volumes {
             let VolumeSource::Image { image, .. } = &volume.source else { continue };
             let found = self.store.image(image).map_err(|error| transient(&operation)(error.into()))?;
-            let Some(found) = found else {
+            if found.is_none() {
                 let why = format!("image `{image}` of volume `{}` is not in the store", volume.name);
                 return Err(failure(operation, FailureClass::Transient, why));
-            };
-            // overlayfs takes no shift of ids of its own.
-            if record.spec.host_users == Some(false) && found.layers.len() > 1 {
-                let why = format!(
-                    "`hostUsers: false`: image `{image}` of volume `{}` has more than one layer, and such a volume cannot be \
-                     mounted with other user ids",
-                    volume.name
-                );
-                return Err(failure(operation, FailureClass::Permanent, why));
             }
         }
         for container in record.spec.all_containers() {

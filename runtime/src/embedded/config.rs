@@ -373,6 +373,7 @@ fn bind(source: PathBuf, target: &str) -> Mount {
         read_only: false,
         recursive_read_only: false,
         propagation: None,
+        shifted: false,
     }
 }
 
@@ -394,6 +395,7 @@ fn tmpfs(path: &str, options: &str) -> Mount {
         read_only,
         recursive_read_only: false,
         propagation: None,
+        shifted: false,
     }
 }
 

@@ -8,6 +8,7 @@ mod check;
 mod config;
 mod etc;
 mod id_range;
+mod image_volume;
 mod joined;
 mod layout;
 pub mod logs;

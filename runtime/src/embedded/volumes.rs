@@ -1,12 +1,12 @@
 //! Volumes of a pod, and where a container's mounts find them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use spec::observed::{DiskUsage, PodFailure, PodRecord, PodUid};
 use spec::pod::VolumeSource;
 
-use super::{FAILED, Inner, failure, records, transient};
+use super::{FAILED, Inner, failure, image_volume, records, transient};
 use crate::api::{ContainerStart, FailureClass, FileSet, FilesChange, Result};
 use crate::container::{Mount, MountKind, ShimClient};
 use crate::image::store::Image;
@@ -37,8 +37,12 @@ impl Inner {
                 Err(error) => return Err(transient(&operation)(error.into())),
             };
             let target = self.layout().pod_run(&record.uid).join("volumes").join(&volume.name);
-            let source = image_root(&image, &target).map_err(|error| transient(&operation)(error.into()))?;
-            let ready = PreparedVolume { source, read_only: true, size_limit: None, named: None };
+            let users =
+                (record.spec.host_users == Some(false)).then(|| self.layout().namespaces(&record.uid).join("user"));
+            let root = image_volume::prepare(&image, &target, users.as_deref())
+                .map_err(|error| failure(&operation, error.class(), error))?;
+            let (source, shifted) = (root.path, root.shifted);
+            let ready = PreparedVolume { source, read_only: true, size_limit: None, named: None, shifted };
             prepared.insert(volume.name.clone(), ready);
         }
         Ok(prepared)
@@ -148,6 +152,7 @@ impl Inner {
             read_only: false,
             recursive_read_only: false,
             propagation: None,
+            shifted: false,
         }))
     }
 
@@ -162,8 +167,9 @@ impl Inner {
                 && mount.copy_up
             {
                 let place = self.layout().pod_run(&record.uid).join("image");
-                let root = image_root(image, &place).map_err(|error| transient(&operation)(error.into()))?;
-                let copied = volume::copy_up(&self.layout().data, name, &root, &mount.path);
+                let root = image_volume::prepare(image, &place, None)
+                    .map_err(|error| failure(&operation, error.class(), error))?;
+                let copied = volume::copy_up(&self.layout().data, name, &root.path, &mount.path);
                 // A mount that is left is found and removed with the pod.
                 let _ = nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH);
                 copied.map_err(|error| transient(&operation)(error.into()))?;
@@ -172,7 +178,8 @@ impl Inner {
             let source =
                 volume::source_for(&record.uid, &container.name, index, mount, sub_path, &prepared, &self.dirs())
                     .map_err(|error| transient(&operation)(error.into()))?;
-            let read_only = mount.read_only || prepared.get(&mount.volume).is_some_and(|volume| volume.read_only);
+            let volume = prepared.get(&mount.volume);
+            let read_only = mount.read_only || volume.is_some_and(|volume| volume.read_only);
             mounts.push(Mount {
                 source,
                 target: PathBuf::from(&mount.path),
@@ -180,24 +187,9 @@ impl Inner {
                 read_only,
                 recursive_read_only: mount.recursive_read_only,
                 propagation: mount.propagation,
+                shifted: volume.is_some_and(|volume| volume.shifted),
             });
         }
         Ok(mounts)
     }
-}
-
-/// Where the files of an image are together, read-only: its one layer, or all of them mounted at `place`.
-fn image_root(image: &Image, place: &Path) -> std::io::Result<PathBuf> {
-    if let [only] = image.layers.as_slice() {
-        return Ok(only.clone());
-    }
-    std::fs::create_dir_all(place)?;
-    let lowers: Vec<String> = image.layers.iter().rev().map(|layer| layer.display().to_string()).collect();
-    let options = format!("ro,lowerdir={}", lowers.join(":"));
-    let mounted = std::fs::read_dir(place)?.next().is_some();
-    if !mounted {
-        let flags = nix::mount::MsFlags::MS_RDONLY;
-        nix::mount::mount(Some("overlay"), place, Some("overlay"), flags, Some(options.as_str()))?;
-    }
-    Ok(place.to_owned())
 }

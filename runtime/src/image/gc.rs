@@ -289,7 +289,7 @@ impl Store {
 mod tests {
     use super::*;
     use crate::image::store::tests::put;
-    use crate::image::unpack::testkit::{file, root, tar};
+    use crate::image::unpack::testkit::{file, isolated, root, tar};
 
     fn layer(name: &str, size: usize) -> Vec<u8> {
         tar(&[file(name, &"x".repeat(size))])
@@ -386,5 +386,52 @@ mod tests {
         assert_eq!(names(&store), ["kept:1", "loaded:1", "pinned:1"]);
         store.prune(&PruneOptions { loaded: true, ..options(now + 2 * day, None) }).expect("pruned");
         assert_eq!(names(&store), ["kept:1", "pinned:1"]);
+    }
+
+    /// Kubernetes' thresholds on a file system that really is that full.
+    #[test]
+    fn a_full_disk_loses_the_longest_unused_and_no_more_than_it_must() {
+        isolated(|| {
+            let disk = std::path::Path::new("/tmp/disk");
+            std::fs::create_dir(disk).expect("made");
+            let flags = nix::mount::MsFlags::empty();
+            nix::mount::mount(Some("tmpfs"), disk, Some("tmpfs"), flags, Some("size=64m")).expect("mounted");
+            let store = Store::open(disk).expect("opened");
+            let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+            // Twelve of 4.7 MiB: 88 %. Two have to go, one would not be enough.
+            let add = |name: &str| put(&store, name, &[layer(name, 4_930_000)]).digest;
+            let record = |image: &Digest| store.path("records", &format!("{}.json", image.hex()));
+            let age = |image: &Digest, hours: u32| {
+                let file = std::fs::File::options().write(true).open(record(image)).expect("its record");
+                file.set_modified(now - hour * hours).expect("set");
+            };
+            let [runs, retained, pinned, loaded] = ["runs:1", "retained:1", "pinned:1", "loaded:1"].map(add);
+            store.set_pinned(&pinned, true).expect("pinned");
+            let text = std::fs::read_to_string(record(&loaded)).expect("read").replace("\"pulled\"", "\"loaded\"");
+            std::fs::write(record(&loaded), text).expect("written");
+            [runs, retained, pinned, loaded].iter().for_each(|image| age(image, 99));
+            for (name, hours) in
+                [("e:1", 1), ("a:1", 50), ("c:1", 30), ("b:1", 40), ("d:1", 20), ("f:1", 0), ("g:1", 10), ("h:1", 11)]
+            {
+                age(&add(name), hours);
+            }
+            let full = store.used_percent().expect("looked at");
+            assert!((86..95).contains(&full), "{full} %");
+            let prune = |thresholds| {
+                let keep = BTreeSet::from([runs, retained]);
+                let older_than = Duration::from_secs(120);
+                store.prune(&PruneOptions { keep, now, older_than, thresholds, loaded: false }).expect("pruned")
+            };
+            assert_eq!(prune(Some((full + 1, 80))), Removed::default(), "it is not that full");
+            let removed = prune(Some((85, 80)));
+            let gone: Vec<String> = removed.references.iter().map(|name| name.repository().to_owned()).collect();
+            assert_eq!(gone, ["library/a", "library/b"]);
+            let used = store.used_percent().expect("looked at");
+            assert!((70..80).contains(&used), "{used} %");
+            assert_eq!(prune(Some((85, 80))), Removed::default(), "it is no longer that full");
+            // Whatever is asked for, what is needed, pinned, cannot come again or was used a moment ago stays.
+            assert_eq!(prune(Some((1, 0))).images.len(), 5);
+            assert_eq!(names(&store), ["f:1", "loaded:1", "pinned:1", "retained:1", "runs:1"]);
+        });
     }
 }

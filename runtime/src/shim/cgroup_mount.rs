@@ -88,6 +88,7 @@ mod tests {
             read_only: true,
             recursive_read_only: false,
             propagation: None,
+            shifted: false,
         });
         assert_eq!(CgroupMount::of(&config, &layout), None);
     }

@@ -55,6 +55,7 @@ fn with_termination_file(config: &ContainerConfig) -> Result<ContainerConfig, Fa
             read_only: false,
             recursive_read_only: false,
             propagation: None,
+            shifted: false,
         });
     }
     Ok(config)

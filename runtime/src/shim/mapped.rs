@@ -19,6 +19,10 @@ use crate::container::lifecycle::Failure;
 use crate::container::{ContainerConfig, MountKind, Users};
 use crate::sys;
 
+/// Which file systems can be mounted with other ids.
+pub(crate) const ABLE: &str =
+    "Linux 6.3 or later can do it for ext4, xfs, btrfs and tmpfs, and for nothing that is mapped already";
+
 /// Where the mounts are made; only the shim's own mount namespace shows them.
 struct Stage {
     users: File,
@@ -31,8 +35,8 @@ fn step(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Failure {
 }
 
 impl Stage {
-    /// Mounts `source`, and what is mounted below it, with its ids shifted.
-    fn add(&mut self, source: &Path) -> io::Result<PathBuf> {
+    /// Mounts `source`, and what is mounted below it, with its ids shifted unless they are.
+    fn add(&mut self, source: &Path, shifted: bool) -> io::Result<PathBuf> {
         let target = self.dir.join(self.count.to_string());
         self.count += 1;
         if fs::metadata(source)?.is_dir() {
@@ -40,14 +44,25 @@ impl Stage {
         } else {
             File::create(&target)?;
         }
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-        let tree = open_tree(CWD, source, flags)?;
-        // What is mounted below may be of a kind that cannot be mapped, and then belongs to nobody inside (runc).
-        sys::mount_map_ids(tree.as_fd(), self.users.as_fd(), true)
-            .or_else(|_| sys::mount_map_ids(tree.as_fd(), self.users.as_fd(), false))?;
-        move_mount(&tree, "", CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        mount_again(source, &target, Some(&self.users).filter(|_| !shifted))?;
         Ok(target)
     }
+}
+
+/// Mounts `source`, and what is mounted below it, at `target` as well: with ids shifted as the user namespace `users` maps
+/// them, or as they are.
+///
+/// # Errors
+/// The file system cannot be mapped (`EINVAL`), or has been (`EPERM`).
+pub(crate) fn mount_again(source: &Path, target: &Path, users: Option<&File>) -> io::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, source, flags)?;
+    if let Some(users) = users {
+        // What is mounted below may be of a kind that cannot be mapped, and then belongs to nobody inside (runc).
+        sys::mount_map_ids(tree.as_fd(), users.as_fd(), true)
+            .or_else(|_| sys::mount_map_ids(tree.as_fd(), users.as_fd(), false))?;
+    }
+    Ok(move_mount(&tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// Mounts the layers with shifted ids, lets the container's root own the writable layer, and hands the layers to
@@ -65,7 +80,7 @@ pub(super) fn stack_layers(
         _ => step("mount layer", path, error),
     };
     let mapped: Result<Vec<PathBuf>, Failure> =
-        lowers.iter().map(|layer| stage.add(layer).map_err(|error| refused(layer, &error))).collect();
+        lowers.iter().map(|layer| stage.add(layer, false).map_err(|error| refused(layer, &error))).collect();
     std::os::unix::fs::chown(upper, Some(users.first), Some(users.first))
         .map_err(|error| step("give to the container", upper, &error))?;
     let mapped = mapped?;
@@ -79,8 +94,7 @@ pub(super) fn stack_layers(
 
 fn unmappable(what: &str, path: &Path) -> String {
     format!(
-        "`hostUsers: false`: the file system of {what} ({}) cannot be mounted with other user ids (Linux 6.3 or later \
-         can do it for ext4, xfs, btrfs and tmpfs, and for nothing that is mapped already)",
+        "`hostUsers: false`: the file system of {what} ({}) cannot be mounted with other user ids ({ABLE})",
         path.display()
     )
 }
@@ -90,7 +104,7 @@ pub(super) fn map_mounts(config: &mut ContainerConfig) -> Result<(), Failure> {
     let Some(users) = config.namespaces.user.clone() else { return Ok(()) };
     let mut stage = open(config, &users, "volumes")?;
     for mount in config.mounts.iter_mut().filter(|mount| mount.kind == MountKind::Bind) {
-        mount.source = stage.add(&mount.source).map_err(|error| match error.raw_os_error() {
+        mount.source = stage.add(&mount.source, mount.shifted).map_err(|error| match error.raw_os_error() {
             // It may be there at the next try.
             Some(libc::ENOENT) => step(&format!("mount at {}", mount.target.display()), &mount.source, &error),
             Some(libc::EINVAL | libc::EPERM | libc::ENOSYS) => {

@@ -31,6 +31,7 @@ use spec::pod::{Volume, VolumeMount, VolumeSource};
 use crate::api::FileSet;
 
 pub use error::VolumeError;
+pub(crate) use mounts::is_mount_point;
 pub use named::{Copied, VolumeRecord, copy_up, list, path as named_path, remove as remove_named};
 pub use tree::usage;
 
@@ -72,6 +73,8 @@ pub struct PreparedVolume {
     pub size_limit: Option<u64>,
     /// Name of the volume when it outlives pods, for [`copy_up`].
     pub named: Option<String>,
+    /// Its ids are shifted already as the pod's user namespace wants them.
+    pub shifted: bool,
 }
 
 /// Makes every volume of a pod ready, those of images excepted. Repeating it mends what is missing and keeps data.
@@ -114,7 +117,7 @@ fn prepare_one(
     files: &BTreeMap<String, FileSet>,
     dirs: &VolumeDirs,
 ) -> Result<Option<PreparedVolume>> {
-    let ready = |source| PreparedVolume { source, read_only: false, size_limit: None, named: None };
+    let ready = |source| PreparedVolume { source, read_only: false, size_limit: None, named: None, shifted: false };
     let shared_with = |source: &Path| match pod.spec.fs_group {
         Some(group) => ownership::give_to_group(source, group, pod.spec.fs_group_on_root_mismatch),
         None => Ok(()),

@@ -27,7 +27,7 @@ pub(super) fn below(dir: &Path) -> io::Result<impl Iterator<Item = PathBuf>> {
 }
 
 /// Whether something is mounted at that very place.
-pub(super) fn is_mount_point(path: &Path) -> io::Result<bool> {
+pub(crate) fn is_mount_point(path: &Path) -> io::Result<bool> {
     let real = match fs::canonicalize(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         other => other?,

@@ -37,6 +37,40 @@ async fn an_image_of_every_compression_is_pulled_and_not_fetched_again() {
     assert_eq!(manifests, 1, "an unchanged tag costs one HEAD");
 }
 
+/// Whether a tag has changed is asked with HEAD; whatever is answered to that, the image is what GET gives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_answer_to_head_is_no_answer() {
+    if !root() {
+        return;
+    }
+    let other = Digest::of(b"other").to_string();
+    for (name, head) in [
+        ("405", http(405, &[], "")),
+        ("404", http(404, &[], "")),
+        ("403", http(403, &[], "")),
+        ("no digest", http(200, &[], "")),
+        ("another digest", http(200, &[("docker-content-digest", &other)], "")),
+        ("no digest at all", http(200, &[("docker-content-digest", "sha256:../x")], "")),
+        ("closed", raw("")),
+        ("with a body", raw("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody")),
+        ("in circles", http(302, &[("location", "?")], "")),
+    ] {
+        let image = TestImage::usual();
+        let (digest, served) = (image.digest(), image.clone());
+        let server = Server::start(move |request| match request.method.as_str() {
+            "HEAD" => head.clone(),
+            _ => served.answer(request),
+        });
+        let rig = rig(patient());
+        let reference = reference(&server, "app:1");
+        for _ in 0..2 {
+            let found = rig.refused(&reference, &Vec::new()).await;
+            assert_eq!(found, format!("pulled {digest}"), "{name}");
+        }
+        assert_eq!(server.count("/blobs/"), 3, "{name}: nothing is fetched twice");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn policies_are_those_of_kubernetes() {
     if !root() {

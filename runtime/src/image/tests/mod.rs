@@ -7,6 +7,7 @@ mod bad;
 mod ecr;
 mod fake;
 mod good;
+mod h2;
 mod mutated;
 mod tls;
 mod tricks;

@@ -16,7 +16,7 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/image/tests/tls").join(name)
 }
 
-fn server_config(wants_client: bool) -> Arc<ServerConfig> {
+pub(super) fn server_config(wants_client: bool) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let certificate = |name| CertificateDer::from_pem_file(file(name)).expect("a certificate");
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -34,7 +34,7 @@ fn server_config(wants_client: bool) -> Arc<ServerConfig> {
     Arc::new(builder.with_single_cert(vec![certificate("server.pem")], key).expect("a server configuration"))
 }
 
-fn host(ca: Option<&str>, client: Option<(&str, &str)>) -> HostConfig {
+pub(super) fn host(ca: Option<&str>, client: Option<(&str, &str)>) -> HostConfig {
     HostConfig {
         plain_http: Some(false),
         ca_files: ca.map(file).into_iter().collect(),

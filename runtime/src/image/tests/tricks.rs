@@ -56,11 +56,6 @@ fn documents() -> Cases {
             "two different Docker-Content-Digest",
         ),
         (
-            "a digest in capitals",
-            edited(|m| m["layers"][0]["digest"] = json!(format!("sha256:{}", "AB".repeat(32)))),
-            "is not a sha256 digest",
-        ),
-        (
             "a digest with a line break",
             edited(|m| m["layers"][0]["digest"] = json!(format!("sha256:{}\n", "ab".repeat(32)))),
             "is not a sha256 digest",
@@ -124,6 +119,52 @@ fn documents() -> Cases {
                 c["architecture"] = json!("amd64");
             }),
             "is for plan9/amd64",
+        ),
+        (
+            "a layer's digest twice",
+            with(TestImage::usual().json().to_string().replacen(
+                "\"digest\":",
+                &format!("\"digest\":\"{}\",\"digest\":", Digest::of(b"x")),
+                1,
+            )),
+            "cannot read the manifest",
+        ),
+        (
+            "a digest without its algorithm",
+            edited(|m| m["layers"][0]["digest"] = json!("ab".repeat(32))),
+            "is not a sha256",
+        ),
+        (
+            "a digest one digit too long",
+            edited(|m| m["layers"][0]["digest"] = json!(format!("sha256:{}a", "ab".repeat(32)))),
+            "is not a sha256 digest",
+        ),
+        (
+            "a digest of letters that look alike",
+            edited(|m| m["layers"][0]["digest"] = json!(format!("sha256:{}\u{0430}", "a".repeat(62)))),
+            "is not a sha256 digest",
+        ),
+        ("the config's size in words", edited(|m| m["config"]["size"] = json!("many")), "cannot read the manifest"),
+        ("a config of negative size", edited(|m| m["config"]["size"] = json!(-2)), "its size `-2` makes no sense"),
+        ("a config of no size", edited(|m| m["config"]["size"] = json!(null)), "cannot read the manifest"),
+        (
+            "a type of ten thousand letters",
+            on_manifest(http(200, &[("content-type", &"x".repeat(10_000))], TestImage::usual().json().to_string())),
+            "ambiguous",
+        ),
+        (
+            "more diff ids than layers",
+            reconfigured(|c| {
+                c["rootfs"]["diff_ids"].as_array_mut().expect("a list").push(json!(Digest::of(b"x")));
+            }),
+            "2 layers and the config 3 diff ids",
+        ),
+        ("a rootfs of text", reconfigured(|c| c["rootfs"] = json!("layers")), "cannot read the config"),
+        ("diff ids of nothing", reconfigured(|c| c["rootfs"]["diff_ids"] = json!(null)), "cannot read the config"),
+        (
+            "an environment without end",
+            reconfigured(|c| c["config"]["Env"] = json!(vec!["A=b"; 300_000])),
+            "too many values",
         ),
     ]
 }
@@ -193,11 +234,45 @@ fn http_at_its_edges() -> Cases {
             "image not found",
         ),
         (
+            "gzip below the chunks",
+            on_manifest(raw("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")),
+            "cannot read the manifest",
+        ),
+        (
+            "a chunk of negative size",
+            on_manifest(raw([CHUNKED, "-2\r\n{}\r\n0\r\n\r\n"].concat())),
+            "broke off its answer",
+        ),
+        ("brotli", on_manifest(http(200, &[("content-encoding", "br")], body())), "Content-Encoding `br`"),
+        (
+            "gzip twice",
+            on_manifest(http(200, &[("content-encoding", "gzip, gzip")], body())),
+            "Content-Encoding `gzip, g",
+        ),
+        ("a status of four digits", on_manifest(raw("HTTP/1.1 2000 OK\r\ncontent-length: 2\r\n\r\n{}")), "broke off"),
+        ("HTTP/3.7", on_manifest(raw("HTTP/3.7 200 OK\r\ncontent-length: 2\r\n\r\n{}")), "broke off its answer"),
+        ("a name with a NUL", on_manifest(raw("HTTP/1.1 200 OK\r\nx\0y: z\r\n\r\n{}")), "broke off its answer"),
+        ("an echo", on_manifest(raw("GET /v2/team/app/manifests/latest HTTP/1.1\r\nhost: x\r\n\r\n")), "broke off"),
+        ("a redirect to the dark", redirect("http://127.0.0.1:1/x"), "registry `127.0.0.1:1`"),
+        ("a redirect to https without TLS", redirect_to_https(), "registry `127.0.0.1"),
+        ("a redirect to no port", redirect("http://127.0.0.1:0/x"), "registry `127.0.0.1"),
+        ("a redirect to gopher", redirect("gopher://127.0.0.1/_GET"), "`gopher:` is neither"),
+        ("a redirect to a file of this host", redirect("FILE:///etc/passwd"), "`file:` is neither"),
+        ("a redirect over backslashes", redirect("\\\\192.0.2.1\\x"), "over http without TLS"),
+        (
             "a config in two places",
             on_config(|_, _| http(302, &[("location", "/a"), ("location", "/b")], "")),
             "several Locations",
         ),
     ]
+}
+
+/// The registry itself, at the scheme that it does not speak.
+fn redirect_to_https() -> Answer {
+    Box::new(|request, _| {
+        let host = request.header("host").to_owned();
+        request.is_manifest().then(|| http(302, &[("location", &format!("https://{host}/x"))], ""))
+    })
 }
 
 fn ranges() -> Cases {
@@ -262,6 +337,37 @@ fn ranges() -> Cases {
             after(|_, bytes| http(200, &[], bytes.get(..50_000).unwrap_or_default())),
             "wrong length",
         ),
+        (
+            "a range in words",
+            after(|_, bytes| {
+                let rest = bytes.get(100_000..).unwrap_or_default();
+                http(206, &[("content-range", "bytes all-of/it")], rest)
+            }),
+            "Content-Range `bytes all-of/it`",
+        ),
+        (
+            "a range that ends too early",
+            after(|_, bytes| {
+                let range = format!("bytes 100000-100009/{}", bytes.len());
+                http(206, &[("content-range", &range)], bytes.get(100_000..100_010).unwrap_or_default())
+            }),
+            "Content-Range `bytes 100000-100009",
+        ),
+        (
+            "a range behind the end",
+            after(|_, bytes| http(206, &[("content-range", &format!("bytes */{}", bytes.len()))], "")),
+            "Content-Range `bytes */",
+        ),
+        (
+            "a redirect to itself now",
+            after(|request, _| http(307, &[("location", &request.target)], "")),
+            "more than 10 redirects",
+        ),
+        (
+            "compressed now",
+            after(|_, bytes| http(206, &[("content-encoding", "gzip")], bytes)),
+            "Content-Encoding `gzip`",
+        ),
         ("nothing at all", after(|_, _| http(204, &[], "")), "answered 204"),
         ("it is gone", after(|_, _| http(404, &[], "")), "layer 2 of 2 not found"),
         ("a login now", after(|_, _| http(401, &[("www-authenticate", "Basic")], "")), "wrong or missing credentials"),
@@ -308,6 +414,18 @@ fn zstd_window(log: u8) -> Vec<u8> {
     [b"\x28\xb5\x2f\xfd\x00".as_slice(), &[(log - 10) << 3], b"\x01\x00\x00"].concat()
 }
 
+/// A frame with a check sum at its end, which is right or not.
+fn zstd_checked(bytes: &[u8], broken: bool) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("memory");
+    encoder.include_checksum(true).expect("an option");
+    std::io::Write::write_all(&mut encoder, bytes).expect("memory");
+    let mut packed = encoder.finish().expect("memory");
+    if let Some(last) = packed.last_mut().filter(|_| broken) {
+        *last ^= 1;
+    }
+    packed
+}
+
 fn streams() -> Cases {
     let plain = one_file();
     let packed = gzip(&plain);
@@ -340,6 +458,15 @@ fn streams() -> Cases {
             case([zstd::encode_all(&*plain, 1).expect("memory"), b"garbage".to_vec()].concat()),
             "layer 1 of 1",
         ),
+        ("zstd that wants a dictionary", case(b"\x28\xb5\x2f\xfd\x01\x00\x07\x01\x00\x00".to_vec()), "layer 1 of 1"),
+        (
+            "zstd that holds less than it says",
+            case(b"\x28\xb5\x2f\xfd\x20\x64\x19\x00\x00abc".to_vec()),
+            "layer 1 of 1",
+        ),
+        ("zstd with a wrong check sum", case(zstd_checked(&plain, true)), "layer 1 of 1"),
+        ("zip", case(b"PK\x03\x04\x14\0\0\0\0\0rest of it".repeat(40)), "layer 1 of 1"),
+        ("a program", case([b"\x7fELF\x02\x01\x01\0".as_slice(), &[0; 2000]].concat()), "layer 1 of 1"),
         ("zstd that is no more than its start", case(b"\x28\xb5\x2f\xfd".to_vec()), "layer 1 of 1"),
         ("xz", case(b"\xfd7zXZ\0\0\x04rest of it".repeat(40)), "layer 1 of 1"),
         ("bzip2", case(b"BZh91AY&SY rest of it".repeat(40)), "layer 1 of 1"),
@@ -386,6 +513,8 @@ async fn what_is_only_odd_is_pulled() {
         ("zstd between skippable frames", [skip.clone(), zstd(one), skip.clone(), zstd(two), skip].concat()),
         ("a plain archive that says it is gzip", plain.clone()),
         ("zstd that says it is gzip", zstd(&plain)),
+        ("zstd with a check sum", zstd_checked(&plain, false)),
+        ("gzip of many empty members", [gzip(b"").repeat(5000), gzip(&plain)].concat()),
     ];
     for (name, bytes) in layers {
         let image = TestImage::new(vec![stored(bytes, &plain)]);
@@ -409,6 +538,10 @@ async fn what_is_only_odd_is_pulled() {
         ("capitals", "HTTP/1.1 200 OK\r\nCONTENT-TYPE: Application/Vnd.OCI.Image.Manifest.v1+JSON\r\n"),
         ("no type", "HTTP/1.1 200 OK\r\n"),
         ("any bytes", "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n"),
+        ("an encoding that is none", "HTTP/1.1 200 OK\r\ncontent-encoding: identity\r\n"),
+        ("a place", "HTTP/1.1 200 OK\r\nlocation: http://192.0.2.1/x\r\n"),
+        ("hints before it", "HTTP/1.1 103 Early\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n"),
+        ("no reason", "HTTP/1.1 200\r\n"),
         ("a digest in sha512", "HTTP/1.1 200 OK\r\ndocker-content-digest: sha512:00\r\n"),
     ] {
         let image = usual.clone();
@@ -426,8 +559,22 @@ async fn what_is_only_odd_is_pulled() {
         })
         .await;
     }
-    // Annotations and fields of the future.
+    for host in ["//", "http://"] {
+        let image = usual.clone();
+        pulled("redirects without a scheme", usual.clone(), move |request| match request.target.contains("?moved") {
+            false => {
+                let location = format!("{host}{}{}?moved", request.header("host"), request.target);
+                http(302, &[("location", &location)], "")
+            }
+            true => image.answer(request),
+        })
+        .await;
+    }
+    // Annotations and fields of the future, and places that nobody goes to.
     let mut extended = usual.json();
+    extended["layers"][0]["urls"] = json!(["http://169.254.169.254/", "file:///etc/passwd"]);
+    extended["layers"][0]["data"] = json!("bm90IGl0");
+    extended["config"]["data"] = json!("e30=");
     extended["annotations"] = json!({"a": "b"});
     extended["subject"] = json!({"mediaType": OCI_MANIFEST, "digest": Digest::of(b"s"), "size": 1});
     extended["future"] = json!([1, {"a": null}]);

@@ -5,6 +5,7 @@
 
 mod archive;
 mod error;
+mod fuzz;
 mod header;
 mod list;
 mod merge;
@@ -20,6 +21,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use spec::digest::Digest;
 
 pub use error::UnpackError;
+pub use fuzz::fuzz_one;
 
 use archive::Bounds;
 pub(crate) use archive::{Archive, Input, Kind};
@@ -160,32 +162,4 @@ pub(crate) fn unpack(
         Ok(unpacked)
     })?;
     Ok((unpacked, passed.digest))
-}
-
-/// Unpacks arbitrary bytes into a fresh directory below the system's temporary one, and removes it: the entry point for
-/// fuzzing. The first byte says whether headers get their right checksum, without which nearly all would end there. A
-/// finding is a panic, or anything that changes outside.
-pub fn fuzz_one(bytes: &[u8]) {
-    let Some((choice, bytes)) = bytes.split_first() else { return };
-    let mut bytes = bytes.to_vec();
-    if choice % 2 == 1 {
-        header::seal_all(&mut bytes);
-    }
-    use rustix::fs::{CWD, Mode, OFlags, openat};
-    static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let work = std::env::temp_dir().join(format!("mainstay-fuzz-{}-{number}", std::process::id()));
-    let limits = Limits { archive_bytes: 16 << 20, file_bytes: 16 << 20, entries: 1000, ..Limits::default() };
-    let prepare = || -> std::io::Result<(OwnedFd, File)> {
-        std::fs::create_dir(&work)?;
-        std::fs::create_dir(work.join("fs"))?;
-        let root = openat(CWD, work.join("fs"), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let list = File::options().read(true).write(true).create_new(true).open(work.join("list"))?;
-        Ok((root, list))
-    };
-    if let Ok((root, list)) = prepare() {
-        // Every answer is fine.
-        let _ = unpack(&mut bytes.as_slice(), root, list, &limits, None);
-    }
-    let _ = remove_path(&work);
 }

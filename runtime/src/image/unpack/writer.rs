@@ -619,7 +619,7 @@ fn line(path: Vec<u8>, entry: &Entry, item: Recorded) -> Line {
 fn set_xattrs(file: BorrowedFd<'_>, path: &[u8], entry: &Entry) -> Result<(), UnpackError> {
     for (name, value) in &entry.xattrs {
         let capability = name == b"security.capability" && entry.kind == Kind::File;
-        let user = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+        let user = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.") && name != b"user.";
         if !capability && !user {
             continue;
         }

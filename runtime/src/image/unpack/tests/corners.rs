@@ -176,6 +176,22 @@ fn whiteouts_in_odd_places() {
         );
         taken("a directory in the place of a link", &[symlink("d", "x"), dir("d")], &["/d dir", "opaque"]);
         refused("opaque below a file", &[file("d", "1"), opq("d/")], "no directory");
+        taken("opaque that is a link", &[dir("d"), symlink("d/.wh..wh..opq", "/etc")], &["/d dir", "opaque"]);
+        taken("a whiteout through a link", &[dir("d"), symlink("l", "d"), file("l/.wh.f", "")], &["/d/f whiteout"]);
+        taken("a whiteout through a link out", &[symlink("l", "../../d"), file("l/.wh.f", "")], &["/d/f whiteout"]);
+        taken("a whiteout of a link", &[dir("d"), symlink("l", "d"), file(".wh.l", "")], &["/l link -> d"]);
+        taken("a link in the place of a whiteout", &[file(".wh.l", ""), symlink("l", "/etc")], &["/l link -> /etc"]);
+        taken(
+            "a device in its place",
+            &[file(".wh.n", ""), Item { device: (1, 3), ..item(b'3', "n") }],
+            &["/n device"],
+        );
+        refused("a whiteout below a file", &[file("d", "1"), file("d/.wh.f", "")], "no directory");
+        refused(
+            "a hard link to opaque",
+            &[dir("d"), file("d/.wh..wh..opq", ""), hardlink("h", "d/.wh..wh..opq")],
+            "reserved",
+        );
         refused("a hard link to a whiteout", &[file(".wh.x", ""), hardlink("h", ".wh.x")], "reserved");
         refused("a hard link to what is removed", &[file(".wh.x", ""), hardlink("h", "x")], "removes");
         refused("below a whiteout's name", &[file("a/.wh.b/c", "")], "reserved");
@@ -189,6 +205,61 @@ fn whiteouts_in_odd_places() {
             let lines = outcome(&tar(&items), &LIMITS()).expect("unpacked");
             assert!(!lines.iter().any(|line| line.contains("whiteout")), "nothing is below to be hidden: {lines:?}");
         }
+    });
+}
+
+#[test]
+fn kinds_that_meet() {
+    isolated(|| {
+        let fifo = item(b'6', "p");
+        let device = Item { device: (1, 3), ..item(b'3', "n") };
+        taken("a hard link to a fifo", &[fifo.clone(), hardlink("h", "p")], &["/h fifo"]);
+        taken("a hard link to a device", &[device.clone(), hardlink("h", "n")], &["/h device 103"]);
+        taken(
+            "a hard link to a hard link",
+            &[file("f", "1"), hardlink("g", "f"), hardlink("h", "g")],
+            &["/h file 3 1"],
+        );
+        taken("a fifo in the place of a directory", &[dir("p"), file("p/f", "1"), fifo.clone()], &["/p fifo"]);
+        taken("a file in the place of a fifo", &[fifo.clone(), file("p", "1")], &["/p file 1 1"]);
+        taken(
+            "a link in the place of a directory, then what is below",
+            &[dir("d"), file("d/a", "1"), symlink("d", "e"), file("d/b", "2")],
+            &["/e/b file 1 2"],
+        );
+        taken("a link with a size", &[Item { size: Some(512), ..symlink("l", "t") }, file("f", "1")], &["/f file 1 1"]);
+        taken("a fifo with a size", &[Item { size: Some(512), ..fifo.clone() }, file("f", "1")], &["/f file 1 1"]);
+        taken("names that differ in case", &[file("F", "1"), file("f", "2")], &["/F file 1 1"]);
+        taken("a link of dots", &[symlink("l", "."), file("l/l/l/f", "1")], &["/f file 1 1"]);
+        taken("a link to the root", &[symlink("l", "/"), file("l/f", "1")], &["/f file 1 1"]);
+        taken("a link above the root", &[symlink("l", "/../../.."), file("l/f", "1")], &["/f file 1 1"]);
+        refused("below a fifo", &[fifo.clone(), file("p/f", "1")], "no directory");
+        refused("below a device", &[device.clone(), file("n/f", "1")], "no directory");
+        refused("below a link to a file", &[file("f", "1"), symlink("l", "f"), file("l/g", "1")], "no directory");
+        refused("below a link to itself", &[symlink("l", "l"), file("l/f", "1")], "too many symbolic links");
+        refused(
+            "below links in a circle",
+            &[symlink("a", "b"), symlink("b", "a"), dir("a/d")],
+            "too many symbolic links",
+        );
+        refused("a hard link to a directory", &[dir("d"), hardlink("h", "d")], "hard link to a directory");
+        refused("a hard link to the directory above", &[dir("d"), hardlink("d/h", "d/..")], "root directory");
+        refused("a hard link out by dots", &[dir("d"), hardlink("h", "d/../../x")], "outside");
+        for kind in [b'A', b'E', b'I', b'N', b'z', 0x80] {
+            refused("a kind of nobody", &[item(kind, "f")], "its type is none");
+        }
+        let x = |key: &[u8]| Item { data: pax_bytes(&[(key.to_vec(), b"1".to_vec())]), ..item(b'x', "pax") };
+        refused("a key with a NUL", &[x(b"SCHILY.xattr.user.a\0b"), file("f", "1")], "without a key");
+        taken("attributes of another writer", &[x(b"LIBARCHIVE.xattr.user.a"), file("f", "1")], &["/f file 1 1"]);
+        taken(
+            "an attribute of a kind of nobody",
+            &[x(b"SCHILY.xattr.btrfs.compression"), file("f", "1")],
+            &["/f file"],
+        );
+        taken("an attribute without its kind", &[x(b"SCHILY.xattr.user."), file("f", "1")], &["/f file"]);
+        let global = Item { data: pax_bytes(&[(b"uid".to_vec(), b"7".to_vec())]), ..item(b'g', "g") };
+        let path = Item { data: pax_bytes(&[(b"path".to_vec(), b"a".to_vec())]), ..item(b'x', "pax") };
+        taken("a global header between", &[path, global, file("f", "1")], &["/a file 1 1", " 0:0 "]);
     });
 }
 

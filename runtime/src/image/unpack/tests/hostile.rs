@@ -250,6 +250,21 @@ fn broken_archives_are_refused() {
             ("owner of garbage".into(), header(&|b| b[108..116].copy_from_slice(b"abcdefg\0"))),
             ("owner -1".into(), header(&|b| b[108..116].copy_from_slice(b"\x80\0\0\0\xff\xff\xff\xff"))),
             ("owner of 40 bits".into(), header(&|b| b[108..116].copy_from_slice(b"\x80\0\0\xff\xff\xff\xff\xff"))),
+            ("a prefix that leads out".into(), header(&|b| b[345..347].copy_from_slice(b".."))),
+            ("mode of garbage".into(), header(&|b| b[100..108].copy_from_slice(b"rwxr-xr\0"))),
+            ("mode below zero".into(), header(&|b| b[100..108].fill(0xff))),
+            ("time of garbage".into(), header(&|b| b[136..148].copy_from_slice(b"yesterday..."))),
+            (
+                "time beyond time".into(),
+                header(&|b| b[136..148].copy_from_slice(b"\x80\x7f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")),
+            ),
+            (
+                "device below zero".into(),
+                header(&|b| {
+                    b[156] = b'3';
+                    b[329..337].fill(0xff);
+                }),
+            ),
             ("unknown type".into(), header(&|b| b[156] = b'Z')),
             ("a multi-volume part".into(), header(&|b| b[156] = b'M')),
             ("sparse without GNU".into(), header(&|b| b[156] = b'S')),

@@ -171,6 +171,12 @@ fn odd_archives_mean_what_they_say() {
             &["/p dir 0:0 0.0", "/p/q dir 0:0 0.0", "/p/q/f file 1"],
         );
         check(
+            "an absolute prefix",
+            &end(&[raw(file("f", "1"), |b| b[345..347].copy_from_slice(b"/p"))]),
+            &["/p dir 0:0 0.0", "/p/f file 1"],
+        );
+        check("a time below zero", &end(&[raw(file("f", "1"), |b| b[136..148].fill(0xff))]), &["/f file 1 0:0 -1.0"]);
+        check(
             "GNU has no prefix",
             &end(&[raw(file("f", "1"), |b| {
                 b[257..265].copy_from_slice(b"ustar  \0");
