@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// Why the service manager cannot be told anything.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum NotifyError {
     #[error("cannot make a socket for messages to the service manager")]
     Socket(#[source] std::io::Error),
 }
+
+/// How long a message waits for a manager that does not read; then it is dropped.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sends messages to the service manager, or to nobody.
 #[derive(Debug, Default)]
@@ -34,6 +38,8 @@ impl Notifier {
             _ => return Err(wrong()),
         };
         let socket = UnixDatagram::unbound().map_err(NotifyError::Socket)?;
+        // Few messages wait for a manager that does not read; the one after them would wait for ever.
+        socket.set_write_timeout(Some(PATIENCE)).map_err(NotifyError::Socket)?;
         Ok(Self(Some((socket, to.map_err(|_| wrong())?))))
     }
 

@@ -128,6 +128,23 @@ fn abstract_sockets_and_messages() {
     assert_eq!(next(), "STATUS=two lines");
 }
 
+/// An agent must end also when the manager hears nothing.
+#[test]
+fn a_manager_that_does_not_read_holds_nothing_up() {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = dir.path().join("notify");
+    let _silent = UnixDatagram::bind(&path).expect("the directory is ours");
+    let notifier = Notifier::new(Some(path.as_os_str())).expect("an address");
+    let (done, ended) = std::sync::mpsc::channel();
+    let queue = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").expect("Linux tells");
+    let queue: usize = queue.trim().parse().expect("a number");
+    std::thread::spawn(move || {
+        (0..queue + 2).for_each(|_| notifier.alive());
+        done.send(())
+    });
+    ended.recv_timeout(Duration::from_secs(60)).expect("what cannot be told is dropped");
+}
+
 #[test]
 fn addresses() {
     let check = |address: &str, heard: Option<bool>| {
