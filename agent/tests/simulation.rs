@@ -1,5 +1,5 @@
 //! The whole agent but its hands and its files, on simulated time: random edits, faults before and after effects,
-//! lost hints, killed containers, reboots, pauses, rollbacks, drains, held removals, and a crash of the agent at any await.
+//! lost hints, killed containers, reboots, pauses, windows, rollbacks, drains, held removals, a crash of the agent at any await.
 //! Rules are checked on every decision; when the faults stop, the world must become what is wished.
 
 mod world;
@@ -76,6 +76,12 @@ fn workload(index: usize, wish: &Wish, wishes: &Wishes) -> Arc<Workload> {
         env: vec![EnvVar { name: "VERSION".into(), source: EnvSource::Literal(wish.version.to_string()) }],
         ..ContainerSpec::default()
     };
+    // Of every version, so that it is no question which one counts.
+    let annotations = if index % 4 == 3 {
+        BTreeMap::from([(spec::window::ANNOTATION.to_owned(), world::WINDOW.to_owned())])
+    } else {
+        BTreeMap::new()
+    };
     let mut spec = PodSpec { restart_policy: Some(wish.policy), ..PodSpec::default() };
     if wish.volume {
         container.mounts.push(VolumeMount { volume: "data".into(), path: "/data".into(), ..VolumeMount::default() });
@@ -90,7 +96,7 @@ fn workload(index: usize, wish: &Wish, wishes: &Wishes) -> Arc<Workload> {
         id: id(index, wish),
         source: SourceRef::default(),
         labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
+        annotations,
         controller: if is_deployment(wish) {
             Controller::Replicated { replicas: wish.replicas, strategy }
         } else {
@@ -370,7 +376,10 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
                         3 => Order::Drain,
                         _ => Order::Resume { workload: None },
                     };
-                    back |= matches!(order, Order::Rollback { .. });
+                    if matches!(order, Order::Rollback { .. }) {
+                        back = true;
+                        referee.lock().expect("no rule panics").windows_over = true;
+                    }
                     life.order(&sim, order);
                 }
                 _ => life.approve(&sim),

@@ -21,11 +21,28 @@ impl agent::clock::Clock for SimClock {
     }
 
     fn unix(&self) -> i64 {
-        match self.0.now().0 / 60_000 % 4 {
-            0 => 0,
-            1 => 1_800_000_000,
-            2 => 1000,
-            _ => 4_102_444_800,
-        }
+        wall(self.0.now())
     }
+}
+
+/// What the clock on the wall shows.
+fn wall(now: Timestamp) -> i64 {
+    match now.0 / 60_000 % 4 {
+        0 => 0,
+        1 => 1_800_000_000,
+        2 => 1000,
+        _ => 4_102_444_800,
+    }
+}
+
+/// A maintenance window that the clock on the wall goes into and out of.
+pub(crate) const WINDOW: &str = "00:00-00:10";
+
+/// Whether that window has been closed for long enough that what was decided before is over.
+fn is_closed(now: Timestamp) -> bool {
+    let closed = |now| match spec::window::parse_all(WINDOW) {
+        Ok(windows) => !spec::window::any_open(&windows, wall(now)).0,
+        Err(_) => false,
+    };
+    closed(now) && closed(Timestamp(now.0.saturating_sub(2000)))
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use spec::observed::{ContainerFacts, PodFacts, PodUid, PortKey};
 use spec::plan::{Action, Goal, Goals, Observed, Plan, PodPhase, Reason, Step, pod_phase};
 use spec::time::{Millis, Timestamp};
+use spec::window::ANNOTATION;
 use spec::workload::{Controller, UpdateStrategy, WorkloadId};
+
+use super::is_closed;
 
 /// What a referee remembers from plan to plan, over all lives of the agent.
 #[derive(Default)]
@@ -18,6 +21,10 @@ pub(crate) struct Referee {
     moved: BTreeMap<PodUid, Timestamp>,
     /// Pods whose end was ordered.
     begun: BTreeSet<PodUid>,
+    /// What was let through last of workloads with a maintenance window, while that was open.
+    let_through: BTreeMap<WorkloadId, String>,
+    /// Somebody went back to a generation, which no window holds up.
+    pub(crate) windows_over: bool,
     /// Pods made by workload and version.
     made: BTreeMap<(WorkloadId, String), u32>,
 }
@@ -57,6 +64,9 @@ impl Referee {
             let before = self.published.insert(key.clone(), target.pod.clone());
             self.moved.extend(before.filter(|before| *before != target.pod).map(|before| (before, now)));
         }
+        if !self.windows_over {
+            self.check_windows(goals, now);
+        }
         if goals.drained {
             // Everything ends, whatever it is.
             return;
@@ -86,6 +96,29 @@ impl Referee {
             if !one_after_the_other(goal, observed) {
                 self.check_numbers(goal.workload.id.clone(), *replicas as usize, strategy, observed, plan);
             }
+        }
+    }
+
+    /// Nothing changes outside of maintenance windows: nothing new is let through, and nothing is taken away.
+    fn check_windows(&mut self, goals: &Goals, now: Timestamp) {
+        let windowed = |goal: &&Goal| goal.workload.annotations.contains_key(ANNOTATION);
+        let here: BTreeMap<WorkloadId, &Goal> =
+            goals.workloads.values().filter(windowed).map(|goal| (goal.workload.id.clone(), goal)).collect();
+        if !is_closed(now) {
+            let as_wished = |goal: &&Goal| goal.back.is_none();
+            self.let_through.retain(|id, _| here.contains_key(id));
+            let wished = here.values().copied().filter(as_wished);
+            self.let_through.extend(wished.map(|goal| (goal.workload.id.clone(), goal.revision.clone())));
+            return;
+        }
+        for (id, goal) in &here {
+            // A version that fails is gone back from at any time.
+            if goal.back.is_none() && self.let_through.get(id) != Some(&goal.revision) {
+                self.broken.insert(format!("window: {id} changes while it is closed, at {}", now.0));
+            }
+        }
+        for id in self.let_through.keys().filter(|id| !here.contains_key(id) && !goals.held.contains(id)) {
+            self.broken.insert(format!("window: {id} is removed while it is closed, at {}", now.0));
         }
     }
 
