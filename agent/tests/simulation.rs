@@ -1,5 +1,6 @@
 //! The whole agent but its hands and its files, on simulated time: random edits, faults before and after effects,
-//! lost hints, killed containers, reboots, pauses, windows, rollbacks, drains, held removals, a crash of the agent at any await.
+//! lost hints, killed containers, reboots, pauses, windows, rollbacks, drains, held removals, a crash of the agent at any
+//! await.
 //! Rules are checked on every decision; when the faults stop, the world must become what is wished.
 
 mod world;
@@ -58,6 +59,11 @@ fn is_deployment(wish: &Wish) -> bool {
     wish.replicas > 1 || wish.policy == RestartPolicy::Always
 }
 
+/// Whether a workload has a maintenance window: each of its versions, so that it is no question which one counts.
+fn is_windowed(index: usize) -> bool {
+    index % 4 == 3
+}
+
 fn id(index: usize, wish: &Wish) -> WorkloadId {
     let kind = if is_deployment(wish) { WorkloadKind::Deployment } else { WorkloadKind::Pod };
     WorkloadId { kind, namespace: "default".into(), name: format!("w{index}") }
@@ -76,8 +82,7 @@ fn workload(index: usize, wish: &Wish, wishes: &Wishes) -> Arc<Workload> {
         env: vec![EnvVar { name: "VERSION".into(), source: EnvSource::Literal(wish.version.to_string()) }],
         ..ContainerSpec::default()
     };
-    // Of every version, so that it is no question which one counts.
-    let annotations = if index % 4 == 3 {
+    let annotations = if is_windowed(index) {
         BTreeMap::from([(spec::window::ANNOTATION.to_owned(), world::WINDOW.to_owned())])
     } else {
         BTreeMap::new()
@@ -205,9 +210,12 @@ fn start_agent(sim: &Sim, journal: &Journal, dir: &std::path::Path, referee: &Ar
     };
     let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
     let referee = Arc::clone(referee);
+    let world = sim.clone();
     let judged: Planner = Arc::new(move |goals, observed, now| {
         let plan = spec::plan::plan(goals, observed, now);
-        referee.lock().expect("no rule panics").check(goals, observed, now, &plan);
+        let mut referee = referee.lock().expect("no rule panics");
+        referee.check(goals, observed, now, &plan);
+        referee.opened.drain(..).for_each(|id| world.inputs_changed(&id));
         plan
     });
     let (reconciler, events) = Reconciler::new(Parts {

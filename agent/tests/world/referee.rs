@@ -23,6 +23,8 @@ pub(crate) struct Referee {
     begun: BTreeSet<PodUid>,
     /// What was let through last of workloads with a maintenance window, while that was open.
     let_through: BTreeMap<WorkloadId, String>,
+    /// Of these, another version was let through, since the last time somebody asked.
+    pub(crate) opened: Vec<WorkloadId>,
     /// Somebody went back to a generation, which no window holds up.
     pub(crate) windows_over: bool,
     /// Pods made by workload and version.
@@ -64,9 +66,7 @@ impl Referee {
             let before = self.published.insert(key.clone(), target.pod.clone());
             self.moved.extend(before.filter(|before| *before != target.pod).map(|before| (before, now)));
         }
-        if !self.windows_over {
-            self.check_windows(goals, now);
-        }
+        self.check_windows(goals, now);
         if goals.drained {
             // Everything ends, whatever it is.
             return;
@@ -108,7 +108,14 @@ impl Referee {
             let as_wished = |goal: &&Goal| goal.back.is_none();
             self.let_through.retain(|id, _| here.contains_key(id));
             let wished = here.values().copied().filter(as_wished);
-            self.let_through.extend(wished.map(|goal| (goal.workload.id.clone(), goal.revision.clone())));
+            for goal in wished {
+                let id = &goal.workload.id;
+                let before = self.let_through.insert(id.clone(), goal.revision.clone());
+                self.opened.extend((before.as_ref() != Some(&goal.revision)).then(|| id.clone()));
+            }
+            return;
+        }
+        if self.windows_over {
             return;
         }
         for (id, goal) in &here {

@@ -4,7 +4,7 @@
 //! fields are ignored, since agents and shims of different versions meet after every upgrade.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -107,7 +107,7 @@ pub(crate) fn unlink(dir: &Path) {
 /// A connection to a shim.
 #[derive(Debug)]
 pub struct ShimClient {
-    stream: BufReader<UnixStream>,
+    stream: UnixStream,
 }
 
 impl ShimClient {
@@ -120,8 +120,7 @@ impl ShimClient {
         let stream = UnixStream::connect(&path)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.set_write_timeout(Some(Duration::from_secs(10)))?;
-        // One byte at a time: what follows an answer belongs to whoever takes the stream over.
-        Ok(Self { stream: BufReader::with_capacity(1, stream) })
+        Ok(Self { stream })
     }
 
     /// Asks and waits for the answer.
@@ -131,15 +130,34 @@ impl ShimClient {
     pub fn call(&mut self, request: &Request) -> io::Result<Response> {
         let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line)?;
-        let mut answer = String::new();
-        if self.stream.read_line(&mut answer)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let response: Response = serde_json::from_str(&answer).map_err(io::Error::other)?;
+        self.stream.write_all(&line)?;
+        let answer = self.read_line()?;
+        let response: Response = serde_json::from_slice(&answer).map_err(io::Error::other)?;
         match response.error {
             Some(text) => Err(io::Error::other(text)),
             None => Ok(response),
+        }
+    }
+
+    /// Takes one line and nothing behind it: what follows an answer belongs to whoever takes the stream over.
+    fn read_line(&mut self) -> io::Result<Vec<u8>> {
+        let (mut line, mut chunk) = (Vec::new(), [0; 1024]);
+        loop {
+            let there = match rustix::net::recv(&self.stream, &mut chunk[..], rustix::net::RecvFlags::PEEK) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other?.0,
+            };
+            let there = chunk.get(..there).unwrap_or_default();
+            let end = there.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+            let mut taken = vec![0; end.unwrap_or(there.len())];
+            if taken.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.stream.read_exact(&mut taken)?;
+            line.append(&mut taken);
+            if end.is_some() {
+                return Ok(line);
+            }
         }
     }
 
@@ -197,10 +215,9 @@ impl ShimClient {
     /// See [`Self::call`].
     pub fn attach(mut self, stdin: bool) -> io::Result<UnixStream> {
         self.call(&Request::Attach { stdin })?;
-        let stream = self.stream.into_inner();
-        stream.set_read_timeout(None)?;
-        stream.set_write_timeout(None)?;
-        Ok(stream)
+        self.stream.set_read_timeout(None)?;
+        self.stream.set_write_timeout(None)?;
+        Ok(self.stream)
     }
 
     /// Waits until the shim has ended, which is after the exit record was written. `false` when `limit` passed first.
@@ -208,9 +225,9 @@ impl ShimClient {
     /// # Errors
     /// The connection is broken in another way.
     pub fn wait_exit(&mut self, limit: Option<Duration>) -> io::Result<bool> {
-        self.stream.get_ref().set_read_timeout(limit)?;
+        self.stream.set_read_timeout(limit)?;
         let mut byte = [0; 1];
-        match io::Read::read(&mut self.stream, &mut byte) {
+        match self.stream.read(&mut byte) {
             Ok(0) => Ok(true),
             Ok(_) => Err(io::Error::other("the shim said something that was not asked for")),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Ok(false),
@@ -222,6 +239,6 @@ impl ShimClient {
     /// The stream, for waiting on its end with other means (a reactor).
     #[must_use]
     pub fn into_stream(self) -> UnixStream {
-        self.stream.into_inner()
+        self.stream
     }
 }
