@@ -329,8 +329,8 @@ fn simulate(seed: u64) -> (Vec<String>, Vec<String>) {
         let dir = tempfile::tempdir_in(parent).expect("a temporary directory can be made");
         let journal = Journal::open(dir.path(), None).expect("a new journal can be made");
         // Most bugs need few workloads and few events, and small worlds are soon done.
-        let size = 1 + rng.below(6);
-        let events = 10 + rng.below(51);
+        let size = 1 + rng.below(5);
+        let events = 5 + rng.below(36);
         let small = |number: u64| usize::try_from(number).expect("small");
         let mut wishes: Wishes = (0..small(size)).map(|index| (index, random_wish(&mut rng, index))).collect();
         let referee: Arc<Mutex<Referee>> = Arc::default();

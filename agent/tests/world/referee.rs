@@ -132,10 +132,11 @@ impl Referee {
     fn check_stop(&mut self, goals: &Goals, observed: &Observed, now: Timestamp, pod: &PodFacts, step: &Step) {
         let record = &pod.record;
         let id = &record.workload;
-        // What was begun when nothing held it is brought to its end.
+        // What was begun when nothing spoke against it is brought to its end.
+        let begun = self.begun.contains(&record.uid);
         if !goals.held.contains(id) {
             self.begun.insert(record.uid.clone());
-        } else if !self.begun.contains(&record.uid) {
+        } else if !begun {
             self.broken.insert(format!("held: {id} is touched: {:?}", step.reason));
         }
         let removed = |id: &WorkloadId| !goals.workloads.contains_key(id) && !goals.held.contains(id);
@@ -143,7 +144,7 @@ impl Referee {
         let others = observed.pods.values().filter(|other| removed(&other.record.workload) && !over(other));
         let needed =
             others.into_iter().any(|other| other.record.depends_on.contains(id) && other.record.workload != *id);
-        if removed(id) && needed && !over(pod) {
+        if removed(id) && needed && !over(pod) && !begun {
             self.broken.insert(format!("end: {id} ends before what depends on it"));
         }
         let surges = goals.workloads.get(id).is_some_and(|goal| surge(goal, observed).is_some());

@@ -115,11 +115,12 @@ pub(crate) fn exec(options: &Options) -> Vec<Table> {
 pub(crate) fn probes(options: &Options) -> Vec<Table> {
     let mut table = Table::new("Probes: CPU of the agent");
     let kinds = [
-        ("http", 100, "httpGet: {path: /, port: 8080}"),
-        ("tcp", 100, "tcpSocket: {port: 8080}"),
-        ("exec", 10, "exec: {command: [/bin/fixture, exit, '0']}"),
+        ("http", 100, 0, "httpGet: {path: /, port: 8080}"),
+        ("tcp", 100, 0, "tcpSocket: {port: 8080}"),
+        ("tcp of 500 containers", 100, 4, "tcpSocket: {port: 8080}"),
+        ("exec", 10, 0, "exec: {command: [/bin/fixture, exit, '0']}"),
     ];
-    for (kind, pods, handler) in kinds {
+    for (kind, pods, more, handler) in kinds {
         let world = World::new("probes");
         let mut agent = Agent::start(&world.sandbox);
         agent.cli(&["pull", &world.image]).ok();
@@ -130,7 +131,14 @@ pub(crate) fn probes(options: &Options) -> Vec<Table> {
       livenessProbe: {{{handler}, periodSeconds: 1}}\n",
                 world.image
             );
-            world.sandbox.write(&format!("probed-{number}.yaml"), &text);
+            let more = (0..more).map(|container| {
+                format!(
+                    "    - name: more-{container}
+      image: {}\n      args: [sleep, forever]\n      readinessProbe: {{{handler}, periodSeconds: 1}}\n",
+                    world.image
+                )
+            });
+            world.sandbox.write(&format!("probed-{number}.yaml"), &(text + &more.collect::<String>()));
         }
         agent.wait_for("all are ready", Duration::from_secs(120), |agent| agent.status().converged.then_some(()));
         let count = |agent: &Agent<'_>| agent.metrics().sum("mainstay_probes_total", &[]).unwrap_or_default();
