@@ -18,7 +18,7 @@ use crate::world::{Net, World};
 /// After this the agent has given back what the start had taken.
 const REST: Duration = Duration::from_secs(8);
 /// After this nothing of a start is left to be done.
-const PROVEN: Duration = Duration::from_secs(20);
+pub(crate) const PROVEN: Duration = Duration::from_secs(20);
 
 /// What a round found: work, unit, who, sample.
 pub(crate) type Found = Vec<(String, &'static str, String, Sample)>;

@@ -141,6 +141,8 @@ pub(crate) fn probes(options: &Options) -> Vec<Table> {
             world.sandbox.write(&format!("probed-{number}.yaml"), &(text + &more.collect::<String>()));
         }
         agent.wait_for("all are ready", Duration::from_secs(120), |agent| agent.status().converged.then_some(()));
+        // What follows a start is over by then.
+        std::thread::sleep(crate::fleet::PROVEN);
         let count = |agent: &Agent<'_>| agent.metrics().sum("mainstay_probes_total", &[]).unwrap_or_default();
         let before = count(&agent);
         let lap = world.meter.start_own();
