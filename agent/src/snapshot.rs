@@ -203,7 +203,7 @@ fn workload(facts: &Facts<'_>, id: &WorkloadId, pods: &[&PodFacts]) -> WorkloadS
 }
 
 fn goes_on(facts: &Facts<'_>, pod: &PodFacts) -> bool {
-    matches!(pod_phase(pod, facts.observed), PodPhase::Pending | PodPhase::Running)
+    !pod_phase(pod, facts.observed).is_over()
 }
 
 fn cron_status(facts: &Facts<'_>, goal: &Goal, pods: &[&PodFacts]) -> Option<CronStatus> {

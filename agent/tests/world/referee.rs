@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use spec::observed::{ContainerFacts, PodFacts, PodUid, PortKey};
-use spec::plan::{Action, Goal, Goals, Observed, Plan, PodPhase, Reason, Step, pod_phase};
+use spec::plan::{Action, Goal, Goals, Observed, Plan, Reason, Step, pod_phase};
 use spec::time::{Millis, Timestamp};
 use spec::window::ANNOTATION;
 use spec::workload::{Controller, UpdateStrategy, WorkloadId};
@@ -140,7 +140,7 @@ impl Referee {
             self.broken.insert(format!("held: {id} is touched: {:?}", step.reason));
         }
         let removed = |id: &WorkloadId| !goals.workloads.contains_key(id) && !goals.held.contains(id);
-        let over = |pod: &PodFacts| matches!(pod_phase(pod, observed), PodPhase::Succeeded | PodPhase::Failed);
+        let over = |pod: &PodFacts| pod_phase(pod, observed).is_over();
         let others = observed.pods.values().filter(|other| removed(&other.record.workload) && !over(other));
         let needed =
             others.into_iter().any(|other| other.record.depends_on.contains(id) && other.record.workload != *id);

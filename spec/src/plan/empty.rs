@@ -4,16 +4,12 @@
 use std::sync::Arc;
 
 use super::order;
-use super::pod::{self, PodPhase};
-use super::{Plan, Reason, View};
+use super::{Plan, Reason, View, pod};
 use crate::observed::{ContainerFacts, PodFacts};
 
 pub(super) fn plan(view: &View<'_>, plan: &mut Plan) {
     let begun = |pod: &PodFacts| pod.containers.values().filter_map(ContainerFacts::exit).any(|exit| exit.stopped);
-    let over = |pod: &PodFacts| {
-        matches!(pod::pod_phase(pod, view.observed), PodPhase::Succeeded | PodPhase::Failed)
-            && (pod.failed.is_some() || !begun(pod))
-    };
+    let over = |pod: &PodFacts| pod::pod_phase(pod, view.observed).is_over() && (pod.failed.is_some() || !begun(pod));
     let live: Vec<&Arc<PodFacts>> = view.observed.pods.values().filter(|pod| !over(pod)).collect();
     let first = order::first_to_end(&live.iter().map(|pod| pod.as_ref()).collect::<Vec<_>>());
     for pod in live.iter().filter(|pod| first.contains(&pod.record.workload)) {

@@ -9,7 +9,7 @@ mod tally;
 use std::sync::Arc;
 
 use super::order::{dependencies_up, tend};
-use super::pod::{self, PodPhase};
+use super::pod;
 use super::replicated::prepare;
 use super::{Goal, Hold, Plan, Reason, View, instance};
 use crate::diff;
@@ -88,7 +88,7 @@ pub(super) fn settle(
 
 /// Whether a pod still has something to do.
 pub(super) fn is_active(view: &View<'_>, pod: &PodFacts) -> bool {
-    matches!(pod::pod_phase(pod, view.observed), PodPhase::Pending | PodPhase::Running)
+    !pod::pod_phase(pod, view.observed).is_over()
 }
 
 /// The next steps of a Job, or a run, that has not ended.

@@ -528,7 +528,7 @@ pub fn plan(goals: &Goals, observed: &Observed, now: Timestamp) -> Plan {
     }
     let removed = |id: &WorkloadId| !goals.workloads.contains_key(id) && !goals.held.contains(id);
     // What is over needs nobody any more, and nobody it.
-    let over = |pod: &PodFacts| matches!(pod::pod_phase(pod, observed), PodPhase::Succeeded | PodPhase::Failed);
+    let over = |pod: &PodFacts| pod::pod_phase(pod, observed).is_over();
     let leftover = view.leftover.iter().copied();
     let ending: Vec<&PodFacts> = leftover.filter(|pod| removed(&pod.record.workload) && !over(pod)).collect();
     let first = order::first_to_end(&ending);

@@ -46,7 +46,7 @@ pub(super) fn dependencies_up(view: &View<'_>, goal: &Goal, plan: &mut Plan) -> 
 /// up: after a reboot and after a crash of everything as well as the first time.
 pub(super) fn tend(view: &View<'_>, goal: &Goal, pod: &Arc<PodFacts>, files: Option<&str>, plan: &mut Plan) {
     let idle = !pod.containers.values().any(ContainerFacts::is_running);
-    let open = matches!(pod::pod_phase(pod, view.observed), PodPhase::Pending | PodPhase::Running);
+    let open = !pod::pod_phase(pod, view.observed).is_over();
     let stopping = view.observed.stopping.contains_key(&pod.record.uid);
     if idle && open && !stopping && !goal.workload.depends_on.is_empty() && !dependencies_up(view, goal, plan) {
         return;

@@ -23,6 +23,14 @@ pub enum PodPhase {
     Failed,
 }
 
+impl PodPhase {
+    /// Whether its containers have ended and stay so.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
 /// Grace period of an evicted pod (kubelet, immediateEvictionGracePeriodSeconds).
 const EVICTION_GRACE: Millis = Millis::from_secs(1);
 
