@@ -245,9 +245,9 @@ fn job_phase(facts: &Facts<'_>, goal: &Goal) -> Option<&'static str> {
 fn rolled_back(goal: &Goal) -> Option<HeldStatus> {
     let back = goal.back.as_ref()?;
     let (bad, id) = (&back.bad, &goal.workload.id);
-    let failed = format!("version {} failed: {}", bad.revision, bad.cause);
-    let message =
-        format!("{failed}; version {} runs until the manifest changes or `mainstay retry {id}`", goal.revision);
+    let [failed, good] = bad.names(&goal.revision);
+    let failed = format!("version {failed} failed: {}", bad.cause);
+    let message = format!("{failed}; version {good} runs until the manifest changes or `mainstay retry {id}`");
     Some(HeldStatus { reason: "rolled_back".to_owned(), message })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 use spec::observed::{Addresses, ContainerFacts, ContainerState, Exit, PodFacts, PodRecord, PodUid};
-use spec::plan::{Action, Cause, Failure, Goals, Health, Observed, plan};
+use spec::plan::{Action, Bad, Cause, Failure, Goals, Health, Observed, plan};
 use spec::pod::{
     ContainerSpec, EnvSource, EnvVar, FilesSource, FilesVolume, Handler, PodSpec, Probe, RestartPolicy, Volume,
     VolumeSource,
@@ -465,4 +465,12 @@ fn a_version_whose_first_pod_was_late_can_be_gone_back_to() {
     world.observed.prepared.clear();
     world.run(30);
     assert_eq!(world.serving(), ["ok-1"; 2], "{:?}", world.cause());
+}
+
+#[test]
+fn versions_with_one_template_are_told_apart() {
+    let cause = Cause::Crashed { container: "main".into(), times: 1, code: 1, error: None };
+    let bad = Bad { revision: "aa".into(), cause };
+    assert_eq!(bad.names("bb"), ["aa", "bb"]);
+    assert_eq!(bad.names("aa"), ["aa with its new files", "aa with the files of before"]);
 }

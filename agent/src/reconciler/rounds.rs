@@ -86,11 +86,14 @@ impl Reconciler {
     fn tell_of_failure(&self, id: &WorkloadId, memory: &Memory, bad: &Bad) {
         let back = self.goals.workloads.get(id).is_some_and(|goal| on_failure(&goal.workload) == OnFailure::Rollback);
         let good = memory.good.as_ref().map(|good| spec::plan::revision(&good.workload)).filter(|_| back);
-        let (reason, next) = match good {
-            Some(good) => ("rolled_back", format!("version {good} comes back")),
-            None => ("update_failed", "nothing more is done for it".to_owned()),
+        let (reason, failed, next) = match good {
+            Some(good) => {
+                let [failed, good] = bad.names(&good);
+                ("rolled_back", failed, format!("version {good} comes back"))
+            }
+            None => ("update_failed", bad.revision.clone(), "nothing more is done for it".to_owned()),
         };
-        let message = format!("version {} failed: {}; {next}", bad.revision, bad.cause);
+        let message = format!("version {failed} failed: {}; {next}", bad.cause);
         tracing::warn!(workload = %id, reason, cause = bad.cause.word(), "{message}");
         self.metrics.version_failed(bad.cause.word(), back);
         self.journal.record(event(self.clock.unix(), EventKind::Warning, reason, Some(id), message));

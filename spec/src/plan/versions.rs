@@ -86,6 +86,20 @@ pub struct Bad {
     pub cause: Cause,
 }
 
+impl Bad {
+    /// What people call this version and the good one with that template: the same template may have failed with
+    /// other files.
+    #[must_use]
+    pub fn names(&self, good: &str) -> [String; 2] {
+        let bad = &self.revision;
+        if bad == good {
+            [format!("{bad} with its new files"), format!("{good} with the files of before")]
+        } else {
+            [bad.clone(), good.to_owned()]
+        }
+    }
+}
+
 /// What was wrong with a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
