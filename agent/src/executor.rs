@@ -345,7 +345,7 @@ impl Executor {
         let run = async {
             match hook {
                 Handler::Exec(command) => match self.runtime.exec(&pod.record.uid, container, command, limit).await {
-                    Ok(result) => result.code == 0,
+                    Ok(result) => result.code == Some(0),
                     Err(error) => {
                         tracing::warn!(pod = %pod.record.name, container, %error, "hook failed");
                         false

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,8 +212,8 @@ pub struct NetworkStats {
 /// What a command in a container answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecResult {
-    /// Its exit code; 128 + signal when a signal ended it.
-    pub code: i32,
+    /// Its exit code; 128 + signal when a signal ended it; `None` when it did not end in time and was ended for it.
+    pub code: Option<i32>,
     /// The start of its output, stdout and stderr as they came.
     pub output: Vec<u8>,
 }
@@ -300,7 +300,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Writes down that an attempt of a container is to be ended for being unhealthy.
     async fn mark_unhealthy(&self, pod: &PodUid, container: &str, attempt: u32) -> Result<()>;
 
-    /// Runs a command in a running container and collects what it says (64 KiB at most).
+    /// Runs a command in a running container and collects what it says (64 KiB at most). A transient failure is the
+    /// host's and says nothing of the container; a permanent one is the container's: it has no such program, has
+    /// reached a limit of its own, is gone.
     async fn exec(&self, pod: &PodUid, container: &str, command: &[String], timeout: Duration) -> Result<ExecResult>;
 
     /// A socket in the network of a pod that is not on the host's, to be connected to an address of this family.
@@ -349,6 +351,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Counters of a pod's interface; `None` on the host's network.
     async fn network_stats(&self, pod: &PodUid) -> Result<Option<NetworkStats>>;
+
+    /// Whether this path is there (a symlink counts), as a running container sees it.
+    fn has_file(&self, pod: &PodFacts, container: &str, path: &Path) -> bool;
 
     /// The log file of an attempt's container, current one first.
     fn log_files(&self, pod: &PodUid, container: &str) -> Vec<PathBuf>;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use runtime::Runtime;
 use runtime::api::{
-    ContainerStart, ContainerStats, ExecResult, FileSet, FilesChange, ImageInfo, NetworkStats, PortFault,
+    ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, FilesChange, ImageInfo, NetworkStats, PortFault,
     PullCredentials, Result, RuntimeError, RuntimeEvent, StopScope,
 };
 use spec::image_ref::ImageRef;
@@ -39,7 +39,7 @@ pub(crate) struct Readable {
 fn refuse<T>(operation: &str) -> Result<T> {
     Err(RuntimeError {
         operation: operation.to_owned(),
-        class: runtime::api::FailureClass::Permanent,
+        class: FailureClass::Permanent,
         hint: None,
         source: "it is a test".into(),
     })
@@ -80,8 +80,14 @@ impl Runtime for Readable {
     async fn mark_unhealthy(&self, _: &PodUid, _: &str, _: u32) -> Result<()> {
         refuse("mark a container")
     }
-    async fn exec(&self, _: &PodUid, _: &str, _: &[String], _: Duration) -> Result<ExecResult> {
-        refuse("run a command")
+    async fn exec(&self, pod: &PodUid, _: &str, _: &[String], _: Duration) -> Result<ExecResult> {
+        match pod.0.as_str() {
+            "unreachable" => {
+                refuse("run a command").map_err(|error| RuntimeError { class: FailureClass::Transient, ..error })
+            }
+            "slow" => Ok(ExecResult { code: None, output: b"begun".to_vec() }),
+            _ => refuse("run a command"),
+        }
     }
     async fn socket(&self, pod: &PodUid, _: SocketAddr) -> std::io::Result<TcpSocket> {
         match pod.0.as_str() {
@@ -130,6 +136,9 @@ impl Runtime for Readable {
     }
     async fn network_stats(&self, _: &PodUid) -> Result<Option<NetworkStats>> {
         Ok(Some(NetworkStats { bytes: (100, 200), packets: (1, 2) }))
+    }
+    fn has_file(&self, _: &PodFacts, _: &str, _: &std::path::Path) -> bool {
+        false
     }
     fn log_files(&self, _: &PodUid, _: &str) -> Vec<PathBuf> {
         self.logs.clone()

@@ -18,6 +18,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use reqwest::Url;
 use runtime::Runtime;
+use runtime::api::FailureClass;
 use rustls::pki_types::ServerName;
 use spec::observed::PodFacts;
 use spec::pod::{Handler, PortRef};
@@ -74,14 +75,19 @@ pub async fn check(
     let dial = Dial { runtime, pod };
     match handler {
         Handler::Exec(command) => {
-            let result =
-                runtime.exec(&pod.record.uid, container, command, limit).await.map_err(|error| error.to_string())?;
-            match result.code {
-                0 => Ok(()),
-                code => {
-                    let output = String::from_utf8_lossy(&result.output);
-                    Err(format!("exit code {code}: {}", output.trim().chars().take(200).collect::<String>()).into())
+            let result = runtime.exec(&pod.record.uid, container, command, limit).await.map_err(|error| {
+                let message = spec::causes::chain(&error);
+                match error.class {
+                    FailureClass::Permanent => Fault::Sick(message),
+                    FailureClass::Transient => Fault::Unknown(message),
                 }
+            })?;
+            let output = String::from_utf8_lossy(&result.output);
+            let output = output.trim().chars().take(200).collect::<String>();
+            match result.code {
+                Some(0) => Ok(()),
+                Some(code) => Err(format!("exit code {code}: {output}").into()),
+                None => Err(format!("no end within {}: {output}", humantime::format_duration(limit)).into()),
             }
         }
         Handler::Tcp { port, host } => {

@@ -215,6 +215,19 @@ async fn a_pod_that_cannot_be_reached_into_is_not_sick() {
     }
 }
 
+/// That the host cannot run a command now is no fault of the container; what happens within it is.
+#[tokio::test]
+async fn a_command_that_the_host_cannot_run_counts_for_nothing() {
+    for (pod, expected) in [
+        ("unreachable", "unknown: cannot run a command: it is a test"),
+        ("slow", "no end within 10s: begun"),
+        ("gone", "cannot run a command: it is a test"),
+    ] {
+        let said = said_of(pod_called(pod, 1), Handler::Exec(vec!["true".to_owned()])).await;
+        assert_eq!(said, expected, "{pod}");
+    }
+}
+
 #[tokio::test]
 async fn nobody_listens() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");

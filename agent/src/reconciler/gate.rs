@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::Runtime;
 use spec::budget;
 use spec::hold::{Pause, merge};
 use spec::manifest::HOLD_WHILE_FILE as HOLD_WHILE;
@@ -150,7 +151,7 @@ impl Reconciler {
     /// Whether a lock file exists, as a running container of the workload sees it.
     fn is_locked(&self, id: &WorkloadId, file: &str) -> bool {
         let pods = self.observed.pods.values().filter(|pod| pod.record.workload == *id);
-        pods.into_iter().any(|pod| lock_exists(pod, file))
+        pods.into_iter().any(|pod| lock_exists(self.executor.runtime.as_ref(), pod, file))
     }
 
     /// Workloads that are protected from removal: as they are wished, and those that are not any more as they were wished
@@ -318,7 +319,7 @@ pub(super) fn wish_label(desired: &Desired) -> String {
 
 /// Whether `VOLUME/PATH` exists, looked at through a running container that mounts the volume. Only whether it is
 /// there is told, and it only ever holds changes of its own workload back.
-fn lock_exists(pod: &PodFacts, file: &str) -> bool {
+fn lock_exists(runtime: &dyn Runtime, pod: &PodFacts, file: &str) -> bool {
     let Some((volume, path)) = file.split_once('/') else { return false };
     let path = Path::new(path);
     if path.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
@@ -326,9 +327,6 @@ fn lock_exists(pod: &PodFacts, file: &str) -> bool {
     }
     pod.record.spec.all_containers().any(|container| {
         let Some(mount) = container.mounts.iter().find(|mount| mount.volume == volume) else { return false };
-        let state = pod.containers.get(&container.name).map(|facts| &facts.state);
-        let Some(spec::observed::ContainerState::Running { pid, .. }) = state else { return false };
-        let inside = mount.path.trim_start_matches('/');
-        Path::new("/proc").join(pid.to_string()).join("root").join(inside).join(path).symlink_metadata().is_ok()
+        runtime.has_file(pod, &container.name, &Path::new(&mount.path).join(path))
     })
 }

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use runtime::api::StopScope;
+use runtime::api::{FailureClass, StopScope};
 use spec::observed::{PodFailure, PodFailureReason};
 
 use crate::world::World;
@@ -157,8 +157,12 @@ async fn commands_and_signals_reach_it(world: &mut World) {
         world.runtime.exec(&pod.uid, "main", &command, limit).await
     };
     let said = run("echo out; exit 5", GRACE).await.expect("it ran");
-    assert_eq!((said.code, said.output.as_slice()), (5, b"out\n".as_slice()));
-    run("sleep 100", Duration::from_millis(300)).await.expect_err("it takes too long");
+    assert_eq!((said.code, said.output.as_slice()), (Some(5), b"out\n".as_slice()));
+    let late = run("echo begun; sleep 100", Duration::from_millis(300)).await.expect("it was ended");
+    assert_eq!((late.code, late.output.as_slice()), (None, b"begun\n".as_slice()));
+    let missing = ["/no/such/program"].map(str::to_owned);
+    let error = world.runtime.exec(&pod.uid, "main", &missing, GRACE).await.expect_err("there is none");
+    assert_eq!(error.class, FailureClass::Permanent, "{error:?}");
     assert!(world.container(&pod).await.is_running(), "a command that was ended takes nothing along");
     world.runtime.signal_container(&pod.uid, "main", 15).await.expect("sent");
     assert_eq!(world.ended(&pod).await.exit().map(|exit| exit.code), Some(0));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use spec::causes::chain;
 use spec::image_ref::ImageRef;
 use spec::names::NameTable;
 use spec::observed::{
-    Addresses, ContainerFacts, DiskUsage, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget,
+    Addresses, ContainerFacts, ContainerState, DiskUsage, PodFacts, PodFailure, PodRecord, PodUid, PortKey, PortTarget,
 };
 use spec::pod::PullPolicy;
 use spec::services::{ServiceSet, ServiceState};
@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use super::{EXEC_OUTPUT, Embedded, Inner, failure, layout, logs, records, transient};
 use crate::api::{
     ContainerStart, ContainerStats, ExecResult, FailureClass, FileSet, FilesChange, ImageInfo, NetworkStats, PortFault,
-    PullCredentials, PullProgress, Pulls, Result, Runtime, RuntimeEvent, ServiceFault, StopScope,
+    PullCredentials, PullProgress, Pulls, Result, Runtime, RuntimeError, RuntimeEvent, ServiceFault, StopScope,
 };
 use crate::container::{ShimClient, cgroup};
 use crate::exec;
@@ -148,12 +148,14 @@ impl Runtime for Embedded {
             let operation = format!("run a command in container `{container}`");
             let dir = inner.running(&pod, &container)?.run;
             let request = exec::ExecRequest { args: command, ..exec::ExecRequest::default() };
-            let captured = exec::capture(&dir, &request, EXEC_OUTPUT, timeout, &inner.self_exe)
-                .map_err(|error| transient(&operation)(error.into()))?;
-            match captured.code {
-                Some(code) => Ok(ExecResult { code, output: captured.output }),
-                None => Err(failure(operation, FailureClass::Transient, format!("no end within {timeout:?}"))),
-            }
+            let captured = exec::capture(&dir, &request, EXEC_OUTPUT, timeout, &inner.self_exe).map_err(|error| {
+                let class = match error {
+                    exec::ExecError::Failed(_) => FailureClass::Permanent,
+                    exec::ExecError::Request { .. } | exec::ExecError::Spawn(_) => FailureClass::Transient,
+                };
+                RuntimeError { operation, class, hint: None, source: error.into() }
+            })?;
+            Ok(ExecResult { code: captured.code, output: captured.output })
         })
         .await
     }
@@ -244,6 +246,13 @@ impl Runtime for Embedded {
             inner.network.stats(&pod).map_err(|error| transient("read interface counters")(error.into()))
         })
         .await
+    }
+
+    fn has_file(&self, pod: &PodFacts, container: &str, path: &Path) -> bool {
+        let state = pod.containers.get(container).map(|facts| &facts.state);
+        let Some(ContainerState::Running { pid, .. }) = state else { return false };
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        Path::new("/proc").join(pid.to_string()).join("root").join(inside).symlink_metadata().is_ok()
     }
 
     fn log_files(&self, pod: &PodUid, container: &str) -> Vec<PathBuf> {

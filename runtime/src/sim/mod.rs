@@ -7,17 +7,22 @@
 //! | `sim/run` | runs until it is stopped |
 //! | `sim/exit-<code>-<ms>` | ends with that code after that time |
 //! | `sim/stubborn` | ignores the stop signal, needs the kill |
+//! | `sim/slow-<ms>` | runs, and is well only so long after its start |
+//! | `sim/hang-<ms>` | runs, and is well only so long after its start; then no more |
 //! | `sim/broken` | its program cannot be started |
 //! | `sim/missing` | is in no registry |
+//!
+//! A command in a container ends with 0 where that is well, else with 1.
 //!
 //! Faults strike before an effect (nothing was done) and after it (done, but reported as failed), latencies come from
 //! the seed, and every broken rule is written down as a violation.
 
+mod behaviour;
 mod rng;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -28,7 +33,7 @@ use spec::observed::{
     Addresses, ContainerFacts, ContainerState, DiskUsage, Exit, PodFacts, PodFailure, PodRecord, PodUid, PortKey,
     PortTarget,
 };
-use spec::pod::PullPolicy;
+use spec::pod::{PullPolicy, VolumeSource};
 use spec::services::{ServiceRange, ServiceSet, ServiceState};
 use spec::time::Timestamp;
 use spec::workload::WorkloadId;
@@ -40,6 +45,9 @@ use crate::api::{
     PullCredentials, Result, Runtime, RuntimeError, RuntimeEvent, ServiceFault, StopScope,
 };
 
+use behaviour::{Behaviour, behaviour};
+
+pub use behaviour::is_well;
 pub use rng::Rng;
 
 /// How hostile the world is.
@@ -68,6 +76,10 @@ struct SimPod {
     sandbox: bool,
     containers: BTreeMap<String, ContainerFacts>,
     failed: Option<PodFailure>,
+    /// What its generated volumes hold.
+    files: BTreeMap<String, FileSet>,
+    /// What containers were told last that they hold: by their start, or by a signal.
+    told: BTreeMap<String, BTreeMap<String, FileSet>>,
 }
 
 struct World {
@@ -83,6 +95,8 @@ struct World {
     violations: Vec<String>,
     /// Starts before the end of a backoff that each pod may still have: its inputs changed.
     pardons: BTreeMap<PodUid, u32>,
+    /// Named volumes in which every file is said to be.
+    locked: BTreeSet<String>,
 }
 
 /// The world. Clones share it.
@@ -112,6 +126,7 @@ impl Sim {
             trace: Vec::new(),
             violations: Vec::new(),
             pardons: BTreeMap::new(),
+            locked: BTreeSet::new(),
         };
         Self { world: Arc::new(Mutex::new(world)), start: tokio::time::Instant::now() }
     }
@@ -170,6 +185,34 @@ impl Sim {
     #[must_use]
     pub fn pods(&self) -> Vec<PodFacts> {
         self.world().pods.values().map(facts).collect()
+    }
+
+    /// What the generated volumes of a pod hold, and what its running containers were told last that they hold.
+    #[must_use]
+    pub fn files(&self, pod: &PodUid) -> (BTreeMap<String, FileSet>, Vec<BTreeMap<String, FileSet>>) {
+        let world = self.world();
+        let Some(pod) = world.pods.get(pod) else { return Default::default() };
+        let running = pod.containers.iter().filter(|(_, facts)| facts.is_running());
+        (pod.files.clone(), running.filter_map(|(name, _)| pod.told.get(name).cloned()).collect())
+    }
+
+    /// Whether an attempt that is known as running still runs.
+    #[must_use]
+    pub fn runs(&self, pod: &PodFacts, container: &str) -> bool {
+        let world = self.world();
+        let known = pod.containers.get(container).filter(|facts| facts.is_running());
+        let now = world.pods.get(&pod.record.uid).and_then(|pod| pod.containers.get(container));
+        now.zip(known).is_some_and(|(now, known)| now.is_running() && now.attempt == known.attempt)
+    }
+
+    /// Makes lock files in a named volume, or removes them.
+    pub fn set_locked(&self, volume: &str, locked: bool) {
+        let mut world = self.world();
+        if locked {
+            world.locked.insert(volume.to_owned())
+        } else {
+            world.locked.remove(volume)
+        };
     }
 
     /// What Services open.
@@ -307,24 +350,8 @@ fn facts(pod: &SimPod) -> PodFacts {
     }
 }
 
-/// What the image's name says.
-enum Behaviour {
-    Run,
-    Exit(i32, u64),
-    Stubborn,
-    Broken,
-}
-
-fn behaviour(image: &ImageRef) -> Behaviour {
-    let name = image.repository().rsplit('/').next().unwrap_or_default();
-    if let Some((code, millis)) = name.strip_prefix("exit-").and_then(|rest| rest.split_once('-')) {
-        return Behaviour::Exit(code.parse().unwrap_or(1), millis.parse().unwrap_or(0));
-    }
-    match name {
-        "stubborn" => Behaviour::Stubborn,
-        "broken" => Behaviour::Broken,
-        _ => Behaviour::Run,
-    }
+fn image_of(record: &PodRecord, container: &str) -> Option<ImageRef> {
+    record.spec.all_containers().find(|c| c.name == container)?.image.clone()
 }
 
 #[async_trait]
@@ -367,7 +394,7 @@ impl Runtime for Sim {
         self.leave("check pod", ())
     }
 
-    async fn create_pod(&self, record: Arc<PodRecord>, _: BTreeMap<String, FileSet>) -> Result<Addresses> {
+    async fn create_pod(&self, record: Arc<PodRecord>, files: BTreeMap<String, FileSet>) -> Result<Addresses> {
         self.enter("create pod").await?;
         let addresses = {
             let mut world = self.world();
@@ -378,8 +405,11 @@ impl Runtime for Sim {
                 sandbox: true,
                 containers: BTreeMap::new(),
                 failed: None,
+                files: BTreeMap::new(),
+                told: BTreeMap::new(),
             });
             pod.sandbox = true;
+            pod.files = files;
             facts(pod).addresses
         };
         self.leave("create pod", addresses)
@@ -409,14 +439,17 @@ impl Runtime for Sim {
                 Behaviour::Broken => {
                     ContainerState::Exited(exit(127, None, now, &boot, Some("no such program in the image")))
                 }
-                Behaviour::Run | Behaviour::Exit(..) | Behaviour::Stubborn => {
-                    ContainerState::Running { pid, started: now }
-                }
+                Behaviour::Run
+                | Behaviour::Exit(..)
+                | Behaviour::Stubborn
+                | Behaviour::Slow(_)
+                | Behaviour::Hang(_) => ContainerState::Running { pid, started: now },
             };
             let facts = ContainerFacts::new(start.attempt, start.series, state);
             world.trace.push(format!("{} start {name} of {} #{}", now.0, start.pod.name, start.attempt));
             if let Some(pod) = world.pods.get_mut(&uid) {
                 pod.containers.insert(name.clone(), facts.clone());
+                pod.told.insert(name.clone(), pod.files.clone());
             }
             facts
         };
@@ -438,8 +471,7 @@ impl Runtime for Sim {
         self.enter("stop container").await?;
         let running = self.world().pods.get(pod).and_then(|pod| {
             let facts = pod.containers.get(container)?;
-            let image = pod.record.spec.all_containers().find(|c| c.name == container)?.image.clone()?;
-            facts.is_running().then_some((facts.attempt, behaviour(&image)))
+            facts.is_running().then_some((facts.attempt, behaviour(&image_of(&pod.record, container)?)))
         });
         if let Some((attempt, behaviour)) = running {
             let stubborn = matches!(behaviour, Behaviour::Stubborn);
@@ -457,8 +489,14 @@ impl Runtime for Sim {
         Ok(())
     }
 
-    async fn exec(&self, _: &PodUid, _: &str, _: &[String], _: Duration) -> Result<ExecResult> {
-        Ok(ExecResult { code: 0, output: Vec::new() })
+    async fn exec(&self, pod: &PodUid, container: &str, _: &[String], _: Duration) -> Result<ExecResult> {
+        self.enter("run a command").await?;
+        let well = self.world().pods.get(pod).and_then(|pod| {
+            let ContainerState::Running { started, .. } = pod.containers.get(container)?.state else { return None };
+            Some(is_well(&image_of(&pod.record, container)?, self.now().since(started)))
+        });
+        let Some(well) = well else { return Err(failure("run a command", FailureClass::Permanent, "it does not run")) };
+        self.leave("run a command", ExecResult { code: Some(i32::from(!well)), output: Vec::new() })
     }
 
     async fn socket(&self, _: &PodUid, _: SocketAddr) -> std::io::Result<TcpSocket> {
@@ -541,9 +579,26 @@ impl Runtime for Sim {
         self.leave("set names", ())
     }
 
-    async fn update_files(&self, _: &PodUid, _: BTreeMap<String, FileSet>, _: FilesChange) -> Result<bool> {
+    async fn update_files(&self, pod: &PodUid, files: BTreeMap<String, FileSet>, change: FilesChange) -> Result<bool> {
         self.enter("update files").await?;
-        self.leave("update files", false)
+        let differed = {
+            let (now, mut world) = (self.now(), self.world());
+            let Some(found) = world.pods.get_mut(pod) else {
+                return Err(failure("update files", FailureClass::Transient, "there is no such pod"));
+            };
+            let differed = found.files != files;
+            let line = format!("{} files of {}: {change:?}, differed: {differed}", now.0, found.record.name);
+            if change != FilesChange::Compare {
+                found.files = files;
+            }
+            if matches!(change, FilesChange::Signal(_)) {
+                let files = &found.files;
+                found.told.values_mut().for_each(|told| told.clone_from(files));
+            }
+            world.trace.push(line);
+            differed
+        };
+        self.leave("update files", differed)
     }
 
     async fn teardown(&self) -> Result<()> {
@@ -559,6 +614,16 @@ impl Runtime for Sim {
 
     async fn network_stats(&self, _: &PodUid) -> Result<Option<NetworkStats>> {
         Ok(None)
+    }
+
+    fn has_file(&self, pod: &PodFacts, container: &str, path: &Path) -> bool {
+        let runs = self.runs(pod, container);
+        let world = self.world();
+        let spec = &pod.record.spec;
+        let mut mounts = spec.all_containers().filter(|c| runs && c.name == container).flat_map(|c| &c.mounts);
+        let mount = mounts.find(|mount| path.starts_with(&mount.path));
+        let volume = mount.and_then(|mount| spec.volumes.iter().find(|volume| volume.name == mount.volume));
+        volume.is_some_and(|v| matches!(&v.source, VolumeSource::Named { name } if world.locked.contains(name)))
     }
 
     fn log_files(&self, _: &PodUid, _: &str) -> Vec<PathBuf> {
