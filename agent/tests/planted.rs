@@ -32,22 +32,25 @@ use runtime::sim::{Faults, Rng, Sim};
 use spec::budget::Budget;
 use spec::image_ref::ImageRef;
 use spec::observed::PodFacts;
-use spec::plan::{Action, Goals, Observed, Reason, Step, plan};
-use spec::pod::{ContainerSpec, EnvSource, EnvVar, PodSpec, Port, RestartPolicy};
+use spec::plan::{Action, Goals, Observed, Reaction, Reason, Step, plan};
+use spec::pod::{
+    ContainerSpec, EnvSource, EnvVar, FilesSource, FilesVolume, Handler, PodSpec, Port, Probe, RestartPolicy, Volume,
+    VolumeSource,
+};
 use spec::time::Millis;
 use spec::workload::{
-    Controller, Dependency, DependencyCondition, Desired, PodTemplate, SourceRef, UpdateStrategy, Workload, WorkloadId,
-    WorkloadKind,
+    ConfigData, Controller, Dependency, DependencyCondition, Desired, PodTemplate, SourceRef, UpdateStrategy, Workload,
+    WorkloadId, WorkloadKind,
 };
 use world::SimClock;
-use world::referee::{Referee, runs};
+use world::referee::{self, Referee, runs};
 
 fn id(name: &str) -> WorkloadId {
     WorkloadId { kind: WorkloadKind::Deployment, namespace: "default".into(), name: name.into() }
 }
 
 fn workload(name: &str, image: &str, version: &str) -> Workload {
-    let app = name == "app";
+    let (app, web) = (name == "app", name == "web");
     let mut container = ContainerSpec {
         name: "main".into(),
         image: Some(ImageRef::parse(image).expect("valid reference")),
@@ -57,15 +60,31 @@ fn workload(name: &str, image: &str, version: &str) -> Workload {
     if app {
         container.ports.push(Port { container_port: 80, host_port: Some(8000), ..Port::default() });
     }
-    let spec =
-        PodSpec { containers: vec![container], restart_policy: Some(RestartPolicy::Always), ..PodSpec::default() };
+    let mut volumes = Vec::new();
+    let mut annotations = BTreeMap::new();
+    if web {
+        let probe = |delay| Probe {
+            handler: Handler::Exec(vec!["check".to_owned()]),
+            initial_delay: Some(Millis::from_secs(delay)),
+            period: Some(Millis::from_secs(2)),
+            ..Probe::default()
+        };
+        (container.readiness, container.liveness) = (Some(probe(0)), Some(probe(10)));
+        container.ports.push(Port { container_port: 80, host_port: Some(8001), ..Port::default() });
+        let map = FilesSource::ConfigMap { name: "web".into(), optional: false, items: Vec::new() };
+        let source = VolumeSource::Files(FilesVolume { sources: vec![map], ..FilesVolume::default() });
+        volumes.push(Volume { name: "conf".into(), source });
+        annotations.insert(spec::plan::ON_CONFIG_CHANGE.to_owned(), "signal:SIGHUP".to_owned());
+    }
+    let restart_policy = Some(RestartPolicy::Always);
+    let spec = PodSpec { containers: vec![container], volumes, restart_policy, ..PodSpec::default() };
     let db = Dependency { workload: id("db"), condition: DependencyCondition::Healthy, restart: false, required: true };
-    let replicas = if app { 3 } else { 1 };
+    let replicas = if app || web { 3 } else { 1 };
     Workload {
         id: id(name),
         source: SourceRef::default(),
         labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
+        annotations,
         controller: Controller::Replicated { replicas, strategy: UpdateStrategy::default() },
         template: PodTemplate { spec: Arc::new(spec), ..PodTemplate::default() },
         depends_on: if app { vec![db] } else { Vec::new() },
@@ -78,6 +97,8 @@ struct Scene {
     referee: Arc<Mutex<Referee>>,
     planner: Planner,
     wishes: BTreeMap<String, Workload>,
+    /// What the ConfigMap of one of them holds.
+    config: &'static str,
     revision: u64,
     budget: Budget,
     life: Option<(tokio::task::JoinHandle<()>, tokio::sync::mpsc::UnboundedSender<Event>)>,
@@ -139,8 +160,10 @@ impl Scene {
 
     fn tell(&self) {
         let workloads = self.wishes.values().map(|w| (w.id.clone(), Arc::new(w.clone()))).collect();
+        let data = ConfigData(BTreeMap::from([("key".to_owned(), self.config.into())]));
+        let configs = BTreeMap::from([(("default".to_owned(), "web".to_owned()), Arc::new(data))]);
         let reading = Reading {
-            desired: Desired { workloads, ..Desired::default() },
+            desired: Desired { workloads, configs, ..Desired::default() },
             revision: self.revision.to_string(),
             ..Reading::default()
         };
@@ -179,6 +202,25 @@ impl Scene {
         }
     }
 
+    /// Every pod of the workload with a ConfigMap holds what is in that, and was told.
+    fn expect_files(&mut self) {
+        for pod in self.sim.pods().iter().filter(|pod| pod.record.workload == id("web")) {
+            let (files, told) = self.sim.files(&pod.record.uid);
+            let file = files.get("conf").and_then(|set| set.files.get("key"));
+            let new = file.is_some_and(|file| file.bytes.expose() == self.config.as_bytes());
+            if !new || told.iter().any(|told| *told != files) {
+                self.wrong.push(format!("files: {} has others, or does not know", pod.record.name));
+            }
+        }
+    }
+
+    /// Nothing that does not answer any more is left as it is.
+    fn expect_none_hangs(&mut self) {
+        let (pods, now) = (self.sim.pods(), self.sim.now());
+        let hanging = pods.iter().filter(|pod| referee::hangs(pod, now));
+        self.wrong.extend(hanging.map(|pod| format!("hangs: {}", pod.record.name)));
+    }
+
     /// No pod of the failed version is there.
     fn expect_gone(&mut self, rule: &str) {
         let revision = spec::plan::revision(&workload("app", "sim/exit-1-700:1", "v3"));
@@ -211,14 +253,17 @@ fn story(seed: u64, planner: Planner, budget: Budget) -> (Vec<String>, Vec<Strin
             referee: Arc::default(),
             planner,
             wishes: BTreeMap::new(),
+            config: "first",
             revision: 0,
             budget,
             life: None,
             wrong: Vec::new(),
         };
+        scene.referee.lock().expect("no rule panics").world = Some(scene.sim.clone());
         for name in EXTRAS.iter().chain(&["db", "app"]) {
             scene.wish(name, "sim/run:1", "v1");
         }
+        scene.wish("web", "sim/slow-3000:1", "v1");
         scene.start().await;
         scene.wait(900).await;
         scene.expect("converges", "app", "v1", 3);
@@ -231,6 +276,24 @@ fn story(seed: u64, planner: Planner, budget: Budget) -> (Vec<String>, Vec<Strin
         scene.start().await;
         scene.wait(120).await;
         scene.expect("converges", "app", "v2", 3);
+
+        // New content of files, then a version that needs its time, then one that stops to answer.
+        scene.config = "second";
+        scene.revision += 1;
+        scene.tell();
+        scene.wait(60).await;
+        scene.expect_files();
+        scene.wish("web", "sim/slow-3000:1", "v2");
+        scene.tell();
+        scene.wait(120).await;
+        scene.expect("converges", "web", "v2", 3);
+        scene.wish("web", "sim/hang-100000:1", "v3");
+        scene.tell();
+        scene.wait(240).await;
+        scene.expect_none_hangs();
+        scene.wish("web", "sim/run:1", "v4");
+        scene.tell();
+        scene.wait(60).await;
 
         // Everything killed, then a reboot: dependencies hold.
         for _ in 0..40 {
@@ -271,7 +334,7 @@ fn story(seed: u64, planner: Planner, budget: Budget) -> (Vec<String>, Vec<Strin
         for name in EXTRAS {
             scene.wish(name, "sim/run:1", "v1");
         }
-        scene.unwish(&["app", "db"]);
+        scene.unwish(&["app", "db", "web"]);
         scene.sim.set_faults(Faults::none());
         scene.tell();
         scene.wait(600).await;
@@ -407,6 +470,46 @@ fn each_planted_bug_is_caught() {
             Arc::new(|goals, observed, now| {
                 let retry = observed.pods.keys().cloned().collect();
                 plan(goals, &Observed { retry, ..observed.clone() }, now)
+            }),
+        ),
+        (
+            "who is not ready counts as ready",
+            "bounds",
+            Arc::new(|goals, observed, now| {
+                let mut observed = observed.clone();
+                observed.health.values_mut().for_each(|health| health.ready = true);
+                plan(goals, &observed, now)
+            }),
+        ),
+        (
+            "who does not answer is left alone",
+            "hangs",
+            Arc::new(|goals, observed, now| {
+                let mut plan = plan(goals, observed, now);
+                plan.steps.retain(|step| step.reason != Reason::Unhealthy);
+                plan
+            }),
+        ),
+        (
+            "new content of files is left out",
+            "files",
+            Arc::new(|goals, observed, now| {
+                let mut plan = plan(goals, observed, now);
+                plan.steps.retain(|step| !matches!(step.action, Action::UpdateFiles { .. }));
+                plan
+            }),
+        ),
+        (
+            "new content of files is told to nobody",
+            "files",
+            Arc::new(|goals, observed, now| {
+                let mut plan = plan(goals, observed, now);
+                for step in &mut plan.steps {
+                    if let Action::UpdateFiles { reaction, .. } = &mut step.action {
+                        *reaction = Reaction::Live;
+                    }
+                }
+                plan
             }),
         ),
         (
