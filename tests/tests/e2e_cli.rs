@@ -353,6 +353,19 @@ fn waiting_begins_with_what_was_just_written() {
     let told = agent.cli(&["status", "--wait", "100ms"]);
     assert_eq!(told.code, 1, "{}", told.stdout);
     assert!(told.stdout.contains("3 running, 1 error; the rest as wished"), "{}", told.stdout);
+    sandbox.remove("broken.yaml");
+    agent.stop();
+    // An agent that is not there is waited for, but no longer than was said.
+    let told = sandbox.cli(&["status", "--wait", "100ms"]);
+    assert!(told.code == 2 && told.stderr.contains("the agent is not running"), "{told:?}");
+    let mut waiting = sandbox.command();
+    waiting.args(["status", "--wait", "60s"]);
+    let told = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| sandbox.finish(waiting, &["status"]));
+        agent.start_again();
+        waiting.join().expect("it does not panic")
+    });
+    assert!(told.code == 0 && told.stdout.contains("3 running; all as wished"), "{told:?}");
     agent.stop();
     sandbox.down();
     sandbox.assert_clean();

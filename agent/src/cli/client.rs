@@ -136,6 +136,12 @@ impl Client {
         }
     }
 
+    /// Whether nobody listens.
+    pub(super) fn is_away(&self) -> bool {
+        let error = UnixStream::connect(&self.socket).err();
+        error.is_some_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused))
+    }
+
     fn broken(&self, error: std::io::Error) -> CliError {
         CliError::new("cannot talk to the agent").place(self.socket.display().to_string()).cause(error)
     }

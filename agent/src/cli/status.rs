@@ -35,16 +35,23 @@ pub(super) fn status(client: &Client, name: Option<&str>, wait: Option<Duration>
 }
 
 /// The state when it is settled, or when the time is over. What was written before this command is waited for: an agent
-/// that has not read it yet would say that everything is as wished.
+/// that has not read it yet would say that everything is as wished. So is an agent that is not there yet, or is replaced.
 fn settle(client: &Client, wait: Duration) -> Result<(Snapshot, bool), CliError> {
     let deadline = Instant::now() + wait;
-    // An agent of before this question says that it does not know it.
-    let read = client.get("/v1/reading").map_or(0, |answer: ReadingAnswer| answer.reading);
+    let mut read = None;
     loop {
-        let snapshot: Snapshot = client.get("/v1/status")?;
-        let settled = snapshot.reading >= read && is_settled(&snapshot);
-        if settled || Instant::now() >= deadline {
-            return Ok((snapshot, settled));
+        // An agent of before this question says that it does not know it.
+        let ask = || client.get("/v1/reading").map_or(0, |answer: ReadingAnswer| answer.reading);
+        let read_by = *read.get_or_insert_with(ask);
+        match client.get::<Snapshot>("/v1/status") {
+            Ok(snapshot) => {
+                let settled = snapshot.reading >= read_by && is_settled(&snapshot);
+                if settled || Instant::now() >= deadline {
+                    return Ok((snapshot, settled));
+                }
+            }
+            Err(_) if Instant::now() < deadline && client.is_away() => read = None,
+            Err(error) => return Err(error),
         }
         std::thread::sleep(LOOK.min(deadline.saturating_duration_since(Instant::now())));
     }
