@@ -23,7 +23,7 @@ pub(crate) const PROVEN: Duration = Duration::from_secs(20);
 /// What a round found: work, unit, who, sample.
 pub(crate) type Found = Vec<(String, &'static str, String, Sample)>;
 
-/// Every size, `runs` rounds of each; with `peers` beside other engines, which take their time.
+/// Every size, `runs` rounds of each, of none only what the agent is when it has nothing to do; with `peers` beside other engines, which take their time.
 pub(crate) fn measure(options: &Options, net: Net, peers: bool) -> Vec<Table> {
     let network = if net == Net::Own { "own network each" } else { "host network" };
     let mut tables = Vec::new();
@@ -31,8 +31,11 @@ pub(crate) fn measure(options: &Options, net: Net, peers: bool) -> Vec<Table> {
         let mut table = Table::new(format!("{size} containers, {network}"));
         for run in 0..options.runs {
             let idle = if run == 0 { options.idle } else { 0 };
-            let mut rounds = vec![round(move || agent(size, net, idle)), round(move || floor(size, net))];
-            if peers {
+            let mut rounds = vec![round(move || agent(size, net, idle))];
+            if size > 0 {
+                rounds.push(round(move || floor(size, net)));
+            }
+            if peers && size > 0 {
                 rounds.extend([round(move || podman(size)), round(move || compose(size))]);
             }
             for found in rounds {
@@ -66,7 +69,9 @@ fn agent(size: u32, net: Net, idle: u64) -> Found {
     let lap = world.meter.start();
     (0..size).for_each(|number| world.write_member(number, "first", net));
     world.bell.wait(size, |line| line.ends_with(" first"));
-    add("from nothing", "ms", lap.done());
+    if size > 0 {
+        add("from nothing", "ms", lap.done());
+    }
 
     settle(&mut agent);
     std::thread::sleep(REST);
@@ -74,7 +79,9 @@ fn agent(size: u32, net: Net, idle: u64) -> Found {
     add("memory of the agent", "MB PSS", figure(pss(agent.pid())));
     #[expect(clippy::cast_precision_loss, reason = "a measurement")]
     let each = shims.iter().map(|&pid| pss(pid)).sum::<f64>() / shims.len().max(1) as f64;
-    add("memory of a shim", "MB PSS", figure(each));
+    if !shims.is_empty() {
+        add("memory of a shim", "MB PSS", figure(each));
+    }
     add("memory of all", "MB PSS", figure(pss(agent.pid()) + shims.iter().map(|&pid| pss(pid)).sum::<f64>()));
 
     add("pass with nothing to do", "ms", nothing_to_do(&world, &agent));
@@ -95,6 +102,9 @@ fn agent(size: u32, net: Net, idle: u64) -> Found {
         let sample = lap.done();
         let minute = sample.cpu.map(|cpu| cpu * 60e3 / sample.wall);
         add("a minute at rest", "CPU ms", Sample { wall: minute.unwrap_or_default() * 1e3, cpu: minute });
+    }
+    if size == 0 {
+        return found;
     }
 
     for turn in 0..3 {

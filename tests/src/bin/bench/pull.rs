@@ -124,6 +124,16 @@ fn engines(world: &World, reference: &str, work: &Path, table: &mut Table) {
         run(table, "podman", "podman", &all);
         drop(fs::remove_dir_all(&runroot));
     }
+    if installed("skopeo") {
+        clear(&world.sandbox.data());
+        let runroot = run_dir.join("skopeo").to_string_lossy().into_owned();
+        let to = format!("containers-storage:[overlay@{}+{runroot}]{reference}", path("skopeo"));
+        let from = format!("docker://{reference}");
+        run(table, "skopeo", "skopeo", &["copy", "-q", "--src-tls-verify=false", &from, &to]);
+        // It leaves its store mounted, and what is mounted is not removed.
+        let _ = nix::mount::umount2(&work.join("skopeo/overlay"), nix::mount::MntFlags::MNT_DETACH);
+        drop(fs::remove_dir_all(&runroot));
+    }
     if installed("dockerd") {
         clear(&world.sandbox.data());
         let more = ["--iptables=false", "--bridge=none"];
