@@ -177,6 +177,13 @@ impl Scene {
         self.revision += 1;
     }
 
+    /// Wishes for a version, says so and waits.
+    async fn update(&mut self, name: &str, image: &str, version: &str, seconds: u64) {
+        self.wish(name, image, version);
+        self.tell();
+        self.wait(seconds).await;
+    }
+
     fn unwish(&mut self, names: &[&str]) {
         self.wishes.retain(|name, _| !names.contains(&name.as_str()));
         self.revision += 1;
@@ -283,17 +290,11 @@ fn story(seed: u64, planner: Planner, budget: Budget) -> (Vec<String>, Vec<Strin
         scene.tell();
         scene.wait(60).await;
         scene.expect_files();
-        scene.wish("web", "sim/slow-3000:1", "v2");
-        scene.tell();
-        scene.wait(120).await;
+        scene.update("web", "sim/slow-3000:1", "v2", 120).await;
         scene.expect("converges", "web", "v2", 3);
-        scene.wish("web", "sim/hang-100000:1", "v3");
-        scene.tell();
-        scene.wait(240).await;
+        scene.update("web", "sim/hang-100000:1", "v3", 240).await;
         scene.expect_none_hangs();
-        scene.wish("web", "sim/run:1", "v4");
-        scene.tell();
-        scene.wait(60).await;
+        scene.update("web", "sim/run:1", "v4", 60).await;
 
         // Everything killed, then a reboot: dependencies hold.
         for _ in 0..40 {
@@ -308,9 +309,7 @@ fn story(seed: u64, planner: Planner, budget: Budget) -> (Vec<String>, Vec<Strin
         scene.expect("converges", "app", "v2", 3);
 
         // A version that fails: taken back, and not tried again.
-        scene.wish("app", "sim/exit-1-700:1", "v3");
-        scene.tell();
-        scene.wait(300).await;
+        scene.update("app", "sim/exit-1-700:1", "v3", 300).await;
         scene.expect("taken back", "app", "v2", 3);
         scene.expect_gone("taken back");
         let made = scene.made("app");

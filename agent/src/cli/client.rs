@@ -138,8 +138,7 @@ impl Client {
 
     /// Whether nobody listens.
     pub(super) fn is_away(&self) -> bool {
-        let error = UnixStream::connect(&self.socket).err();
-        error.is_some_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused))
+        UnixStream::connect(&self.socket).is_err_and(|error| nobody_listens(&error))
     }
 
     fn broken(&self, error: std::io::Error) -> CliError {
@@ -147,10 +146,14 @@ impl Client {
     }
 }
 
+fn nobody_listens(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+}
+
 fn unreachable(socket: &Path, error: &std::io::Error) -> CliError {
     let place = socket.display().to_string();
     match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => CliError::new("the agent is not running")
+        _ if nobody_listens(error) => CliError::new("the agent is not running")
             .place(place)
             .cause(if error.kind() == ErrorKind::NotFound {
                 "there is no such socket"

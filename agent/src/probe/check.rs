@@ -82,13 +82,13 @@ pub async fn check(
                     FailureClass::Transient => Fault::Unknown(message),
                 }
             })?;
+            let why = match result.code {
+                Some(0) => return Ok(()),
+                Some(code) => format!("exit code {code}"),
+                None => format!("no end within {}", humantime::format_duration(limit)),
+            };
             let output = String::from_utf8_lossy(&result.output);
-            let output = output.trim().chars().take(200).collect::<String>();
-            match result.code {
-                Some(0) => Ok(()),
-                Some(code) => Err(format!("exit code {code}: {output}").into()),
-                None => Err(format!("no end within {}: {output}", humantime::format_duration(limit)).into()),
-            }
+            Err(format!("{why}: {}", output.trim().chars().take(200).collect::<String>()).into())
         }
         Handler::Tcp { port, host } => {
             let (host, port) = address(pod, container, host.as_deref(), port)?;

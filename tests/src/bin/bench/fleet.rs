@@ -23,7 +23,8 @@ pub(crate) const PROVEN: Duration = Duration::from_secs(20);
 /// What a round found: work, unit, who, sample.
 pub(crate) type Found = Vec<(String, &'static str, String, Sample)>;
 
-/// Every size, `runs` rounds of each, of none only what the agent is when it has nothing to do; with `peers` beside other engines, which take their time.
+/// Every size, `runs` rounds of each, of none only what the agent is when it has nothing to do; with `peers` beside other
+/// engines, which take their time.
 pub(crate) fn measure(options: &Options, net: Net, peers: bool) -> Vec<Table> {
     let network = if net == Net::Own { "own network each" } else { "host network" };
     let mut tables = Vec::new();
