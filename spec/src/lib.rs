@@ -28,6 +28,7 @@ pub mod node;
 pub mod observed;
 pub mod plan;
 pub mod pod;
+pub mod qos;
 pub mod quantity;
 pub mod render;
 pub mod restart;

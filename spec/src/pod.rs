@@ -539,6 +539,8 @@ record! {
         pub memory_request: Option<u64>,
         /// Limit: bytes of memory.
         pub memory_limit: Option<u64>,
+        /// Bytes of memory above which it is slowed down and made to give back (version 2 only).
+        pub memory_high: Option<u64>,
         /// Limit: bytes of memory and swap together.
         pub memory_swap_limit: Option<i64>,
         /// Limit: processes and threads.
@@ -555,6 +557,9 @@ record! {
         pub disk_limits: Vec<DiskLimit>,
         /// Change of the badness for the OOM killer.
         pub oom_score_adj: Option<i32>,
+        /// Out of memory, one process is killed instead of the whole container (version 2; kubelet
+        /// `singleProcessOOMKill`, and Docker always).
+        pub single_process_oom_kill: bool,
         /// Never OOM-killed (v1 only).
         pub oom_kill_disable: bool,
         /// Ephemeral storage limit in bytes.

@@ -53,7 +53,7 @@ pub enum BundleError {
 }
 
 /// Hidden by default (moby `oci/defaults.go`).
-const MASKED: [&str; 13] = [
+const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -66,8 +66,15 @@ const MASKED: [&str; 13] = [
     "/proc/timer_stats",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
-    "/sys/devices/system/cpu/cpu0/thermal_throttle",
 ];
+
+/// The same with what every processor tells of its temperature (moby `oci/defaults.go`).
+fn masked() -> Vec<String> {
+    let processors = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+    let throttles = processors.map(|entry| entry.path().join("thermal_throttle")).filter(|path| path.is_dir());
+    let known = MASKED.iter().map(|path| (*path).to_owned());
+    known.chain(throttles.map(|path| path.to_string_lossy().into_owned())).collect()
+}
 
 /// Not writable by default (moby `oci/defaults.go`).
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -284,7 +291,7 @@ pub fn build(config: &ContainerConfig, all_caps: CapSet) -> Result<(Value, Vec<D
     let caps: Vec<String> =
         all_caps.numbers().filter_map(super::caps::name).map(|name| format!("CAP_{name}")).collect();
     let unmasked = privileged || config.security.unmasked_proc;
-    let masked: &[&str] = if unmasked { &[] } else { &MASKED };
+    let masked = if unmasked { Vec::new() } else { masked() };
     let read_only: &[&str] = if unmasked { &[] } else { &READ_ONLY };
     if config.mounts.iter().any(|mount| mount.propagation == Some(Propagation::Bidirectional)) {
         let reason = "Bidirectional is not supported; HostToContainer and None are".to_owned();

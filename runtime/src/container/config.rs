@@ -62,7 +62,7 @@ pub struct ContainerConfig {
     pub ulimits: BTreeMap<String, Ulimit>,
     /// Kernel parameters of new namespaces.
     pub sysctls: BTreeMap<String, String>,
-    /// Badness for the OOM killer; the caller's when `None`.
+    /// Badness for the OOM killer; 0 when `None`.
     pub oom_score_adj: Option<i32>,
     /// OCI hooks by name, as devices of the host ask for them.
     pub hooks: serde_json::Map<String, serde_json::Value>,

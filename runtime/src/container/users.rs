@@ -79,13 +79,23 @@ fn id(text: &str) -> Result<Option<u32>, UserError> {
     text.parse().ok().filter(|&id| id != u32::MAX).map(Some).ok_or_else(|| UserError::BadId(text.to_owned()))
 }
 
-/// Looks up `user[:group]` (Docker's rules): a number need not be in the files; without a group it is the user's
-/// own, and the user is in every group that lists it unless `memberships` is false. `extra` are further groups by name or number.
-/// An empty `user` is root.
+/// Whether a user is in the groups of the image that list it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memberships {
+    /// In none (Kubernetes, `supplementalGroupsPolicy: Strict`).
+    None,
+    /// Unless a group is given (Docker).
+    WithoutGroup,
+    /// In all of them (Kubernetes, `supplementalGroupsPolicy: Merge`).
+    Always,
+}
+
+/// Looks up `user[:group]`: a number need not be in the files; without a group it is the user's own. `extra` are further
+/// groups by name or number. An empty `user` is root.
 ///
 /// # Errors
 /// Names that the image does not have.
-pub fn resolve(layers: &[PathBuf], user: &str, extra: &[String], memberships: bool) -> Result<User, UserError> {
+pub fn resolve(layers: &[PathBuf], user: &str, extra: &[String], memberships: Memberships) -> Result<User, UserError> {
     let (user_part, group_part) = user.split_once(':').unwrap_or((user, ""));
     let user_part = if user_part.is_empty() { "0" } else { user_part };
     let passwd = read_from(layers, "etc/passwd")?;
@@ -111,7 +121,12 @@ pub fn resolve(layers: &[PathBuf], user: &str, extra: &[String], memberships: bo
     };
     let gid = if group_part.is_empty() { parse(3).unwrap_or(0) } else { gid_of(group_part)? };
     let mut additional_gids: Vec<u32> = Vec::new();
-    if group_part.is_empty() && memberships {
+    let member = match memberships {
+        Memberships::None => false,
+        Memberships::WithoutGroup => group_part.is_empty(),
+        Memberships::Always => true,
+    };
+    if member {
         let name = entry.as_ref().and_then(|line| line.first().copied()).filter(|name| !name.is_empty());
         let lists = |line: &Vec<&str>| line.get(3).is_some_and(|members| members.split(',').any(|m| Some(m) == name));
         additional_gids.extend(fields(&group).filter(lists).filter_map(|line| line.get(2)?.parse::<u32>().ok()));
@@ -149,7 +164,7 @@ mod tests {
     fn check(user: &str, extra: &[&str], expected: Result<Expected<'_>, &str>) {
         let (_dir, layers) = layers();
         let extra: Vec<String> = extra.iter().map(|&name| name.to_owned()).collect();
-        let got = resolve(&layers, user, &extra, true).map_err(|error| error.to_string());
+        let got = resolve(&layers, user, &extra, Memberships::WithoutGroup).map_err(|error| error.to_string());
         let expected = expected.map_err(str::to_owned).map(|(uid, gid, groups, home)| User {
             uid,
             gid,
@@ -175,11 +190,25 @@ mod tests {
     }
 
     #[test]
+    fn groups_that_list_a_user_are_joined_by_rule() {
+        let (_dir, layers) = layers();
+        let groups = |user, rule| resolve(&layers, user, &[], rule).expect("a user").additional_gids;
+        for (rule, alone, with_group) in [
+            (Memberships::None, &[][..], &[][..]),
+            (Memberships::WithoutGroup, &[10, 20], &[]),
+            (Memberships::Always, &[10, 20], &[10, 20]),
+        ] {
+            assert_eq!(groups("app", rule), alone, "{rule:?}");
+            assert_eq!(groups("1000:3000", rule), with_group, "{rule:?}");
+        }
+    }
+
+    #[test]
     fn links_of_an_image_stay_in_it() {
         let (_dir, layers) = layers();
         // Seen from the upper layer, /etc/passwd of the host must not be reached.
         std::os::unix::fs::symlink("/../../../../../../etc/shadow", layers[1].join("etc/passwd")).expect("a link");
-        assert!(resolve(&layers, "app", &[], true).is_err());
+        assert!(resolve(&layers, "app", &[], Memberships::Always).is_err());
     }
 
     #[test]
@@ -187,6 +216,6 @@ mod tests {
         let (_dir, layers) = layers();
         let path = layers[1].join("etc/passwd");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
-        assert!(resolve(&layers, "app", &[], true).is_err());
+        assert!(resolve(&layers, "app", &[], Memberships::Always).is_err());
     }
 }

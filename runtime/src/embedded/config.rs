@@ -13,6 +13,7 @@ use spec::workload::WorkloadKind;
 
 use crate::api::ContainerStart;
 use crate::container::external::Program;
+use crate::container::users::Memberships;
 use crate::container::{ContainerConfig, Env, ID_COUNT, Mount, MountKind, Namespace, Namespaces, Rootfs, User, Users};
 use crate::image::store::Image;
 
@@ -93,21 +94,22 @@ pub(super) fn argv(container: &ContainerSpec, image: &Image) -> Result<Vec<Strin
 }
 
 /// Who it runs as.
-fn user(pod: &PodSpec, container: &ContainerSpec, image: &Image) -> Result<User, ConfigError> {
+fn user(pod: &PodSpec, container: &ContainerSpec, image: &Image, compose: bool) -> Result<User, ConfigError> {
     let security = &container.security;
     let image_user = image.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
     let text = match (security.run_as_user, &security.user) {
-        (Some(uid), _) => match security.run_as_group {
-            Some(gid) => format!("{uid}:{gid}"),
-            None => uid.to_string(),
-        },
+        (Some(uid), _) => uid.to_string(),
         (None, Some(user)) => user.clone(),
         (None, None) => image_user,
     };
-    let memberships = !pod.supplemental_groups_strict;
+    let memberships = match (pod.supplemental_groups_strict, compose) {
+        (true, _) => Memberships::None,
+        (false, true) => Memberships::WithoutGroup,
+        (false, false) => Memberships::Always,
+    };
     let mut user = crate::container::users::resolve(&image.layers, &text, &security.group_add, memberships)
         .map_err(|source| ConfigError::User { container: container.name.clone(), source })?;
-    if let (None, Some(gid)) = (security.run_as_user, security.run_as_group) {
+    if let Some(gid) = security.run_as_group {
         user.gid = gid;
     }
     if user.uid == 0 && security.run_as_non_root == Some(true) {
@@ -202,15 +204,36 @@ fn is_compose(record: &PodRecord) -> bool {
     record.workload.kind == WorkloadKind::Service
 }
 
-/// The limits, with what Docker makes of a memory limit without one for swap: as much of it again. Kubernetes allows no
-/// swap then.
-pub(super) fn resources(record: &PodRecord, container: &ContainerSpec) -> Resources {
+/// Limits and preferences, with what Docker or the kubelet makes of those that are not written. A memory limit without
+/// one for swap allows as much of it again with Docker, and no swap with Kubernetes.
+fn resources(record: &PodRecord, container: &ContainerSpec) -> Resources {
     let mut resources = container.resources.clone();
-    if is_compose(record) && resources.memory_swap_limit.is_none() {
-        let both = resources.memory_limit.map(|limit| i64::try_from(limit.saturating_mul(2)).unwrap_or(i64::MAX));
-        resources.memory_swap_limit = both;
+    if is_compose(record) {
+        if resources.memory_swap_limit.is_none() {
+            let both = resources.memory_limit.map(|limit| i64::try_from(limit.saturating_mul(2)).unwrap_or(i64::MAX));
+            resources.memory_swap_limit = both;
+        }
+        resources.single_process_oom_kill = true;
+        resources.oom_score_adj.get_or_insert(0);
+        return resources;
     }
+    let node = rustix::system::sysinfo();
+    let memory = u64::from(node.totalram).saturating_mul(u64::from(node.mem_unit));
+    resources.oom_score_adj.get_or_insert_with(|| spec::qos::oom_score_adj(&record.spec, container, memory));
+    if record.spec.all_containers().any(|other| spec::qos::cpu_request(&other.resources) > 0) {
+        resources.cpu_shares = Some(spec::qos::cpu_shares(spec::qos::cpu_request(&resources)));
+    }
+    // For a service it is what the kernel spares; a request of Kubernetes says nothing of the kind (MemoryQoS is off).
+    resources.memory_request = None;
     resources
+}
+
+/// CPU shares of the pod beside others; `None` is the kernel's default.
+pub(super) fn pod_cpu_shares(record: &PodRecord) -> Option<u64> {
+    match record.spec.containers.first() {
+        Some(service) if is_compose(record) => crate::container::cgroup::shares(&service.resources),
+        _ => Some(spec::qos::pod_cpu_shares(&record.spec)),
+    }
 }
 
 /// The host name of a pod. On the host's network it is the host's (kubelet, `generatePodSandboxConfig`), but for a
@@ -304,6 +327,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
     env.0.extend(wished);
     let log = container.log.clone().unwrap_or_default();
     let own_network = !spec.host_network;
+    let resources = resources(record, container);
     Ok(ContainerConfig {
         id: attempt.id.clone(),
         dir: attempt.run.clone(),
@@ -320,16 +344,17 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         args: argv(container, image)?,
         env,
         cwd: container.working_dir.clone().or(image_dir).filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".into()),
-        user: user(spec, container, image)?,
+        user: user(spec, container, image, is_compose(record))?,
         hostname,
         domainname: spec.domainname.clone(),
         namespaces: Namespaces {
             net: if own_network { Namespace::Path(pinned.join("net")) } else { Namespace::Host },
             ipc: if spec.host_ipc { Namespace::Host } else { Namespace::Path(pinned.join("ipc")) },
-            uts: match (own_network, &spec.hostname) {
-                (true, _) => Namespace::Path(pinned.join("uts")),
-                (false, Some(_)) if is_compose(record) => Namespace::New,
-                (false, _) => Namespace::Host,
+            uts: match own_network {
+                true => Namespace::Path(pinned.join("uts")),
+                // Docker's; it begins with the host's name.
+                false if is_compose(record) => Namespace::New,
+                false => Namespace::Host,
             },
             pid: if spec.host_pid {
                 Namespace::Host
@@ -345,14 +370,14 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         cgroup_path: attempt.cgroup.clone(),
         shim_cgroup: layout.shim_cgroup(),
         mounts,
-        resources: resources(record, container),
+        oom_score_adj: resources.oom_score_adj,
+        resources,
         security: security(container, layout),
         devices,
         hooks: cdi.hooks,
         ulimits: container.ulimits.clone(),
         // The namespaces exist already: their parameters were set when they were made.
         sysctls: std::collections::BTreeMap::new(),
-        oom_score_adj: container.resources.oom_score_adj,
         shm_size: spec.shm_size,
         stdin: container.stdin,
         stdin_once: container.stdin_once,

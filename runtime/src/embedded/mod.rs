@@ -384,10 +384,17 @@ impl Inner {
             config::kernel_hostname(record).map_err(|error| failure(&operation, FailureClass::Permanent, error))?;
         let network_failed = |error: network::NetworkError| transient(&operation)(error.into());
         network::mount_namespaces(&layout.all_namespaces()).map_err(network_failed)?;
+        if let Some(shares) = config::pod_cpu_shares(record) {
+            cgroup::Layout::detect()
+                .and_then(|cgroups| cgroup::set_shares(&cgroups, &layout.pod_cgroup(uid), shares))
+                .map_err(|error| transient(&operation)(error.into()))?;
+        }
         let namespaces = layout.namespaces(uid);
         let addresses = if spec.host_network {
             if !spec.host_ipc {
-                let request = network::NamespaceRequest { ipc: true, ..network::NamespaceRequest::default() };
+                // All of them are of the IPC namespace: validation refuses those of the network here.
+                let sysctls = spec.sysctls.clone();
+                let request = network::NamespaceRequest { ipc: true, sysctls, ..network::NamespaceRequest::default() };
                 network::create_namespaces(&namespaces, &request, None).map_err(network_failed)?;
             }
             Addresses::default()

@@ -83,8 +83,7 @@ fn join(dir: &Path, name: &str, errors: Option<&File>) -> Result<i32, Failure> {
         let (child, master) = super::external::start(external, &config, &launch, name)?;
         return attend(child, &signals, master);
     }
-    let inherited = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
-    super::limits::apply(&config, std::process::id(), inherited.trim(), &mut Vec::new());
+    super::limits::take_over(state.pid);
     // Nobody in there may look into this process while it is neither out nor in.
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).map_err(step("hide from the container"))?;
     Layout::detect()
@@ -157,7 +156,7 @@ fn launch_of(config: &ContainerConfig, request: &ExecRequest, pid: u32) -> Resul
     if let Some(user) = &request.user {
         let extra: Vec<String> = config.user.manifest_gids.iter().map(u32::to_string).collect();
         let root = PathBuf::from(format!("/proc/{pid}/root"));
-        config.user = users::resolve(&[root], user, &extra, true)
+        config.user = users::resolve(&[root], user, &extra, users::Memberships::WithoutGroup)
             .map_err(|error| Failure { permanent: true, ..failure(chain(&error)) })?;
     }
     config.security.privileged |= request.privileged;

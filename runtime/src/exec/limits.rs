@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use crate::container::ContainerConfig;
 use crate::sys;
 
 /// Process limits and OOM score of the first process, from outside and before it runs anything of the image.
 /// What the host does not let us raise is clamped: asking for more than there is is common in Compose files.
-pub(crate) fn apply(config: &ContainerConfig, pid: u32, inherited_oom_score: &str, warnings: &mut Vec<String>) {
+pub(crate) fn apply(config: &ContainerConfig, pid: u32, warnings: &mut Vec<String>) {
     for (name, limit) in &config.ulimits {
         let Some(resource) = rlimit(name) else {
             warnings.push(format!("unknown ulimit {name}"));
@@ -29,7 +29,7 @@ pub(crate) fn apply(config: &ContainerConfig, pid: u32, inherited_oom_score: &st
             Err(error) => format!("ulimit {name} cannot be set: {error}"),
         });
     }
-    let score = config.oom_score_adj.map_or_else(|| inherited_oom_score.to_owned(), |score| score.to_string());
+    let score = config.oom_score_adj.unwrap_or(0).to_string();
     let path = format!("/proc/{pid}/oom_score_adj");
     if fs::read_to_string(&path).is_ok_and(|now| now.trim() == score) {
         return;
@@ -38,6 +38,53 @@ pub(crate) fn apply(config: &ContainerConfig, pid: u32, inherited_oom_score: &st
         warnings.push(format!("oom_score_adj {score} cannot be set: {error}"));
     }
 }
+
+/// Gives the calling process the limits and the OOM score of another one, as far as this host lets it: a program that is
+/// started in a container has those of the container, wherever its command was typed.
+pub(super) fn take_over(from: u32) {
+    let text = fs::read_to_string(format!("/proc/{from}/limits")).unwrap_or_default();
+    for (resource, limit) in parse(&text) {
+        if setrlimit(resource, limit).is_err() {
+            let maximum = lower(limit.maximum, getrlimit(resource).maximum);
+            let _ = setrlimit(resource, Rlimit { current: lower(limit.current, maximum), maximum });
+        }
+    }
+    if let Ok(score) = fs::read_to_string(format!("/proc/{from}/oom_score_adj")) {
+        let _ = fs::write("/proc/self/oom_score_adj", score.trim());
+    }
+}
+
+/// What /proc/PID/limits says.
+fn parse(text: &str) -> impl Iterator<Item = (Resource, Rlimit)> {
+    text.lines().filter_map(|line| {
+        let (title, resource) = TITLES.iter().find(|(title, _)| line.starts_with(title))?;
+        let mut numbers = line.get(title.len()..)?.split_whitespace().map(|number| match number {
+            "unlimited" => Some(None),
+            number => number.parse().ok().map(Some),
+        });
+        Some((*resource, Rlimit { current: numbers.next()??, maximum: numbers.next()?? }))
+    })
+}
+
+/// Lines of /proc/PID/limits (proc(5)).
+const TITLES: [(&str, Resource); 16] = [
+    ("Max cpu time", Resource::Cpu),
+    ("Max file size", Resource::Fsize),
+    ("Max data size", Resource::Data),
+    ("Max stack size", Resource::Stack),
+    ("Max core file size", Resource::Core),
+    ("Max resident set", Resource::Rss),
+    ("Max processes", Resource::Nproc),
+    ("Max open files", Resource::Nofile),
+    ("Max locked memory", Resource::Memlock),
+    ("Max address space", Resource::As),
+    ("Max file locks", Resource::Locks),
+    ("Max pending signals", Resource::Sigpending),
+    ("Max msgqueue size", Resource::Msgqueue),
+    ("Max nice priority", Resource::Nice),
+    ("Max realtime priority", Resource::Rtprio),
+    ("Max realtime timeout", Resource::Rttime),
+];
 
 /// The same process limits as the `rlimits` of an OCI process, for a runtime that sets them by itself.
 pub(crate) fn oci(config: &ContainerConfig, warnings: &mut Vec<String>) -> Vec<serde_json::Value> {
@@ -98,6 +145,15 @@ fn rlimit(name: &str) -> Option<Resource> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_of_a_process_are_read() {
+        let text = fs::read_to_string("/proc/self/limits").expect("proc is mounted");
+        assert_eq!(parse(&text).count(), TITLES.len(), "{text}");
+        for (resource, limit) in parse(&text) {
+            assert_eq!(limit, getrlimit(resource), "{resource:?}");
+        }
+    }
 
     #[test]
     fn limits_have_names() {

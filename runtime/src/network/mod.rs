@@ -75,7 +75,7 @@ pub struct NetworkConfig {
     pub ipv6: bool,
     /// Largest packet in bytes; default 1500. Hosts on tunnels need less.
     pub mtu: Option<u32>,
-    /// Let pods reach 169.254.169.254 and fd00:ec2::254.
+    /// Let pods reach the metadata services of clouds, such as 169.254.169.254.
     pub allow_metadata: bool,
     /// Where address leases are kept; outlives a reboot.
     pub state_dir: PathBuf,

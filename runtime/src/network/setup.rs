@@ -19,9 +19,19 @@ use super::table::{
 };
 use super::{Network, NetworkError, NetworkOptions, Published, Result, both, lock, ports, services};
 
-/// Metadata services of clouds: EC2, GCP, Azure, and EC2's over IPv6.
-const METADATA: (Ipv4Addr, Ipv6Addr) =
-    (Ipv4Addr::new(169, 254, 169, 254), Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254));
+/// Where clouds give credentials of the machine to whoever asks: EC2, GCP, Azure and others; ECS; EKS; Alibaba.
+const METADATA: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(169, 254, 169, 254),
+    Ipv4Addr::new(169, 254, 170, 2),
+    Ipv4Addr::new(169, 254, 170, 23),
+    Ipv4Addr::new(100, 100, 100, 200),
+];
+/// The same over IPv6: EC2, EKS, GCP.
+const METADATA_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
 
 /// How the kernel's network compares with what it should be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -351,8 +361,8 @@ impl Network {
             }
         }
         if !self.config.allow_metadata {
-            add(METADATA4, Some(Key::new(METADATA.0.octets().to_vec())));
-            add(METADATA6, Some(Key::new(METADATA.1.octets().to_vec())));
+            METADATA.iter().for_each(|address| add(METADATA4, Some(Key::new(address.octets().to_vec()))));
+            METADATA_V6.iter().for_each(|address| add(METADATA6, Some(Key::new(address.octets().to_vec()))));
         }
         if let Some(wished) = &published.ports {
             contents.extend(ports::elements(wished));

@@ -436,8 +436,8 @@ fn pods_get_out_but_not_to_cloud_metadata_or_the_hosts_loopback() {
         let neighbour = host.neighbour();
         let links = Links::open().expect("rtnetlink");
         // Cloud metadata on the next host, and on this one as some agents put it.
-        let metadata: [(IpAddr, u8); 2] =
-            ["169.254.169.254", "fd00:ec2::254"].map(|ip| (ip.parse().expect("an address"), 32));
+        let metadata: [(IpAddr, u8); 3] =
+            ["169.254.169.254", "169.254.170.2", "fd00:ec2::254"].map(|ip| (ip.parse().expect("an address"), 32));
         neighbour.serve("[::]:80", "out");
         Place::Here.serve("127.0.0.1:90", "loopback");
         for (on_this_host, allow, expected) in [
@@ -451,8 +451,9 @@ fn pods_get_out_but_not_to_cloud_metadata_or_the_hosts_loopback() {
             } else {
                 let route = |ip: &str| Command::new("ip").args(["route", "replace", ip, "dev", "stub"]).status();
                 neighbour.run(|| Links::open().and_then(|l| l.configure("wan", &metadata, &[]))).expect("added");
-                assert!(route("169.254.169.254").expect("ip is there").success());
-                assert!(route("fd00:ec2::254").expect("ip is there").success());
+                for (address, _) in metadata {
+                    assert!(route(&address.to_string()).expect("ip is there").success());
+                }
             }
             if on_this_host && !allow {
                 Place::Here.serve("[::]:80", "here");
@@ -460,7 +461,7 @@ fn pods_get_out_but_not_to_cloud_metadata_or_the_hosts_loopback() {
             let config = NetworkConfig { allow_metadata: allow, ..host.config() };
             let network = Network::open(config).expect("good records");
             let pod = host.pod(&network, "p", &[]);
-            for address in ["169.254.169.254:80", "[fd00:ec2::254]:80"] {
+            for address in ["169.254.169.254:80", "169.254.170.2:80", "[fd00:ec2::254]:80"] {
                 let got = pod.place.ask(address);
                 assert_eq!(got.split(' ').next(), Some(expected), "{address} {on_this_host} {allow}");
             }

@@ -88,7 +88,7 @@ pub(super) fn termination_file(dir: &Path) -> std::path::PathBuf {
 }
 
 /// Makes the container and runs its program.
-pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Result<Created, Failure> {
+pub(super) fn create(config: &ContainerConfig) -> Result<Created, Failure> {
     let mut warnings = Vec::new();
     let all = caps::bounding();
     let launch = Launch::of(config, all, &mut warnings)?;
@@ -133,7 +133,7 @@ pub(super) fn create(config: &ContainerConfig, inherited_oom_score: &str) -> Res
         Some(console) => Some(console.receive().map_err(io_failure("create", "receive the terminal"))?),
         None => None,
     };
-    limits::apply(&config, pid, inherited_oom_score, &mut warnings);
+    limits::apply(&config, pid, &mut warnings);
 
     (made.start)()?;
     Ok(Created {

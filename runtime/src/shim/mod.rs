@@ -123,11 +123,10 @@ fn shim(config: &ContainerConfig) -> i32 {
     let _ = rustix::process::setsid();
     let _ = sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0);
     let _ = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let inherited_oom_score = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
     // Needs CAP_SYS_RESOURCE below the inherited value; without it the shim is as exposed as its parent.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
 
-    let created = match create::create(config, inherited_oom_score.trim()) {
+    let created = match create::create(config) {
         Ok(created) => created,
         Err(failed) => {
             create::undo(config);

@@ -183,7 +183,6 @@ pub(crate) fn defaults(f: &Fixture) {
         config.sysctls = [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into();
-        config.oom_score_adj = Some(0);
     });
 }
 

@@ -175,6 +175,24 @@ pub(super) fn pod(report: &mut Report<'_>, spec: &Node, out: &mut PodSpec) {
     out.sysctls = sysctls(report, node, out.host_network, out.host_ipc);
 }
 
+/// The namespace that a sysctl belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::manifest) enum SysctlOwner {
+    /// Of the network.
+    Network,
+    /// Of shared memory, semaphores and message queues.
+    Ipc,
+}
+
+/// Whose a sysctl is; `None` is the whole host's (Kubernetes, "Using sysctls in a Kubernetes Cluster").
+pub(in crate::manifest) fn sysctl_owner(name: &str) -> Option<SysctlOwner> {
+    let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."];
+    if name.starts_with("net.") {
+        return Some(SysctlOwner::Network);
+    }
+    (ipc.iter().any(|start| name.starts_with(start)) || name == "kernel.sem").then_some(SysctlOwner::Ipc)
+}
+
 /// Sysctls: only those of a namespace, since the others would change the host (kubelet, pkg/kubelet/sysctl).
 fn sysctls(report: &mut Report<'_>, node: &Node, host_network: bool, host_ipc: bool) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
@@ -202,10 +220,9 @@ fn sysctls(report: &mut Report<'_>, node: &Node, host_network: bool, host_ipc: b
             report.error(codes::BAD_NAME, at, format!("{} is not the name of a sysctl", quoted(written)));
             continue;
         }
-        let network = name.starts_with("net.");
-        let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|start| name.starts_with(start))
-            || name == "kernel.sem";
-        if !network && !ipc {
+        let owner = sysctl_owner(&name);
+        let (network, ipc) = (owner == Some(SysctlOwner::Network), owner == Some(SysctlOwner::Ipc));
+        if owner.is_none() {
             let message = format!("the sysctl `{name}` belongs to the whole host, not to a pod");
             report.error(codes::BAD_VALUE, at, message).hint = Some("set it in /etc/sysctl.d of the host".to_owned());
         }

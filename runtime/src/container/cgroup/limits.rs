@@ -9,18 +9,30 @@ use super::{CgroupError, Layout, Result, write};
 /// Length of a CPU period in microseconds.
 const PERIOD: u64 = 100_000;
 
-/// CPU shares (version 1 scale) of a container: those asked for, else by request (Kubernetes
-/// `MilliCPUToShares`); `None` when neither is there.
-fn shares(resources: &Resources) -> Option<u64> {
-    resources
-        .cpu_shares
-        .or_else(|| resources.cpu_request_milli.map(|milli| milli * 1024 / 1000))
-        .map(|s| s.clamp(2, 262_144))
+/// CPU shares (version 1 scale) that are asked for, or those of a request; `None` when neither is there.
+pub fn shares(resources: &Resources) -> Option<u64> {
+    let asked = resources.cpu_shares.map(|shares| shares.clamp(2, 262_144));
+    asked.or_else(|| resources.cpu_request_milli.map(spec::qos::cpu_shares))
 }
 
-/// Weight (version 2 scale) for shares (OCI and Kubernetes formula).
+/// Weight (version 2 scale) for shares: 2, 1024 and 262144 become 1, 100 and 10000, and what is between lies on a curve
+/// through them (runc 1.4 and crun 1.23; the straight line of before made 39 of the default of 1024).
 fn weight(shares: u64) -> u64 {
-    1 + (shares.saturating_sub(2) * 9999) / 262_142
+    #[expect(clippy::cast_precision_loss, reason = "262144 at most")]
+    let log = (shares.clamp(2, 262_144) as f64).log2();
+    let weight = 10_f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 10000")]
+    let weight = (weight - 1e-6).ceil() as u64;
+    weight.clamp(1, 10_000)
+}
+
+/// Gives a cgroup its part of the CPU beside its siblings, where the host has a controller for that.
+pub(super) fn apply_shares(layout: &Layout, path: &str, shares: u64) {
+    let (dir, file, value) = match layout.v2_dir(path) {
+        Some(dir) => (Some(dir), "cpu.weight", weight(shares)),
+        None => (layout.v1_dir("cpu", path), "cpu.shares", shares),
+    };
+    prefer(dir.as_deref(), &[file], &value.to_string(), file, &mut Vec::new());
 }
 
 /// Quota in microseconds of [`PERIOD`]; the kernel takes no less than 1 ms.
@@ -77,6 +89,13 @@ fn apply_v1(layout: &Layout, path: &str, r: &Resources) -> Result<Vec<String>> {
             set()?;
         }
     }
+    if r.memory_high.is_some() {
+        warnings.push("memory_high has no effect with cgroup version 1".to_owned());
+    }
+    if let Some(bytes) = r.memory_request {
+        let files = ["memory.soft_limit_in_bytes"];
+        prefer(memory.as_deref(), &files, &bytes.to_string(), "memory reservation", &mut warnings);
+    }
     if let Some(both) = memory_and_swap(r) {
         // Without swap accounting there is no such file.
         if memory.as_ref().is_some_and(|dir| dir.join("memory.memsw.limit_in_bytes").exists()) {
@@ -130,8 +149,16 @@ fn apply_v2(dir: &Path, r: &Resources) -> Result<Vec<String>> {
     }
     if let Some(bytes) = r.memory_limit {
         limit(here, "memory.max", &bytes.to_string(), "memory limit", "memory")?;
-        // The whole container goes, not one process of it (Kubernetes on version 2).
-        let _ = write(&dir.join("memory.oom.group"), "1");
+        if !r.single_process_oom_kill {
+            // The whole container goes, not one process of it (Kubernetes on version 2).
+            let _ = write(&dir.join("memory.oom.group"), "1");
+        }
+    }
+    if let Some(bytes) = r.memory_high {
+        prefer(here, &["memory.high"], &bytes.to_string(), "memory_high", &mut warnings);
+    }
+    if let Some(bytes) = r.memory_request {
+        prefer(here, &["memory.low"], &bytes.to_string(), "memory reservation", &mut warnings);
     }
     if let Some(both) = memory_and_swap(r) {
         let value = match (both, r.memory_limit) {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use spec::pod::Resources;
 
 pub use devices::{DeviceRule, default_rules};
+pub use limits::shares;
 pub use stats::stats;
 
 /// What can fail.
@@ -225,6 +226,18 @@ pub fn create(
         devices::apply(layout, path, rules)?;
     }
     Ok(warnings)
+}
+
+/// Makes a cgroup whose children together have a part of the CPU beside its siblings (shares, version 1 scale).
+///
+/// # Errors
+/// The cgroup cannot be made. A host without CPU controller knows no parts.
+pub fn set_shares(layout: &Layout, path: &str, shares: u64) -> Result<()> {
+    for root in layout.v2.iter().filter(|_| layout.is_unified()).chain(layout.v1.get("cpu")) {
+        make_in(layout, root, path)?;
+    }
+    limits::apply_shares(layout, path, shares);
+    Ok(())
 }
 
 /// Makes the directories of one hierarchy, with what their children need from them.

@@ -56,7 +56,7 @@ fn version_2_limits() {
     let check = |file: &str, expected: &str| {
         assert_eq!(fs::read_to_string(dir.join(file)).expect("a file"), expected, "{file}");
     };
-    check("cpu.weight", "20");
+    check("cpu.weight", "59");
     check("cpu.max", "150000 100000");
     check("memory.max", "67108864");
     check("memory.swap.max", "33554432");

@@ -9,6 +9,7 @@ use crate::manifest::compose::FileState;
 use crate::manifest::compose::dotenv;
 use crate::manifest::compose::sink::Hint;
 use crate::manifest::compose::tree::{Fields, Item, Tree, Val, join_key};
+use crate::manifest::security::{SysctlOwner, sysctl_owner};
 use crate::pod::{ContainerSpec, PodSpec, RestartPolicy};
 use crate::time::Millis;
 use crate::workload::{Controller, Dependency, DependencyCondition, PodTemplate, SourceRef, Workload};
@@ -38,6 +39,7 @@ impl Lower<'_, '_> {
         self.health(tree, &path, &labels, &mut container);
         self.ports(tree, &path, &mut container);
         self.join_networks(name, tree, &path, &mut spec);
+        self.check_sysctls(tree, &path, &spec);
         self.restart(tree, &path, &mut spec);
         if spec.restart_policy == Some(RestartPolicy::Never) {
             // Nothing would start it again: an unhealthy container that runs is better than none, as with Docker.
@@ -65,6 +67,29 @@ impl Lower<'_, '_> {
             controller: Controller::Replicated { replicas, strategy },
             template: PodTemplate { labels, annotations, spec: Arc::new(spec), bound: BTreeMap::new() },
             depends_on,
+        }
+    }
+
+    /// Kernel parameters that would change more than the service: Docker refuses them as well, when it starts it.
+    fn check_sysctls(&mut self, tree: &Tree, path: &str, spec: &PodSpec) {
+        let Some(at) = tree.get("sysctls") else { return };
+        let path = join_key(path, "sysctls");
+        for name in spec.sysctls.keys().map(|name| name.replace('/', ".")) {
+            let other = spec.network_of.as_ref().map(|service| format!("service:{service}"));
+            let network = if spec.host_network { Some("host".to_owned()) } else { other };
+            let (code, message) = match (sysctl_owner(&name), network) {
+                (Some(SysctlOwner::Network), Some(mode)) => {
+                    (codes::CONFLICT, format!("the sysctl `{name}` would change more with `network_mode: {mode}`"))
+                }
+                (Some(SysctlOwner::Ipc), _) if spec.host_ipc => {
+                    (codes::CONFLICT, format!("the sysctl `{name}` would change the host with `ipc: host`"))
+                }
+                (None, _) if ["kernel.", "vm.", "fs.", "dev.", "user."].iter().any(|start| name.starts_with(start)) => {
+                    (codes::BAD_VALUE, format!("the sysctl `{name}` belongs to the whole host, not to a service"))
+                }
+                _ => continue,
+            };
+            self.sink().error(code, at, &path, message).help("set it in /etc/sysctl.d of the host");
         }
     }
 

@@ -40,7 +40,7 @@ fn forms_of_services() {
         "stop_signal: SIGINT", "stop_signal: TERM", "stop_signal: '9'", "stop_signal: SIGRTMIN+3", "stop_grace_period: 1m", "init: true", "tty: true", "stdin_open: true", "attach: false",
         "read_only: true", "privileged: true", "privileged: 'true'", "cap_add: [ALL]", "cap_add: [CAP_NET_ADMIN]", "cap_drop: [net_raw]",
         "security_opt:\n- no-new-privileges\n- no-new-privileges:true\n- seccomp=unconfined\n- seccomp:unconfined\n- apparmor=unconfined\n- label=disable\n- systempaths=unconfined",
-        "sysctls: {net.core.somaxconn: 1024}", "sysctls: [net.core.somaxconn=1024]", "ulimits: {nproc: 65535, nofile: {soft: 20000, hard: 40000}, memlock: -1}",
+        "sysctls: {net.core.somaxconn: 1024}", "sysctls: [net.core.somaxconn=1024]", "network_mode: host\nsysctls: {kernel.shmmax: 1}", "ulimits: {nproc: 65535, nofile: {soft: 20000, hard: 40000}, memlock: -1}",
         "devices:\n- /dev/ttyUSB0:/dev/ttyUSB0\n- /dev/sda:/dev/xvda:rwm\n- vendor.com/class=name\n- /dev/dri", "devices: [{source: /dev/a, target: /dev/b, permissions: rw}]",
         "gpus: all", "gpus: [{driver: nvidia, count: 2}]", "deploy: {resources: {reservations: {devices: [{driver: nvidia, count: all, capabilities: [gpu]}]}}}",
         "runtime: nvidia", "shm_size: 64M", "shm_size: 67108864", "logging: {driver: json-file, options: {max-size: 10m, max-file: '3'}}", "logging: {driver: syslog, options: {syslog-address: 'tcp://a'}}", "logging: {driver: none}",
