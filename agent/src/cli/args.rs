@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::moment::{Moment, lines, moment};
+
 /// Turns a directory of manifests into running containers, and keeps it so.
 #[derive(Debug, Parser)]
 #[command(name = "mainstay", version, disable_help_subcommand = true, infer_subcommands = false)]
@@ -119,13 +121,19 @@ pub(crate) enum Command {
         /// Go on with what comes
         #[arg(short, long)]
         follow: bool,
-        /// The newest so many lines
-        #[arg(short = 'n', long, value_name = "N")]
+        /// Of this container
+        #[arg(short, long)]
+        container: Option<String>,
+        /// The newest so many lines, or `all`
+        #[arg(short = 'n', long, value_name = "N", value_parser = lines, allow_hyphen_values = true)]
         tail: Option<usize>,
-        /// Only lines of the last TIME
-        #[arg(long, value_name = "TIME")]
-        since: Option<humantime::Duration>,
-        /// The log of the attempt before the last
+        /// Only lines of the last TIME, such as 10m, or since a moment, such as 2026-11-21T14:00:00Z
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        since: Option<Moment>,
+        /// Only lines before that
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        until: Option<Moment>,
+        /// The log of the attempt that ended last
         #[arg(short, long)]
         previous: bool,
         /// With the time of each line
@@ -142,9 +150,9 @@ pub(crate) enum Command {
         /// The newest so many
         #[arg(short = 'n', long, default_value_t = 50)]
         tail: usize,
-        /// Only those of the last TIME
-        #[arg(long, value_name = "TIME")]
-        since: Option<humantime::Duration>,
+        /// Only those of the last TIME, such as 10m, or since a moment, such as 2026-11-21T14:00:00Z
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        since: Option<Moment>,
         /// Only warnings
         #[arg(short, long)]
         warnings: bool,
@@ -284,9 +292,12 @@ pub(crate) enum Command {
         /// In this directory
         #[arg(short, long, value_name = "DIR")]
         workdir: Option<String>,
-        /// With this variable
-        #[arg(short, long, value_name = "NAME=VALUE")]
+        /// With this variable; without `=` it is taken from here
+        #[arg(short, long, value_name = "NAME[=VALUE]")]
         env: Vec<String>,
+        /// In this container
+        #[arg(short, long)]
+        container: Option<String>,
         /// With every capability and without the system call filter
         #[arg(long)]
         privileged: bool,
@@ -294,7 +305,7 @@ pub(crate) enum Command {
         #[arg(value_name = "NAME[/CONTAINER]")]
         name: String,
         /// Program and arguments
-        #[arg(last = true, required = true)]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
     /// Copy files to or from a container, or `-` for a tar archive on stdin or stdout

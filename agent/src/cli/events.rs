@@ -1,8 +1,9 @@
 //! `mainstay events`: from the agent, or from the journal itself while the agent is not running.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::client::Client;
+use super::moment::Moment;
 use super::output::{CliError, Failed, Io, Outcome, clean};
 use crate::config::Settings;
 use crate::events::{EventKind, Filter, Record};
@@ -12,14 +13,15 @@ pub(super) struct Wanted {
     pub(super) follow: bool,
     pub(super) about: Option<String>,
     pub(super) tail: usize,
-    pub(super) since: Option<Duration>,
+    pub(super) since: Option<Moment>,
     pub(super) warnings: bool,
 }
 
 pub(super) fn events(settings: &Settings, wanted: &Wanted, io: &mut Io<'_>) -> Outcome {
-    let since = wanted.since.map(|since| {
-        let millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        io.now.saturating_mul(1000).saturating_sub(millis)
+    let now = Duration::from_secs(u64::try_from(io.now).unwrap_or(0));
+    let since = wanted.since.and_then(|since| {
+        let since = since.at(now).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).ok()
     });
     let filter = Filter {
         limit: Some(wanted.tail),

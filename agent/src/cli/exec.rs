@@ -77,10 +77,11 @@ pub(super) fn exec(settings: &Settings, wanted: Wanted, io: &mut Io<'_>) -> Outc
     let container = running(settings, &wanted.name, io)?;
     let mut env = Vec::new();
     for pair in &wanted.env {
-        let Some((name, value)) = pair.split_once('=') else {
-            return Err(CliError::new(format!("-e wants NAME=VALUE, found `{pair}`")).into());
-        };
-        env.push((name.to_owned(), value.to_owned()));
+        match pair.split_once('=') {
+            Some((name, value)) => env.push((name.to_owned(), value.to_owned())),
+            // What is not set here is not set there (docker exec).
+            None => env.extend(std::env::var(pair).map(|value| (pair.clone(), value))),
+        }
     }
     let request = ExecRequest {
         args: wanted.command,

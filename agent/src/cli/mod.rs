@@ -20,6 +20,7 @@ mod history;
 mod images;
 mod logs;
 mod manifests;
+mod moment;
 mod names;
 mod orders;
 mod output;
@@ -105,12 +106,14 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
             status::status(&client(common, io)?, name.as_deref(), wait.map(Into::into), io)
         }
         Command::Ps { all } => ps::ps(&client(common, io)?, all, io),
-        Command::Logs { name, follow, tail, since, previous, timestamps } => {
-            let wanted = logs::Wanted { name, follow, tail, since: since.map(Into::into), previous, timestamps };
+        Command::Logs { name, follow, container, tail, since, until, previous, timestamps } => {
+            let tail = tail.filter(|lines| *lines != usize::MAX);
+            let name = names::with_container(name, container);
+            let wanted = logs::Wanted { name, follow, tail, since, until, previous, timestamps };
             logs::logs(&settings(common, io)?, &wanted, io)
         }
         Command::Events { follow, name, tail, since, warnings } => {
-            let wanted = events::Wanted { follow, about: name, tail, since: since.map(Into::into), warnings };
+            let wanted = events::Wanted { follow, about: name, tail, since, warnings };
             events::events(&settings(common, io)?, &wanted, io)
         }
         Command::Validate { paths, partial, strict, sarif } => {
@@ -141,7 +144,8 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         Command::Rollback { generation } => orders::rollback(&client(common, io)?, generation, io),
         Command::Drain { timeout } => orders::drain(&client(common, io)?, timeout.into(), io),
         Command::Uncordon => orders::uncordon(&client(common, io)?, io),
-        Command::Exec { stdin, tty, user, workdir, env, privileged, name, command } => {
+        Command::Exec { stdin, tty, user, workdir, env, container, privileged, name, command } => {
+            let name = names::with_container(name, container);
             let wanted = exec::Wanted { name, stdin, tty, user, workdir, env, privileged, command };
             exec::exec(&settings(common, io)?, wanted, io)
         }

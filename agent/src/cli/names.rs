@@ -8,6 +8,14 @@ pub(super) fn full(workload: &WorkloadStatus) -> String {
     format!("{}/{}/{}", workload.kind, workload.namespace, workload.name)
 }
 
+/// A name, with the container that was given by itself.
+pub(super) fn with_container(name: String, container: Option<String>) -> String {
+    match container {
+        Some(container) => format!("{name}/{container}"),
+        None => name,
+    }
+}
+
 /// Whether a text names a workload: `name`, `namespace/name`, `kind/name` or `kind/namespace/name`. The kind may be
 /// in small letters.
 pub(super) fn fits(workload: &WorkloadStatus, text: &str) -> bool {

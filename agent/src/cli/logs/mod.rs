@@ -11,7 +11,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::json;
 
+use spec::observed::PodUid;
+
 use super::client::Client;
+use super::moment::Moment;
 use super::output::{CliError, Failed, Io, Outcome};
 use crate::config::Settings;
 use crate::status::Snapshot;
@@ -27,7 +30,8 @@ pub(super) struct Wanted {
     pub(super) name: String,
     pub(super) follow: bool,
     pub(super) tail: Option<usize>,
-    pub(super) since: Option<Duration>,
+    pub(super) since: Option<Moment>,
+    pub(super) until: Option<Moment>,
     pub(super) previous: bool,
     pub(super) timestamps: bool,
 }
@@ -48,15 +52,22 @@ pub(super) fn logs(settings: &Settings, wanted: &Wanted, io: &mut Io<'_>) -> Out
     }
     let container = super::disk::container_dir(&settings.data_dir, &target.pod.uid, &target.container.name);
     let attempts = super::disk::attempts(&container);
-    let back = usize::from(wanted.previous);
-    let Some(attempt) = attempts.iter().rev().nth(back).copied() else {
+    let layout = super::exec::layout(settings);
+    let over = |attempt: &&u32| {
+        let uid = PodUid(target.pod.uid.clone());
+        !wanted.previous || layout.attempt(&uid, &target.container.name, **attempt).exit_file().exists()
+    };
+    let Some(attempt) = attempts.iter().rev().find(over).copied() else {
         let which = if wanted.previous { "previous " } else { "" };
         return Err(CliError::new(format!("container `{}` has no {which}log yet", target.container.name))
             .place(container.display().to_string())
             .hint(format!("`mainstay status {}` says what it waits for", super::names::full(target.workload)))
             .into());
     };
-    let mut writer = Writer { wanted, since: since(wanted, io), io };
+    let now = Duration::from_secs(u64::try_from(io.now).unwrap_or(0));
+    // In the form of the log's own times: these compare as text.
+    let text = |moment: Moment| humantime::format_rfc3339_nanos(moment.at(now)).to_string();
+    let mut writer = Writer { wanted, since: wanted.since.map(text), until: wanted.until.map(text), io };
     let log = log_of(&container, attempt);
     let mut last = writer.show(&log).map_err(|error| told(error, &log))?;
     if wanted.follow && !wanted.previous {
@@ -84,14 +95,6 @@ fn told(error: Failure, log: &Path) -> Failed {
 enum Failure {
     Input(std::io::Error),
     Output(std::io::Error),
-}
-
-/// The earliest moment that is shown, in the form of the log's own times: these compare as text.
-fn since(wanted: &Wanted, io: &Io<'_>) -> Option<String> {
-    let since = wanted.since?;
-    let now = Duration::from_secs(u64::try_from(io.now).unwrap_or(0));
-    let moment = std::time::UNIX_EPOCH + now.saturating_sub(since);
-    Some(humantime::format_rfc3339_nanos(moment).to_string())
 }
 
 /// The end of what was read: where to go on.
@@ -145,6 +148,7 @@ impl Position {
 struct Writer<'a, 'io> {
     wanted: &'a Wanted,
     since: Option<String>,
+    until: Option<String>,
     io: &'a mut Io<'io>,
 }
 
@@ -191,7 +195,8 @@ impl Writer<'_, '_> {
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<(), Failure> {
-        if self.since.as_ref().is_some_and(|since| entry.time < *since) {
+        let early = self.since.as_ref().is_some_and(|since| entry.time < *since);
+        if early || self.until.as_ref().is_some_and(|until| entry.time >= *until) {
             return Ok(());
         }
         self.write(entry).map_err(Failure::Output)

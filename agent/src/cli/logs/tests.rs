@@ -3,8 +3,9 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use super::super::moment::Moment;
 use super::super::output::Io;
 use super::{Wanted, logs};
 use crate::api::testing::{Fixture, busy_snapshot};
@@ -12,7 +13,15 @@ use crate::api::testing::{Fixture, busy_snapshot};
 const NOW: i64 = 1_700_000_060;
 
 fn wanted(name: &str) -> Wanted {
-    Wanted { name: name.to_owned(), follow: false, tail: None, since: None, previous: false, timestamps: false }
+    Wanted {
+        name: name.to_owned(),
+        follow: false,
+        tail: None,
+        since: None,
+        until: None,
+        previous: false,
+        timestamps: false,
+    }
 }
 
 struct Log {
@@ -28,6 +37,7 @@ impl Log {
         let dir = fixture.settings.data_dir.join("pods/00000000000000ff/worker");
         let log = Self { fixture, dir };
         log.write(0, "log", "2023-11-14T22:12:00.000000000Z stderr F crash\n");
+        log.write(0, "exit.json", "{}");
         log.write(
             1,
             "log.1",
@@ -70,7 +80,9 @@ async fn rotated_files_are_one_log_and_parts_are_joined() {
     log.check(Wanted { tail: Some(2), ..wanted("worker") }, false, "two\nthree\n").await;
     log.check(Wanted { tail: Some(0), ..wanted("worker") }, false, "").await;
     log.check(Wanted { previous: true, ..wanted("jobs/worker") }, false, "crash\n").await;
-    log.check(Wanted { since: Some(Duration::from_secs(60)), ..wanted("worker") }, false, "three\n").await;
+    log.check(Wanted { since: Some(Moment::Ago(Duration::from_secs(60))), ..wanted("worker") }, false, "three\n").await;
+    let until = Some(Moment::At(UNIX_EPOCH + Duration::from_secs(1_700_000_000)));
+    log.check(Wanted { until, ..wanted("worker") }, false, "one\ntwo\n").await;
     let timed = Wanted { timestamps: true, tail: Some(1), ..wanted("worker") };
     log.check(timed.clone(), false, "2023-11-14T22:14:00.500000000Z three\n").await;
     let json = "{\"time\":\"2023-11-14T22:14:00.500000000Z\",\"stream\":\"stderr\",\"text\":\"three\"}\n";
