@@ -10,7 +10,9 @@ use tests::Agent;
 use tests::agent::{SOON, poll};
 
 use crate::Options;
+use crate::bell::Bell;
 use crate::floor::Floor;
+use crate::meter::Meter;
 use crate::peers::{compose, podman};
 use crate::table::{MAINSTAY, Sample, Table};
 use crate::world::{Net, World};
@@ -117,12 +119,7 @@ fn agent(size: u32, net: Net, idle: u64) -> Found {
     }
     settle(&mut agent);
     for member in 0..size.min(3) {
-        let name = format!("member-{member}");
-        let pids = agent.status().pids(&name);
-        let lap = world.meter.start();
-        kill_each(&pids);
-        world.bell.wait(1, |line| line.starts_with(&format!("{name} ")));
-        add("one killed, runs again", "ms", lap.done());
+        add("one killed, runs again", "ms", killed(&mut world.bell, &world.meter, &agent, member));
     }
 
     let lap = world.meter.start();
@@ -208,6 +205,16 @@ fn floor(size: u32, net: Net) -> Found {
     found
 }
 
+/// From kill -9 of a member's container to the first act of the next one.
+pub(crate) fn killed(bell: &mut Bell, meter: &Meter, agent: &Agent<'_>, member: u32) -> Sample {
+    let name = format!("member-{member}");
+    let pids = agent.status().pids(&name);
+    let lap = meter.start();
+    kill_each(&pids);
+    bell.wait(1, |line| line.starts_with(&format!("{name} ")));
+    lap.done()
+}
+
 /// kill -9.
 fn kill_each(pids: &[i32]) {
     for &pid in pids {
@@ -216,7 +223,7 @@ fn kill_each(pids: &[i32]) {
 }
 
 /// Waits until the agent says that nothing is left to do.
-fn settle(agent: &mut Agent<'_>) {
+pub(crate) fn settle(agent: &mut Agent<'_>) {
     agent.wait_for("convergence", Duration::from_secs(120), |agent| agent.status().converged.then_some(()));
 }
 

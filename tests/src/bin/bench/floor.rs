@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
@@ -29,12 +30,21 @@ pub(crate) struct Floor {
 impl Floor {
     /// Prepares it below `dir`, on the disk of the agent's data. `None` without a runtime.
     pub(crate) fn new(dir: &Path, bell: &Path, cgroup: &str, net: Net) -> Option<Self> {
+        ["crun", "runc"].into_iter().find_map(|runtime| Self::with(runtime, dir, bell, cgroup, net))
+    }
+
+    /// The same with this runtime and no other.
+    pub(crate) fn with(runtime: &'static str, dir: &Path, bell: &Path, cgroup: &str, net: Net) -> Option<Self> {
         let none: Option<&str> = None;
-        // crun 1.8 refuses a hybrid hierarchy: in this mount namespace it sees the v1 part only.
-        if Path::new("/sys/fs/cgroup/unified").exists() {
-            umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH).ok()?;
+        if !installed(runtime) || !installed("ip") {
+            return None;
         }
-        let runtime = ["crun", "runc"].into_iter().find(|runtime| installed(runtime) && installed("ip"))?;
+        // crun 1.8 refuses a hybrid hierarchy: in this mount namespace it sees the v1 part only.
+        match umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH) {
+            // Not there, or taken away by the floor before.
+            Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => {}
+            Err(_) => return None,
+        }
         let dir = dir.join("floor");
         let root = dir.join("rootfs");
         for (name, bytes, mode) in tests::image::fixture_files() {
@@ -91,6 +101,12 @@ impl Floor {
 
     /// Starts one container, which announces itself.
     pub(crate) fn start(&self, number: u32, version: &str) {
+        self.prepare(number, version);
+        self.run(number);
+    }
+
+    /// All that a container needs before it can be started: root file system, network, configuration.
+    pub(crate) fn prepare(&self, number: u32, version: &str) {
         let bundle = self.bundle(number);
         for sub in ["upper", "work", "rootfs"] {
             fs::create_dir_all(bundle.join(sub)).expect("the directory is ours");
@@ -120,7 +136,11 @@ impl Floor {
             );
         }
         fs::write(bundle.join("config.json"), self.config(number, version).to_string()).expect("the directory is ours");
-        let status = self.call(&["run", "-d", "-b", &bundle.to_string_lossy(), &self.id(number)]);
+    }
+
+    /// Starts a container that is prepared.
+    pub(crate) fn run(&self, number: u32) {
+        let status = self.call(&["run", "-d", "-b", &self.bundle(number).to_string_lossy(), &self.id(number)]);
         assert!(status, "{} cannot start a container", self.runtime);
     }
 

@@ -1,7 +1,7 @@
 //! Measures mainstay beside the bare floor and whatever peers are installed, and prints ratios of one run.
 //!
 //! `cargo run --release -p tests --bin bench -- [SECTION...] [--n 10,100] [--runs 3] [--idle 60]`, as root, on a quiet
-//! machine. Sections: fleet, host, growth, pull, logs, exec, probes; all of them without an argument, and `peers`, which is
+//! machine. Sections: start, fleet, host, growth, pull, logs, exec, probes; all of them without an argument, and `peers`, which is
 //! `fleet` beside Podman and Docker Compose. Nothing here is a test: no figure is asserted. Rounds of mainstay and of the
 //! others are interleaved, so that all see the same machine.
 //!
@@ -14,6 +14,7 @@ mod growth;
 mod meter;
 mod peers;
 mod pull;
+mod start;
 mod streams;
 mod table;
 mod world;
@@ -33,9 +34,9 @@ pub(crate) struct Options {
     pub(crate) idle: u64,
 }
 
-const SECTIONS: [&str; 8] = ["fleet", "peers", "host", "growth", "pull", "logs", "exec", "probes"];
+const SECTIONS: [&str; 9] = ["start", "fleet", "peers", "host", "growth", "pull", "logs", "exec", "probes"];
 const USAGE: &str =
-    "usage: bench [fleet|peers|host|growth|pull|logs|exec|probes]... [--n 10,100] [--runs N] [--idle SECONDS]";
+    "usage: bench [start|fleet|peers|host|growth|pull|logs|exec|probes]... [--n 10,100] [--runs N] [--idle SECONDS]";
 
 fn main() -> ExitCode {
     let (sections, options) = match arguments(std::env::args().skip(1)) {
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         // A thread for each section: the world of one is a pair of namespaces of its thread.
         let run = move || -> Vec<Table> {
             match section.as_str() {
+                "start" => start::measure(&options),
                 "fleet" => fleet::measure(&options, world::Net::Own, false),
                 "peers" => fleet::measure(&options, world::Net::Own, true),
                 "host" => fleet::measure(&options, world::Net::Host, false),
