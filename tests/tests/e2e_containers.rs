@@ -275,8 +275,17 @@ fn gpus_are_devices_of_a_cdi_file() {
     // As if the host had such a file; only this test's own mount namespace shows it.
     let layer = sandbox.dir().join("etc");
     std::fs::create_dir_all(layer.join("cdi")).expect("the sandbox is ours");
-    let device = |number: u32| json!({"name": number.to_string(), "containerEdits": {"deviceNodes": [{"path": format!("/dev/nvidia{number}"), "hostPath": "/dev/null"}], "env": [format!("GPU_{number}=yes")]}});
-    let file = json!({"cdiVersion": "0.6.0", "kind": "nvidia.com/gpu", "devices": [device(0), device(1), device(2)]});
+    let device = |number: u32| json!({"name": number.to_string(), "containerEdits": {"deviceNodes": [{"path": format!("/dev/nvidia{number}"), "hostPath": "/dev/null", "gid": 44, "fileMode": 0o640}], "env": [format!("GPU_{number}=yes")]}});
+    // Before the container's root is its own, as the hooks of drivers want it.
+    let ran = sandbox.dir().join("hook-ran");
+    let script = format!(
+        r#"cat > {0}.state; cp $(sed 's/.*"bundle":"\([^"]*\)".*/\1/' {0}.state)/config.json {0}"#,
+        ran.display()
+    );
+    let hook = json!({"hookName": "createContainer", "path": "/bin/sh", "args": ["sh", "-c", script]});
+    let all = json!({"hooks": [hook], "additionalGids": [44]});
+    let devices = [device(0), device(1), device(2)];
+    let file = json!({"cdiVersion": "0.7.0", "kind": "nvidia.com/gpu", "containerEdits": all, "devices": devices});
     std::fs::write(layer.join("cdi/nvidia.json"), file.to_string()).expect("the sandbox is ours");
     let options = format!("lowerdir={}:/etc", layer.display());
     mount(Some("overlay"), "/etc", Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str())).expect("mounted");
@@ -287,6 +296,12 @@ fn gpus_are_devices_of_a_cdi_file() {
     let dev = seen["dev"].as_object().expect("devices are listed");
     let there = ["nvidia0", "nvidia1", "nvidia2"].map(|name| dev.contains_key(name));
     assert_eq!(there, [true, true, false], "{dev:?}");
+    assert!(dev["nvidia0"].as_str().is_some_and(|node| node.ends_with(" 640")), "{dev:?}");
+    assert_eq!(seen["identity"]["groups"], json!([0, 44]));
+    // Its state leads to the root of the container, where drivers put their links.
+    let config = std::fs::read_to_string(&ran).expect("the hook ran");
+    let config: Value = serde_json::from_str(&config).expect("a configuration");
+    assert!(config["root"]["path"].as_str().is_some_and(|root| root.starts_with('/')), "{config}");
 }
 
 fn nix_kill(pid: i32) {

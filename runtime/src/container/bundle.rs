@@ -162,6 +162,13 @@ fn devices(config: &ContainerConfig) -> Result<(Vec<Node>, Vec<DeviceRule>), Bun
         nodes.retain(|old| found.iter().all(|new| new.path != old.path));
         nodes.append(&mut found);
     }
+    for node in &mut nodes {
+        if let Some(owner) = config.device_owners.get(&node.path) {
+            node.uid = owner.uid.unwrap_or(node.uid);
+            node.gid = owner.gid.unwrap_or(node.gid);
+            node.mode = owner.mode.unwrap_or(node.mode);
+        }
+    }
     Ok((nodes, rules))
 }
 

@@ -4,6 +4,7 @@
 //! Device nodes, mounts, variables and hooks are carried over. Fields that say something else about a container are
 //! refused by name, so that no device half works. The files are the administrator's, and so are the programs of hooks.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -11,7 +12,7 @@ use spec::load::{Limits, load};
 use spec::node::{Node, Value as Written};
 use spec::pod::Device;
 
-use super::config::{Mount, MountKind};
+use super::config::{DeviceOwner, Mount, MountKind};
 
 /// Where specifications lie; later directories win (CDI specification, "Host-side").
 const DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
@@ -54,6 +55,10 @@ pub struct Edits {
     pub env: Vec<(String, String)>,
     /// Device nodes.
     pub devices: Vec<Device>,
+    /// Who owns them, where they say so.
+    pub owners: BTreeMap<String, DeviceOwner>,
+    /// Groups of the program.
+    pub gids: Vec<u32>,
     /// Binds.
     pub mounts: Vec<Mount>,
     /// OCI hooks by name, each a list.
@@ -171,7 +176,15 @@ impl Edits {
                 }
                 "deviceNodes" => {
                     for item in items {
-                        self.devices.push(device(item)?);
+                        let device = device(item)?;
+                        self.owners.extend(owner(item)?.map(|owner| (device.container_path.clone(), owner)));
+                        self.devices.push(device);
+                    }
+                }
+                "additionalGids" => {
+                    for item in items {
+                        // 0 is ignored (CDI specification, "containerEdits").
+                        self.gids.extend(Some(number(item)?).filter(|gid| *gid != 0));
                     }
                 }
                 "mounts" => {
@@ -208,6 +221,17 @@ fn device(item: &Value) -> Result<Device, String> {
         container_path: path.to_owned(),
         permissions: item["permissions"].as_str().filter(|text| !text.is_empty()).map(str::to_owned),
     })
+}
+
+fn number(item: &Value) -> Result<u32, String> {
+    item.as_u64().and_then(|number| u32::try_from(number).ok()).ok_or_else(|| format!("{item} is not an id"))
+}
+
+/// What a node says of owner and mode. Its kind and numbers are those of the node on the host, and must be.
+fn owner(item: &Value) -> Result<Option<DeviceOwner>, String> {
+    let id = |key: &str| Some(&item[key]).filter(|value| !value.is_null()).map(number).transpose();
+    let owner = DeviceOwner { uid: id("uid")?, gid: id("gid")?, mode: id("fileMode")?.map(|mode| mode & 0o777) };
+    Ok(Some(owner).filter(|owner| *owner != DeviceOwner::default()))
 }
 
 fn mount(item: &Value) -> Result<Mount, String> {
@@ -258,7 +282,7 @@ devices:
   - name: '0'
     containerEdits: {deviceNodes: [{path: /dev/gpu0, hostPath: /dev/null, permissions: rw}], env: [ONE=0]}
   - name: '1'
-    containerEdits: {deviceNodes: [{path: /dev/gpu1}]}
+    containerEdits: {deviceNodes: [{path: /dev/gpu1, type: c, uid: 7, fileMode: 432}], additionalGids: [0, 44]}
   - name: odd
     containerEdits: {intelRdt: {closID: x}}
 ";
@@ -279,6 +303,8 @@ devices:
         let nodes: Vec<(&str, &str)> =
             both.devices.iter().map(|d| (d.host_path.as_str(), d.container_path.as_str())).collect();
         assert_eq!(nodes, [("/dev/null", "/dev/gpu0"), ("/dev/gpu1", "/dev/gpu1")]);
+        let owner = DeviceOwner { uid: Some(7), gid: None, mode: Some(0o660) };
+        assert_eq!((both.owners, both.gids), (BTreeMap::from([("/dev/gpu1".to_owned(), owner)]), vec![44]));
         assert!(matches!(both.mounts.as_slice(), [mount] if mount.read_only));
         assert_eq!(both.hooks["createContainer"], json!([{"path": "/usr/bin/hook", "args": ["hook", "x"]}]));
         assert_eq!(get(&[]).expect("nothing"), Edits::default());

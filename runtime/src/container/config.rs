@@ -9,6 +9,17 @@ use spec::pod::{Device, Propagation, Resources, Security, Ulimit};
 
 use super::external::{External, Program};
 
+/// Owner and mode of a device node; what is not given is as on the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceOwner {
+    /// User.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+}
+
 /// One attempt of a container. Written as JSON into its run directory (tmpfs, 0600) for the shim.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -64,6 +75,8 @@ pub struct ContainerConfig {
     pub sysctls: BTreeMap<String, String>,
     /// Badness for the OOM killer; 0 when `None`.
     pub oom_score_adj: Option<i32>,
+    /// Device nodes, by path in the container, that are not owned as on the host.
+    pub device_owners: BTreeMap<String, DeviceOwner>,
     /// OCI hooks by name, as devices of the host ask for them.
     pub hooks: serde_json::Map<String, serde_json::Value>,
     /// Bytes of /dev/shm; 64 MiB when `None`.

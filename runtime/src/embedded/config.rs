@@ -320,6 +320,8 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
     mounts.extend(cdi.mounts);
     let mut devices = container.devices.clone();
     devices.extend(cdi.devices);
+    let mut user = user(spec, container, image, is_compose(record))?;
+    user.additional_gids.extend(cdi.gids);
     let mut env = env(start, image, &hostname);
     // What the manifest says wins over what a device asks for.
     let wished: Vec<(String, String)> =
@@ -344,7 +346,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         args: argv(container, image)?,
         env,
         cwd: container.working_dir.clone().or(image_dir).filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".into()),
-        user: user(spec, container, image, is_compose(record))?,
+        user,
         hostname,
         domainname: spec.domainname.clone(),
         namespaces: Namespaces {
@@ -374,6 +376,7 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
         resources,
         security: security(container, layout),
         devices,
+        device_owners: cdi.owners,
         hooks: cdi.hooks,
         ulimits: container.ulimits.clone(),
         // The namespaces exist already: their parameters were set when they were made.
