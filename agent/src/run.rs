@@ -127,6 +127,7 @@ pub fn options(settings: &Settings, exclusive: bool) -> Result<Options, RunError
         registries,
         log_max_size: settings.log_max_size,
         log_max_files: settings.log_max_files,
+        memory_high_percent: settings.memory_high_percent,
         runtimes: settings
             .runtimes
             .iter()

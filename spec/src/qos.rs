@@ -16,6 +16,8 @@ pub enum QosClass {
 
 /// CPU shares (version 1 scale) of a cgroup that asks for none: the least there is.
 const MIN_SHARES: u64 = 2;
+/// Bytes of a page, or a part of it: limits are whole pages.
+const PAGE: u64 = 4096;
 /// The most there are.
 const MAX_SHARES: u64 = 262_144;
 
@@ -57,6 +59,21 @@ pub fn oom_score_adj(pod: &PodSpec, container: &ContainerSpec, node_memory: u64)
             (1000 - i32::try_from(share).unwrap_or(1000)).clamp(3, 999)
         }
     }
+}
+
+/// Bytes of memory from which a container is slowed down and made to give back: so many percent of the way from its
+/// request to its limit, or to all of the node without one. None for what is promised to it in full (Kubernetes, KEP-2570,
+/// `memoryThrottlingFactor`).
+#[must_use]
+pub fn memory_high(pod: &PodSpec, container: &ContainerSpec, node_memory: u64, percent: u32) -> Option<u64> {
+    let [_, (request, limit)] = requests(&container.resources);
+    let (request, limit) = (request.unwrap_or(0), limit.unwrap_or(node_memory));
+    if percent == 0 || QosClass::of(pod) == QosClass::Guaranteed || request >= limit {
+        return None;
+    }
+    let way = u128::from(limit - request) * u128::from(percent.min(100)) / 100;
+    let high = request.saturating_add(u64::try_from(way).ok()?);
+    Some(high - high % PAGE)
 }
 
 /// CPU shares (version 1 scale) of thousandths of a core (Kubernetes, `MilliCPUToShares`).
@@ -116,6 +133,16 @@ mod tests {
             assert_eq!(QosClass::of(&pod), class, "{resources:?}");
             assert_eq!(oom_score_adj(&pod, &pod.containers[0], 1000), score, "{resources:?}");
             assert_eq!(pod_cpu_shares(&pod), shares, "{resources:?}");
+        }
+        for (request, limit, percent, high) in [
+            (None, Some(1 << 20), 0, None),
+            (Some(1 << 18), Some(1 << 20), 90, Some((1 << 20) - 81_920)),
+            (None, Some(1 << 20), 90, None),
+            (Some(1 << 20), None, 50, Some(3 << 19)),
+            (None, None, 100, Some(1 << 21)),
+        ] {
+            let pod = pod(&[[None, None, request, limit]]);
+            assert_eq!(memory_high(&pod, &pod.containers[0], 1 << 21, percent), high, "{request:?} {limit:?}");
         }
         let mut pod = pod(&[full]);
         pod.init_containers = vec![ContainerSpec {

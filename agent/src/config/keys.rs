@@ -237,6 +237,12 @@ pub const KEYS: &[Key] = &[
         |s| json!(s.log_max_files)
     ),
     key!(
+        "memory_high_percent",
+        "so far between request and limit of memory a container of Kubernetes is slowed down (cgroup v2), 0 for never",
+        |s, i| s.memory_high_percent = values::number(i, 0, 100)?,
+        |s| json!(s.memory_high_percent)
+    ),
+    key!(
         "log_total_size",
         "what the logs of all containers may take together, `auto` for a tenth of the disk and at most 4Gi, or `none`",
         |s, i| s.log_total_size = match values::text(i).as_deref() {

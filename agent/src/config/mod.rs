@@ -149,6 +149,8 @@ pub struct Settings {
     pub log_max_size: u64,
     /// Log files kept of each container.
     pub log_max_files: u32,
+    /// How far between request and limit of memory a container is slowed down, in percent; 0 is never.
+    pub memory_high_percent: u32,
     /// What the logs of all containers may take together.
     pub log_total_size: LogLimit,
     /// Pods may reach the cloud's metadata address.
@@ -194,6 +196,7 @@ impl Default for Settings {
             image_gc: ImageGcSettings::default(),
             log_max_size: 10 << 20,
             log_max_files: 5,
+            memory_high_percent: 0,
             log_total_size: LogLimit::Auto,
             allow_metadata: false,
             removal_budget: RemovalBudget::default(),

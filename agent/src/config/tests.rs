@@ -78,6 +78,7 @@ fn every_kind_of_value_is_read_from_file_and_text() {
         "50",
         "variable MAINSTAY_REMOVAL_BUDGET_PERCENT",
     );
+    check("memory_high_percent", &file("memory_high_percent = 90"), &[], &[], "90", "config.toml:1");
     check("allow_metadata", &file("allow_metadata = true"), &[], &[], "true", "config.toml:1");
     check("subnet", &file("subnet = '10.9.0.0/16'"), &[], &[], "\"10.9.0.0/16\"", "config.toml:1");
     check(

@@ -225,6 +225,7 @@ fn open(dir: &Path, cgroup: &str, kind: &Kind) -> Embedded {
         registries: RegistryConfig::default(),
         log_max_size: 0,
         log_max_files: 0,
+        memory_high_percent: 0,
         runtimes,
         exclusive: false,
     };

@@ -65,8 +65,7 @@ impl Inner {
                 volumes: Vec::new(),
                 users: None,
                 runtime: None,
-                log_max_size: self.options.log_max_size,
-                log_max_files: self.options.log_max_files,
+                options: &self.options,
             };
             let permanent = |error| super::config_failure(operation, error);
             let made = config::container_config(inputs).map_err(permanent)?;

@@ -17,6 +17,7 @@ use crate::container::users::Memberships;
 use crate::container::{ContainerConfig, Env, ID_COUNT, Mount, MountKind, Namespace, Namespaces, Rootfs, User, Users};
 use crate::image::store::Image;
 
+use super::Options;
 use super::layout::{Attempt, Layout};
 
 /// What is wrong with a container for its image.
@@ -206,7 +207,7 @@ fn is_compose(record: &PodRecord) -> bool {
 
 /// Limits and preferences, with what Docker or the kubelet makes of those that are not written. A memory limit without
 /// one for swap allows as much of it again with Docker, and no swap with Kubernetes.
-fn resources(record: &PodRecord, container: &ContainerSpec) -> Resources {
+fn resources(record: &PodRecord, container: &ContainerSpec, high_percent: u32) -> Resources {
     let mut resources = container.resources.clone();
     if is_compose(record) {
         if resources.memory_swap_limit.is_none() {
@@ -223,8 +224,11 @@ fn resources(record: &PodRecord, container: &ContainerSpec) -> Resources {
     if record.spec.all_containers().any(|other| spec::qos::cpu_request(&other.resources) > 0) {
         resources.cpu_shares = Some(spec::qos::cpu_shares(spec::qos::cpu_request(&resources)));
     }
-    // For a service it is what the kernel spares; a request of Kubernetes says nothing of the kind (MemoryQoS is off).
-    resources.memory_request = None;
+    resources.memory_high = spec::qos::memory_high(&record.spec, container, memory, high_percent);
+    if high_percent == 0 {
+        // The kernel spares what a service reserves; with Kubernetes that is part of MemoryQoS, as is `memory.high`.
+        resources.memory_request = None;
+    }
     resources
 }
 
@@ -288,13 +292,12 @@ pub(super) struct Inputs<'a> {
     /// First id of the pod's user namespace.
     pub users: Option<u32>,
     pub runtime: Option<Program>,
-    pub log_max_size: u64,
-    pub log_max_files: u32,
+    pub options: &'a Options,
 }
 
 /// Puts everything together.
 pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, ConfigError> {
-    let Inputs { start, image, layout, attempt, volumes, users, runtime, log_max_size, log_max_files } = inputs;
+    let Inputs { start, image, layout, attempt, volumes, users, runtime, options } = inputs;
     let (container, record) = (&start.container, &start.pod);
     let spec = &record.spec;
     let hostname = kernel_hostname(record)?;
@@ -329,14 +332,14 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
     env.0.extend(wished);
     let log = container.log.clone().unwrap_or_default();
     let own_network = !spec.host_network;
-    let resources = resources(record, container);
+    let resources = resources(record, container, options.memory_high_percent);
     Ok(ContainerConfig {
         id: attempt.id.clone(),
         dir: attempt.run.clone(),
         exit_file: attempt.exit_file(),
         log_path: (!log.none).then(|| attempt.log()),
-        log_max_size: log.max_size.unwrap_or(log_max_size),
-        log_max_files: log.max_files.unwrap_or(log_max_files),
+        log_max_size: log.max_size.unwrap_or(options.log_max_size),
+        log_max_files: log.max_files.unwrap_or(options.log_max_files),
         runtime,
         rootfs: Rootfs::Overlay {
             lowers: image.layers.clone(),
@@ -393,6 +396,13 @@ pub(super) fn container_config(inputs: Inputs<'_>) -> Result<ContainerConfig, Co
     })
 }
 
+/// Places that the image declares as volumes and that lie in no mount: what a program writes there goes with its container,
+/// where Docker would have made a volume without a name.
+pub(super) fn without_volume<'v>(declared: &'v [String], mounts: &[Mount]) -> Vec<&'v str> {
+    let mounted = |path: &&str| mounts.iter().any(|mount| Path::new(path).starts_with(&mount.target));
+    declared.iter().map(String::as_str).filter(|path| path.starts_with('/') && !mounted(path)).collect()
+}
+
 fn bind(source: PathBuf, target: &str) -> Mount {
     Mount {
         source,
@@ -430,6 +440,14 @@ fn tmpfs(path: &str, options: &str) -> Mount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn volumes_of_an_image_that_nothing_is_mounted_at_are_named() {
+        let declared = ["/var/lib/mysql", "/data/cache", "/datastore", "odd"].map(str::to_owned);
+        let mounts = ["/data", "/var/lib/mysql/"].map(|target| bind(PathBuf::from("/x"), target));
+        assert_eq!(without_volume(&declared, &mounts), ["/datastore"]);
+        assert_eq!(without_volume(&declared, &[]), ["/var/lib/mysql", "/data/cache", "/datastore"]);
+    }
 
     #[test]
     fn signals_have_names_and_numbers() {

@@ -69,6 +69,9 @@ pub struct Options {
     pub log_max_size: u64,
     /// Log files kept.
     pub log_max_files: u32,
+    /// How far between request and limit of memory a container is slowed down, in percent; 0 is never
+    /// ([`spec::qos::memory_high`]).
+    pub memory_high_percent: u32,
     /// Other OCI runtimes that pods may name.
     pub runtimes: BTreeMap<String, Program>,
     /// Take the locks and be the one agent of these directories. Commands that only look do not.
@@ -471,10 +474,18 @@ impl Inner {
             volumes,
             users: id_range::of(layout, uid).map_err(|error| transient(&operation)(error.into()))?,
             runtime: self.runtime_of(&start.pod, &operation)?,
-            log_max_size: self.options.log_max_size,
-            log_max_files: self.options.log_max_files,
+            options: &self.options,
         })
         .map_err(permanent)?;
+        let declared = image.config.config().as_ref().and_then(|config| config.volumes().clone()).unwrap_or_default();
+        for path in config::without_volume(&declared, &config.mounts).iter().filter(|_| start.attempt == 0) {
+            tracing::warn!(
+                pod = start.pod.name,
+                container = name,
+                path,
+                "the image has a volume where nothing is mounted: what is written there goes with the container"
+            );
+        }
         let record = records::StartRecord {
             series: start.series,
             boot_id: self.options.boot_id.clone(),

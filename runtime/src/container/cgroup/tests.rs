@@ -30,9 +30,17 @@ fn fake_v2(path: &str) -> (tempfile::TempDir, Layout, PathBuf) {
         fs::write(at.join("cgroup.controllers"), "cpu memory pids\n").expect("a file");
         fs::write(at.join("cgroup.subtree_control"), "").expect("a file");
     }
-    for file in
-        ["cpu.weight", "cpu.max", "memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "cpuset.cpus"]
-    {
+    for file in [
+        "cpu.weight",
+        "cpu.max",
+        "memory.max",
+        "memory.high",
+        "memory.low",
+        "memory.swap.max",
+        "memory.oom.group",
+        "pids.max",
+        "cpuset.cpus",
+    ] {
         fs::write(dir.join(file), "").expect("a file");
     }
     let layout = Layout { v1: BTreeMap::new(), v2: Some(root.path().to_owned()) };
@@ -46,6 +54,8 @@ fn version_2_limits() {
         cpu_request_milli: Some(500),
         cpu_limit_milli: Some(1500),
         memory_limit: Some(64 << 20),
+        memory_high: Some(48 << 20),
+        memory_request: Some(32 << 20),
         memory_swap_limit: Some(96 << 20),
         pids_limit: Some(-1),
         cpuset: Some("0-1".to_owned()),
@@ -60,6 +70,9 @@ fn version_2_limits() {
     check("cpu.max", "150000 100000");
     check("memory.max", "67108864");
     check("memory.swap.max", "33554432");
+    check("memory.high", "50331648");
+    check("memory.low", "33554432");
+    check("memory.oom.group", "1");
     check("pids.max", "max");
     check("cpuset.cpus", "0-1");
     // Delegated from the root down, but not in the cgroup that holds processes.
