@@ -1,8 +1,10 @@
 //! The command line as scripts and people use it: data on stdout, the rest on stderr, exit codes 0, 1 and 2.
 
+use std::io::Read as _;
 use std::os::unix::process::CommandExt;
 
 use serde_json::json;
+use tests::agent::SOON;
 use tests::manifest::{pod, web};
 use tests::{Agent, Sandbox, require_root, world};
 
@@ -369,4 +371,42 @@ fn waiting_begins_with_what_was_just_written() {
     agent.stop();
     sandbox.down();
     sandbox.assert_clean();
+}
+
+/// Whoever looks at what a container writes and does not read on is left behind, not waited for.
+#[test]
+fn a_reader_that_stops_reading_stops_nobody() {
+    if !require_root("a_reader_that_stops_reading_stops_nobody") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("reader");
+    let mut wanted = pod("flood", &image, &["flood"]);
+    wanted["spec"]["terminationGracePeriodSeconds"] = json!(0);
+    sandbox.write("flood.json", &wanted.to_string());
+    let mut agent = Agent::start(&sandbox);
+    agent.wait_ready("flood", 1);
+    let reader = |words: &[&str]| {
+        let mut command = sandbox.command();
+        let child =
+            command.args(words).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn();
+        let mut child = child.expect("the binary runs");
+        let mut first = [0];
+        child.stdout.as_mut().expect("piped").read_exact(&mut first).expect("it shows something");
+        child
+    };
+    let mut readers = [reader(&["attach", "flood"]), reader(&["logs", "-f", "-n", "1", "flood"])];
+    let written = |agent: &Agent<'_>| -> u64 {
+        let line = agent.cli(&["logs", "-n", "1", "flood"]).ok().stdout;
+        line.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default()
+    };
+    let before = written(&agent);
+    agent.wait_for("it has written on, far more than pipes and sockets hold", SOON, |agent| {
+        (written(agent) > before + 100_000).then_some(())
+    });
+    for child in &mut readers {
+        drop(child.kill());
+        drop(child.wait());
+    }
+    drop(agent);
+    sandbox.down();
 }
