@@ -24,6 +24,9 @@ use spec::causes::chain;
 /// How long output is still read once everything that could write it has been killed.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// How long those who are behind with reading have for the rest of it once the container has ended.
+const SEE_OFF: Duration = Duration::from_secs(5);
+
 /// Longest termination message in bytes (Kubernetes: 4096).
 const MAX_MESSAGE: u64 = 4096;
 
@@ -430,8 +433,26 @@ impl Server {
         }
         // Told at once: whoever waits for the end of a connection need not wait for mounts and cgroups to go.
         handle::unlink(&self.config.dir);
-        self.clients.clear();
+        self.clients.retain(|client| client.attached.is_some() && client.wants_write());
         create::undo(&self.config);
+        self.see_off();
+    }
+
+    /// Gives those who are attached and behind the rest of the output.
+    fn see_off(&mut self) {
+        let deadline = Instant::now() + SEE_OFF;
+        while !self.clients.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let limit = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+            let mut fds: Vec<PollFd<'_>> =
+                self.clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::OUT)).collect();
+            if left.is_zero() || rustix::event::poll(&mut fds, Some(&limit)).is_err() {
+                break;
+            }
+            self.clients.iter_mut().for_each(Client::flush);
+            self.clients.retain(|client| !client.closed && client.wants_write());
+        }
+        self.clients.clear();
     }
 
     /// The termination message (Kubernetes `terminationMessagePath`, `terminationMessagePolicy`).
