@@ -74,6 +74,8 @@ fn whole(
         process["apparmorProfile"] = profile.clone();
     }
     oci["process"] = process;
+    // Nothing newer is used, and crun up to 1.8 takes no other version.
+    oci["ociVersion"] = json!("1.0.2");
     let profile = if config.security.privileged { Some(Seccomp::Unconfined) } else { config.security.seccomp.clone() };
     let filter = seccomp::oci(profile.as_ref(), launch.caps).map_err(|error| permanent("seccomp", chain(&error)))?;
     if let Some(filter) = filter {

@@ -35,8 +35,12 @@ pub(crate) struct Fixture {
     runtime: Option<Program>,
 }
 
-/// runc, where it is installed.
+/// runc, where it is installed, or the program that `MAINSTAY_TEST_RUNTIME` names, such as /usr/bin/crun.
 pub(crate) fn runc() -> Option<Program> {
+    if let Some(path) = std::env::var_os("MAINSTAY_TEST_RUNTIME").map(PathBuf::from) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return Some(Program { name, path, args: Vec::new() });
+    }
     let paths = ["/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc", "/usr/local/bin/runc"];
     let path = paths.iter().map(PathBuf::from).find(|path| path.exists())?;
     Some(Program { name: "runc".to_owned(), path, args: Vec::new() })
