@@ -167,6 +167,16 @@ case $phase in
     soon 60 eval 'mainstay status >/dev/null 2>&1'
     if cmp -s "/proc/$(main_pid)/exe" /usr/bin/mainstay; then ok "the agent runs the old binary again"; else fail "the downgrade did not take over"; fi
     if [ "$(containers)" = "$(cat before)" ]; then ok "a downgrade keeps PIDs and start times"; else fail "downgrade: $(containers)"; fi
+    pid=$(main_pid)
+    dpkg-deb -R new.deb bad && printf '#!/bin/sh\nexit 1\n' >bad/usr/bin/mainstay && dpkg-deb -b bad bad.deb >/dev/null
+    check "dpkg takes a package whose binary is broken" dpkg -i bad.deb
+    info "it says: $(grep -i -A2 'mainstay' /tmp/check.out | tail -n 4 | tr '\n' ' ')"
+    if [ "$(main_pid)" = "$pid" ] && active mainstay.service; then ok "the agent of before goes on"; else fail "the agent is gone: $pid -> $(main_pid)"; fi
+    if [ "$(containers)" = "$(cat before)" ]; then ok "and containers are left alone"; else fail "broken package: $(containers)"; fi
+    rm -r bad bad.deb
+    check "dpkg installs a good one over it" dpkg -i old.deb
+    soon 60 eval 'mainstay status >/dev/null 2>&1'
+    if [ "$(containers)" = "$(cat before)" ]; then ok "which leaves them alone, too"; else fail "after it: $(containers)"; fi
     kill $asking
     if [ -s misses ]; then fail "requests failed: $(wc -l <misses)"; else ok "no request failed meanwhile"; fi
 
@@ -183,6 +193,19 @@ case $phase in
     # What follows is about the new version.
     check "dpkg upgrades again" dpkg -i new.deb
     check "the upgraded agent answers" soon 60 eval 'mainstay status >/dev/null 2>&1'
+    # Pods with limits of both kinds are guaranteed what they have; nothing else of the unit reaches them.
+    pod a 8081 version-00 >/etc/mainstay/manifests/a.yaml
+    check "a pod of the new version" soon 120 eval '[ "$(version_at 8081)" = version-00 ]'
+    pid=$(for pid in $(containers | cut -d' ' -f1); do grep -qz 'GREETING=version-00' "/proc/$pid/environ" && echo "$pid"; done | head -n 1)
+    score=$(cat "/proc/$pid/oom_score_adj")
+    if [ "$score" = -997 ]; then ok "its badness is its class's"; else fail "oom_score_adj: $score"; fi
+    limits=$(awk '/^Max (open files|processes|core)/ {print $(NF-2) ":" $(NF-1)}' "/proc/$pid/limits" | tr '\n' ' ')
+    info "limits of core, processes, open files: $limits"
+    if grep -qE '^Max open files +65536 +524288' "/proc/$pid/limits"; then ok "it may raise its limit of files"; else fail "limits: $limits"; fi
+    weight=$(cat "$(dirname "$group$(sed 's/.*\/pods//' "/proc/$pid/cgroup")")/cpu.weight")
+    if [ "$weight" = 59 ]; then ok "its part of the CPU is by its limit"; else fail "cpu.weight of the pod: $weight"; fi
+    pod a 8081 version-0 >/etc/mainstay/manifests/a.yaml
+    check "back to the version of before" soon 120 eval '[ "$(version_at 8081)" = version-0 ]'
     journalctl -u mainstay.service -p warning --no-pager -o cat | tail -n 5 | sed 's/^/INFO journal: /'
     next reboot
     ;;
