@@ -88,8 +88,9 @@ impl Store {
             if let Some(problem) = self.verify_fixup(&image.manifest, &image.diff_ids)? {
                 let repaired = repair.is_some_and(|in_use| !in_use.contains(&image.manifest));
                 if repaired {
+                    let fixup = self.plan_fixup(&image.diff_ids)?;
                     let _lock = self.lock()?;
-                    self.make_fixup(&image.manifest, &image.diff_ids)?;
+                    self.make_fixup(&image.manifest, fixup)?;
                 }
                 images.push(ImageCheck { image: image.manifest.to_string(), problem, repaired });
             }

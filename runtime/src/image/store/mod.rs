@@ -195,9 +195,10 @@ impl Store {
             });
         }
         let digest = Digest::of(manifest);
+        let fixup = self.plan_fixup(&parsed.diff_ids)?;
         let _lock = self.lock()?;
         self.require_layers(&parsed.diff_ids)?;
-        let fixup = self.make_fixup(&digest, &parsed.diff_ids)?;
+        let fixup = self.make_fixup(&digest, fixup)?;
         if fixup {
             // Rare, and nothing notes whether it is on disk.
             self.sync()?;

@@ -1,8 +1,12 @@
 use super::*;
 use crate::image::unpack::Compression;
-use crate::image::unpack::testkit::{dir, file, gzip, root, tar};
+use crate::image::unpack::testkit::{Item, dir, file, gzip, hardlink, isolated, root, symlink, tar};
 
 pub(crate) fn put(store: &Store, name: &str, layers: &[Vec<u8>]) -> Image {
+    try_put(store, name, layers).expect("recorded")
+}
+
+fn try_put(store: &Store, name: &str, layers: &[Vec<u8>]) -> Result<Image, StoreError> {
     let mut diff_ids = Vec::new();
     let mut descriptors = Vec::new();
     for layer in layers {
@@ -31,7 +35,7 @@ pub(crate) fn put(store: &Store, name: &str, layers: &[Vec<u8>]) -> Image {
     })
     .to_string();
     let reference = ImageRef::parse(name).expect("reference");
-    store.put_image(Some(&reference), manifest.as_bytes(), config.as_bytes()).expect("recorded")
+    store.put_image(Some(&reference), manifest.as_bytes(), config.as_bytes())
 }
 
 #[test]
@@ -102,4 +106,37 @@ fn a_layer_that_may_not_be_on_disk_is_not_believed_after_a_power_cut() {
     assert!(store.has_layer(&Digest::of(&kept)));
     assert!(!store.has_layer(&Digest::of(&lost)));
     assert_eq!(std::fs::read_dir(work.path().join("layers")).expect("listed").count(), 1);
+}
+
+/// Each link leads twice through the one below it: forty layers stand for more paths than anybody can follow.
+#[test]
+fn layers_that_take_for_ever_to_put_together_are_refused() {
+    isolated(|| {
+        let work = tempfile::tempdir().expect("temporary directory");
+        let limits = Limits { entries: 1000, ..Limits::default() };
+        let options = StoreOptions { limits, ..StoreOptions::default() };
+        let store = Store::open_with(work.path(), options).expect("opened");
+        let mut links = vec![tar(&[symlink("s0", "."), symlink("z", ".")])];
+        links.extend((1..=40).map(|i| tar(&[hardlink(&format!("s{i}"), &format!("s{0}/s{0}/z", i - 1))])));
+        // The honest kind of the same: a directory that every layer uses and only the lowest describes.
+        let mut honest = vec![tar(&[Item { mode: 0o700, ..dir("d") }])];
+        honest.extend((0..40).map(|i| tar(&[file(&format!("d/{i}"), "")])));
+        let many: Vec<_> = (0..50).map(|i| file(&format!("d{i}/f"), "")).collect();
+        let directories: Vec<_> =
+            (0..40).map(|i| tar(&[many.as_slice(), &[file(&format!("f{i}"), "")]].concat())).collect();
+        for (name, layers, fits) in [("links", &links, false), ("honest", &honest, true), ("same", &directories, true)]
+        {
+            match try_put(&store, &format!("{name}:1"), layers) {
+                Ok(_) => assert!(fits, "{name}"),
+                Err(error) => {
+                    let text = spec::causes::chain(&error);
+                    assert!(
+                        !fits && text.contains("put the layers together is above the limit of 16000"),
+                        "{name}: {text}"
+                    );
+                    assert!(!error.is_transient(), "{name}");
+                }
+            }
+        }
+    });
 }
