@@ -225,11 +225,13 @@ impl Store {
     }
 
     fn remove_layer(&self, layer: &Digest, removed: &mut Removed) -> Result<(), StoreError> {
+        let size = self.good_layer_record(layer)?.map_or(0, |record| record.size);
+        let path = self.layer_path(layer);
         // The same layer may be in one image twice.
-        if let Some(record) = self.layer_record(layer)? {
-            self.discard_layer(&self.layer_path(layer))?;
+        if path.exists() {
+            self.discard_layer(&path)?;
             removed.layers.push(*layer);
-            removed.bytes += record.size;
+            removed.bytes += size;
         }
         Ok(())
     }
@@ -252,7 +254,7 @@ impl Store {
         let mut sizes = BTreeMap::new();
         for name in self.names("layers")? {
             if let Ok(layer) = Digest::parse(&format!("sha256:{name}"))
-                && let Some(record) = self.layer_record(&layer)?
+                && let Some(record) = self.good_layer_record(&layer)?
             {
                 sizes.insert(layer, record.size);
             }

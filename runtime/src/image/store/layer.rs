@@ -128,7 +128,7 @@ impl PendingLayer {
             serde_json::to_vec(&self.record).map_err(|source| StoreError::Record { path: record.clone(), source })?;
         std::fs::write(&record, bytes).map_err(StoreError::file("write", &record))?;
         let _lock = store.lock()?;
-        if !store.has_layer(&self.record.diff_id) {
+        if store.good_layer_record(&self.record.diff_id)?.is_none() {
             store.discard_layer(&target)?;
             let cwd = rustix::fs::CWD;
             renameat_with(cwd, &self.directory.path, cwd, &target, RenameFlags::NOREPLACE)
@@ -183,10 +183,20 @@ impl Store {
     /// The record of a layer that can be used; `None` when there is none.
     pub(crate) fn layer_record(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
         let path = self.layer_path(diff_id).join("layer.json");
-        let record: Option<LayerRecord> = self.read_json(&path)?;
-        Ok(record.filter(|record| {
-            record.diff_id == *diff_id && record.unsynced_boot.as_ref().is_none_or(|boot| *boot == self.inner.boot_id)
-        }))
+        let Some(record) = self.read_json::<LayerRecord>(&path)? else { return Ok(None) };
+        if record.diff_id != *diff_id {
+            return Err(StoreError::Damaged { path, expected: *diff_id, found: record.diff_id });
+        }
+        let synced = record.unsynced_boot.as_ref().is_none_or(|boot| *boot == self.inner.boot_id);
+        Ok(Some(record).filter(|_| synced))
+    }
+
+    /// [`Self::layer_record`], with a damaged one as good as none: its layer is fetched or loaded anew.
+    pub(crate) fn good_layer_record(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
+        match self.layer_record(diff_id) {
+            Err(error) if error.is_damage() => Ok(None),
+            record => record,
+        }
     }
 
     pub(super) fn require_layers(&self, diff_ids: &[Digest]) -> Result<(), StoreError> {

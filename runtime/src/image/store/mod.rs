@@ -282,7 +282,7 @@ impl Store {
             let mut complete = true;
             let mut seen = std::collections::BTreeSet::new();
             for layer in &stored.diff_ids {
-                match self.layer_record(layer)? {
+                match self.good_layer_record(layer)? {
                     Some(record) if seen.insert(*layer) => size += record.size,
                     Some(_) => {}
                     None => complete = false,
@@ -333,8 +333,8 @@ impl Store {
         self.path("tmp", &format!("{}-{number}", std::process::id()))
     }
 
-    /// Removes what nobody works on any more from `tmp/`, and layers whose bytes may not have reached the disk
-    /// before the boot they were made in ended.
+    /// Removes what nobody works on any more from `tmp/`, and layers without a record or whose bytes may not have reached
+    /// the disk before the boot they were made in ended. One whose record cannot be read stays: `verify` tells.
     fn clean(&self) -> Result<(), StoreError> {
         let _lock = self.lock()?;
         for name in self.names("tmp")? {
@@ -349,8 +349,8 @@ impl Store {
             }
         }
         for name in self.names("layers")? {
-            let valid = Digest::parse(&format!("sha256:{name}")).is_ok_and(|diff_id| self.has_layer(&diff_id));
-            if !valid {
+            let Ok(diff_id) = Digest::parse(&format!("sha256:{name}")) else { continue };
+            if matches!(self.layer_record(&diff_id), Ok(None)) {
                 self.discard_layer(&self.path("layers", &name))?;
             }
         }

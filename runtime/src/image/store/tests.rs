@@ -140,3 +140,43 @@ fn layers_that_take_for_ever_to_put_together_are_refused() {
         }
     });
 }
+
+/// Only a layer without a record was never finished. What cannot be read today may be read tomorrow, or by another version.
+#[test]
+fn a_layer_whose_record_cannot_be_read_is_not_thrown_away() {
+    if !root() {
+        return;
+    }
+    let layer = tar(&[file("f", "1")]);
+    let diff_id = Digest::of(&layer);
+    let other = Digest::of(b"other");
+    let newer = format!(r#"{{"schema":99,"diff_id":"{diff_id}","size":1,"entries":1}}"#);
+    let foreign = format!(r#"{{"schema":1,"diff_id":"{other}","size":1,"entries":1}}"#);
+    for (name, record, stays, again) in [
+        ("none", None, false, true),
+        ("empty", Some(""), true, true),
+        ("cut off", Some("{"), true, true),
+        ("of another layer", Some(foreign.as_str()), true, true),
+        ("of a newer version", Some(newer.as_str()), true, false),
+        ("a directory", Some("/"), true, false),
+    ] {
+        let work = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(work.path()).expect("opened");
+        put(&store, "a:1", std::slice::from_ref(&layer));
+        store.flush();
+        let path = store.layer_path(&diff_id);
+        std::fs::remove_file(path.join("layer.json")).expect("removed");
+        match record {
+            Some("/") => std::fs::create_dir(path.join("layer.json")).expect("made"),
+            Some(text) => std::fs::write(path.join("layer.json"), text).expect("written"),
+            None => {}
+        }
+        let store = Store::open(work.path()).expect("opened again");
+        assert_eq!(path.join("fs/f").exists(), stays, "{name}");
+        assert!(!store.has_layer(&diff_id), "{name}");
+        let pending = store.unpack_layer(&diff_id, Compression::None, &mut layer.as_slice()).expect("unpacked");
+        assert_eq!(pending.commit().is_ok(), again, "{name}");
+        assert!(path.join("fs/f").exists(), "{name}");
+        assert_eq!(store.has_layer(&diff_id), again, "{name}");
+    }
+}
