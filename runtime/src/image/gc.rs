@@ -9,7 +9,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fstatvfs, utimensa
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 
-use super::store::{Origin, Store, StoreError, open_path};
+use super::store::{Store, StoreError, open_path};
 
 /// A layer without an image is left alone this long: somebody may be pulling the rest.
 const ORPHAN_GRACE: Duration = Duration::from_secs(3600);
@@ -65,7 +65,7 @@ pub struct PruneOptions {
     /// Only when the file system is this full, in per cent, and then until it is down to the second; always and
     /// everything when `None`. Kubernetes' defaults are 85 and 80.
     pub thresholds: Option<(u8, u8)>,
-    /// Also images that were loaded from files, which no registry gives back.
+    /// Also images that no registry gives back: loaded from files, or with names that were given here alone.
     pub loaded: bool,
 }
 
@@ -76,7 +76,7 @@ impl Store {
         if self.stored(image)?.is_none() {
             return Err(StoreError::NotFound { reference: image.to_string() });
         }
-        self.write_reference(name, *image)
+        self.write_reference(name, *image, true)
     }
 
     /// Notes that an image is used now.
@@ -168,7 +168,7 @@ impl Store {
         let mut candidates = self.images()?;
         candidates.retain(|image| {
             let age = options.now.duration_since(image.last_used).unwrap_or_default();
-            let lost = image.origin == Origin::Loaded && !options.loaded;
+            let lost = image.irreplaceable && !options.loaded;
             !options.keep.contains(&image.digest) && !image.pinned && !lost && age >= options.older_than
         });
         candidates.sort_by_key(|image| image.last_used);
@@ -388,6 +388,36 @@ mod tests {
         assert_eq!(names(&store), ["kept:1", "loaded:1", "pinned:1"]);
         store.prune(&PruneOptions { loaded: true, ..options(now + 2 * day, None) }).expect("pruned");
         assert_eq!(names(&store), ["kept:1", "pinned:1"]);
+    }
+
+    #[test]
+    fn an_image_with_a_name_of_its_own_alone_stays() {
+        if !root() {
+            return;
+        }
+        let work = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(work.path()).expect("opened");
+        let image = put(&store, "a:1", &[layer("a", 1)]).digest;
+        let prune = |loaded| {
+            let (now, keep) = (SystemTime::now(), BTreeSet::new());
+            let options = PruneOptions { keep, now, older_than: Duration::ZERO, thresholds: None, loaded };
+            store.prune(&options).expect("pruned").images.len()
+        };
+        // Its own name once more is no other name.
+        store.tag(&image, &reference("a:1")).expect("tagged");
+        assert_eq!(prune(false), 1);
+        for moved in [false, true] {
+            put(&store, "a:1", &[layer("a", 1)]);
+            store.tag(&image, &reference("mine:1")).expect("tagged");
+            if moved {
+                put(&store, "a:1", &[layer("b", 1)]);
+            } else {
+                store.remove_reference(&reference("a:1"), &BTreeSet::new()).expect("removed");
+            }
+            assert_eq!(prune(false), usize::from(moved), "what a:1 is now can come again");
+            assert_eq!(names(&store), ["mine:1"], "no registry knows it by this name");
+            assert_eq!(prune(true), 1, "when asked for");
+        }
     }
 
     /// Kubernetes' thresholds on a file system that really is that full.

@@ -228,7 +228,7 @@ impl Store {
         };
         self.write_json(&self.path("records", &format!("{}.json", digest.hex())), &stored)?;
         if let Some(reference) = reference {
-            self.write_reference(reference, digest)?;
+            self.write_reference(reference, digest, origin != Origin::Pulled)?;
         }
         if origin == Origin::Pulled {
             self.sync_later(stored.diff_ids.clone());
@@ -288,6 +288,7 @@ impl Store {
                     None => complete = false,
                 }
             }
+            let irreplaceable = Self::is_irreplaceable(&stored, &references);
             let names = references.iter().filter(|r| r.manifest == stored.manifest);
             images.push(ImageRecord {
                 digest: stored.manifest,
@@ -296,6 +297,7 @@ impl Store {
                 diff_ids: stored.diff_ids,
                 size,
                 origin: stored.origin,
+                irreplaceable,
                 pinned: stored.pinned,
                 complete,
                 last_used,

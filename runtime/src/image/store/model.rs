@@ -71,6 +71,8 @@ pub struct ImageRecord {
     pub size: u64,
     /// Where it came from.
     pub origin: Origin,
+    /// Nothing but a file can give it again: it came from one, or it has only names that were given here.
+    pub irreplaceable: bool,
     /// Kept whatever its age.
     pub pinned: bool,
     /// All of its layers are there; else it has to be pulled again.
