@@ -196,7 +196,9 @@ impl Executor {
         for volume in &spec.volumes {
             let VolumeSource::Image { image, pull_policy } = &volume.source else { continue };
             let policy = pull_policy.unwrap_or_else(|| image.default_pull_policy());
-            fetched = fetched.saturating_add(self.runtime.pull(image, policy, &credentials).await?.fetched);
+            let info = self.runtime.pull(image, policy, &credentials).await?;
+            fetched = fetched.saturating_add(info.fetched);
+            images.insert(spec::observed::volume_image(&volume.name), info.digest);
         }
         self.check(goal, images.clone(), desired).await?;
         Ok((images, fetched))
