@@ -6,7 +6,7 @@
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::body::Body;
 use super::client::{Reply, Session};
@@ -104,7 +104,18 @@ impl Session {
             let range = HeaderValue::from_str(&format!("bytes={}-", transfer.offset));
             headers.insert(header::RANGE, range.unwrap_or_else(|_| HeaderValue::from_static("bytes=0-")));
         }
-        let reply = self.request(&Method::GET, self.endpoint.blob(&blob.digest.to_string()), headers, what).await?;
+        // What has stalled may be asked for once more, and has to bring a byte within one limit then: silence ends a
+        // transfer after two.
+        let start = Instant::now();
+        let limit = self.client.config().stall_limit;
+        let request = self.request(&Method::GET, self.endpoint.blob(&blob.digest.to_string()), headers, what);
+        let reply = match transfer.offset {
+            0 => request.await?,
+            _ => match timeout(limit, request).await {
+                Ok(reply) => reply?,
+                Err(_) => return Err(RegistryError::Stalled { host: self.endpoint.name.clone(), limit }),
+            },
+        };
         let mut skip = match reply.response.status() {
             StatusCode::OK => transfer.offset,
             StatusCode::PARTIAL_CONTENT if transfer.offset > 0 => {
@@ -120,7 +131,8 @@ impl Session {
             return Err(RegistryError::Length { host, what: what.to_owned(), expected: blob.size, found });
         }
         let declared = response.content_length().is_some();
-        let mut body = Body::new(response, host.clone(), self.client.pace());
+        let silent = if transfer.offset > 0 { start.elapsed() } else { Duration::ZERO };
+        let mut body = Body::new(response, host.clone(), self.client.pace()).after(silent);
         while transfer.offset < blob.size {
             let Some(mut piece) = body.chunk().await? else {
                 let (received, expected) = (transfer.offset, blob.size);

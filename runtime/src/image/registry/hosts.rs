@@ -42,7 +42,8 @@ pub struct RegistryConfig {
     /// How long a connection may take to come up.
     #[serde(deserialize_with = "duration")]
     pub connect_timeout: Duration,
-    /// How long a registry may send nothing, or less than `min_bytes_per_second`.
+    /// How long a registry may send nothing, or less than `min_bytes_per_second`. A transfer that has brought much is tried
+    /// once more then, for as long again.
     #[serde(deserialize_with = "duration")]
     pub stall_limit: Duration,
     /// Average rate over the stall limit below which a transfer counts as stalled.

@@ -245,6 +245,37 @@ async fn a_layer_that_stalls_half_way_goes_on() {
     .await;
 }
 
+/// Silence counts from the last byte, and what comes after a retry has no limit of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_falls_silent_holds_a_pull_for_two_stall_limits() {
+    if !root() {
+        return;
+    }
+    for name in ["no answer", "a head", "a slow head"] {
+        let image = TestImage::new(vec![layer("", "bin/app", &noise(7, 300_000))]);
+        let served = image.clone();
+        let server = Server::start(move |request| {
+            let layer = served.last();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", layer.bytes.len()).into_bytes();
+            let first = match (request.count, name) {
+                _ if !request.is_blob(layer.digest) => return served.answer(request),
+                (0, _) => Step::Send([&head, layer.bytes.get(..290_000).expect("inside")].concat()),
+                (_, "a head") => Step::Send(head),
+                (_, "a slow head") => Step::Drip(head, Duration::from_millis(18)),
+                _ => Step::Send(Vec::new()),
+            };
+            Reply::Steps(vec![first, Step::Hang])
+        });
+        let rig = rig(quick());
+        let start = std::time::Instant::now();
+        let error = rig.refused(&reference(&server, "app:1"), &Vec::new()).await;
+        let took = start.elapsed();
+        assert!(error.contains("sent nothing for 1s"), "{name}: {error}");
+        assert!((1900..2800).contains(&took.as_millis()), "{name}: {took:?}");
+        assert_eq!(server.count(&image.last().digest.to_string()), 2, "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_layer_may_come_in_chunks_and_without_length() {
     if !root() {
