@@ -279,8 +279,7 @@ impl Pull {
         // Looking something up is not counted: a registry that stalls must not keep the images of others waiting. Never
         // closed, so this cannot fail; without a permit the image would only be one too many.
         let _permit = self.inner.images.acquire().await;
-        let config_bytes =
-            session.small_blob(&manifest.config, "config").await.map_err(|error| registry("the config", error))?;
+        let config_bytes = session.config(&manifest.config).await.map_err(|error| registry("the config", error))?;
         let unnamed = Some(&self.platform).filter(|_| !named);
         let config = Config::read(&config_bytes, &manifest, unnamed).map_err(|source| self.unusable(source))?;
 

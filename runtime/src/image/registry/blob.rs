@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-use super::body::Body;
+use super::body::{Body, DOCUMENT_LIMITS};
 use super::client::{Reply, Session};
 use super::errors::{RegistryError, Retry};
 use super::manifest::Descriptor;
@@ -48,9 +48,31 @@ struct Transfer {
     offset: u64,
     hash: Sha256,
     stopped: bool,
+    /// The bandwidth limit counts.
+    paced: bool,
+}
+
+impl Default for Transfer {
+    fn default() -> Self {
+        Self { offset: 0, hash: Sha256::new(), stopped: false, paced: true }
+    }
 }
 
 impl Session {
+    /// Fetches the config of an image; the size was checked against its limit.
+    ///
+    /// Four stall limits are its time in all, as for any document. It is not held back by the bandwidth limit.
+    pub(crate) async fn config(&self, blob: &Descriptor) -> Result<Vec<u8>, RegistryError> {
+        const WHAT: &str = "config";
+        let limit = self.client.config().stall_limit * DOCUMENT_LIMITS;
+        let mut bytes = Vec::new();
+        let transfer = Transfer { paced: false, ..Transfer::default() };
+        match timeout(limit, self.transfer(blob, WHAT, &mut bytes, transfer)).await {
+            Ok(fetched) => fetched.map(|_| bytes),
+            Err(_) => Err(RegistryError::TooLate { host: self.endpoint.name.clone(), what: WHAT.to_owned(), limit }),
+        }
+    }
+
     /// Fetches a blob of at most a few megabytes into memory. The caller has checked the size against its limit.
     pub(crate) async fn small_blob(&self, blob: &Descriptor, what: &str) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
@@ -65,7 +87,16 @@ impl Session {
         what: &str,
         sink: &mut impl Sink,
     ) -> Result<Ended, RegistryError> {
-        let mut transfer = Transfer { offset: 0, hash: Sha256::new(), stopped: false };
+        self.transfer(blob, what, sink, Transfer::default()).await
+    }
+
+    async fn transfer(
+        &self,
+        blob: &Descriptor,
+        what: &str,
+        sink: &mut impl Sink,
+        mut transfer: Transfer,
+    ) -> Result<Ended, RegistryError> {
         let mut retries = Retries::new(self.client.config());
         loop {
             let start = transfer.offset;
@@ -149,7 +180,9 @@ impl Session {
             }
             transfer.hash.update(&piece);
             transfer.offset += piece.len() as u64;
-            self.client.throttle(piece.len()).await;
+            if transfer.paced {
+                self.client.throttle(piece.len()).await;
+            }
             if !transfer.stopped && !sink.take(piece).await {
                 transfer.stopped = true;
             }

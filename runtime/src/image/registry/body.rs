@@ -9,6 +9,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::errors::RegistryError;
 
+/// Stall limits that are the time for a small document in all.
+pub(super) const DOCUMENT_LIMITS: u32 = 4;
+
 /// What a transfer has to keep to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
@@ -98,7 +101,7 @@ impl Body {
         if length.is_some_and(|length| length > limit) {
             return Err(too_large());
         }
-        let all = self.pace.stall_limit * 4;
+        let all = self.pace.stall_limit * DOCUMENT_LIMITS;
         let deadline = Instant::now() + all;
         let mut bytes = Vec::new();
         loop {
