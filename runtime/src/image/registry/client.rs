@@ -265,6 +265,11 @@ pub(crate) struct RawManifest {
 }
 
 impl Session {
+    /// The registry or mirror, by the name people know it by.
+    pub(crate) fn host(&self) -> &str {
+        &self.endpoint.name
+    }
+
     /// The manifest that a tag or digest names. Its digest is checked before anyone reads it.
     pub(crate) async fn manifest(
         &self,

@@ -31,11 +31,11 @@ pub struct RegistryConfig {
     /// Where AWS is, for logins from the instance's role.
     #[cfg(feature = "ecr")]
     pub ecr: super::ecr::EcrConfig,
-    /// Images whose layers are fetched at once.
+    /// Images whose layers are fetched from one registry at once.
     pub parallel_images: usize,
     /// Layers of one image that are fetched at once.
     pub parallel_layers: usize,
-    /// Layers of all images that are fetched at once.
+    /// Layers of all images that are fetched from one registry at once.
     pub parallel_downloads: usize,
     /// Bytes a second that all downloads together may use; no limit when not set.
     pub bytes_per_second: Option<u64>,

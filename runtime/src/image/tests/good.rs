@@ -14,6 +14,7 @@ use super::fake::{
 };
 use super::{patient, quick, reference, rig, root, text};
 use crate::api::PullProgress;
+use crate::image::registry::RegistryConfig;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_of_every_compression_is_pulled_and_not_fetched_again() {
@@ -332,6 +333,42 @@ async fn equal_pulls_are_one_and_layers_are_shared() {
         assert_eq!(server.count(&layer.digest.to_string()), 1, "one download for all");
     }
     assert_eq!(server.requests().iter().filter(|r| r.is_manifest()).count(), 2, "one pull for each reference");
+}
+
+/// Whatever a registry that hangs says its layers are: nobody who pulls from another one waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_hangs_keeps_no_other_waiting() {
+    if !root() {
+        return;
+    }
+    for hangs_at in ["config", "layer"] {
+        let image = TestImage::new(vec![layer("gzip", "bin/app", &noise(7, 300_000))]);
+        let (served, stuck) = (image.clone(), image.clone());
+        let good = Server::start(move |request| served.answer(request));
+        let bad = Server::start(move |request| {
+            let config = request.is_blob(stuck.config_digest());
+            if request.is_blob(stuck.last().digest) || (hangs_at == "config" && config) {
+                return Reply::Steps(vec![Step::Hang]);
+            }
+            stuck.answer(request)
+        });
+        let rig = rig(RegistryConfig { parallel_images: 1, parallel_downloads: 1, ..patient() });
+        let (a, b, none) = (reference(&bad, "app:1"), reference(&good, "app:1"), Vec::new());
+        let start = std::time::Instant::now();
+        let honest = async {
+            let at = if hangs_at == "config" { image.config_digest() } else { image.last().digest };
+            while bad.count(&at.to_string()) == 0 {
+                tokio::task::yield_now().await;
+            }
+            rig.pull(&b, &none).await
+        };
+        let pulled = tokio::select! {
+            pulled = honest => pulled,
+            other = rig.pull(&a, &none) => panic!("{hangs_at}: {other:?}"),
+        };
+        assert_eq!(pulled.expect("it is pulled").digest, image.digest(), "{hangs_at}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{hangs_at}: {:?}", start.elapsed());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
