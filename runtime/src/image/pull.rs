@@ -314,8 +314,8 @@ impl Pull {
         // closed, so this cannot fail; without a permit the image would only be one too many.
         let _permit = share.images.acquire().await;
         let config_bytes = session.config(&manifest.config).await.map_err(|error| registry("the config", error))?;
-        let unnamed = Some(&self.platform).filter(|_| !named);
-        let config = Config::read(&config_bytes, &manifest, unnamed).map_err(|source| self.unusable(source))?;
+        let config =
+            Config::read(&config_bytes, &manifest, &self.platform, named).map_err(|source| self.unusable(source))?;
 
         let count = manifest.layers.len();
         let layers = manifest.layers.iter().zip(&config.diff_ids).enumerate();

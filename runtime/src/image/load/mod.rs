@@ -10,6 +10,7 @@ use std::path::Path;
 
 use spec::image_ref::ImageRef;
 
+use super::registry::check_host;
 use super::store::{CompressedBlob, Image, Origin, Store, StoreError};
 use super::unpack::Compression;
 use crate::image::hash::Sha256;
@@ -23,8 +24,12 @@ use plan::{Planned, PlannedLayer, plan};
 /// each image once for each of its references, or without one.
 pub fn load(store: &Store, path: &Path) -> Result<Vec<(Option<ImageRef>, Image)>, StoreError> {
     let bundle = Bundle::open(path, &store.root().join("tmp"), store.limits())?;
+    let images = plan(&bundle)?;
+    for image in &images {
+        check_host(&image.config).map_err(|error| bundle.fault(error.to_string()))?;
+    }
     let mut loaded = Vec::new();
-    for planned in plan(&bundle)? {
+    for planned in images {
         loaded.extend(load_one(store, &bundle, &planned)?);
     }
     Ok(loaded)

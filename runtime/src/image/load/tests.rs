@@ -178,6 +178,18 @@ fn names_and_platforms_are_chosen_as_the_index_says() {
         let error = setup().load("foreign.tar", &archive(&files)).expect_err("refused").to_string();
         assert!(error.contains("linux/s390x"), "{error}");
 
+        // Whatever the index says, or leaves out.
+        for (platform, name) in [(Some(host()), None), (None, None), (None, Some("a:1"))] {
+            let mut l = Layout::new();
+            let mut b = l.image(&other, "s390x");
+            b = platform.map_or(b.clone(), |platform| on(b.clone(), platform));
+            b = name.map_or(b.clone(), |name| named(b.clone(), name));
+            let s = setup();
+            let error = s.load("foreign.tar", &archive(&l.with_index(&[b]))).expect_err("refused").to_string();
+            assert!(error.contains("the image is for linux/s390x, not for linux/"), "{error}");
+            assert!(s.store.images().expect("listed").is_empty());
+        }
+
         let mut l = Layout::new();
         let a = l.image(host_layer, host());
         let attestation = l.image(&other, "unknown");
