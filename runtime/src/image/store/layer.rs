@@ -68,6 +68,12 @@ impl LayerRecord {
         self.links.is_empty() && self.implied.iter().all(String::is_empty)
     }
 
+    /// Bytes of all paths in it.
+    pub(crate) fn noted(&self) -> usize {
+        let links = self.links.iter().map(|(path, target)| path.len() + target.len());
+        links.chain(self.implied.iter().map(String::len)).sum()
+    }
+
     /// Hard links to files that it does not have: the path, and the target in a layer below.
     pub(crate) fn links(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let links = self.links.iter();
