@@ -742,3 +742,42 @@ fn what_is_no_image_is_not_loaded() {
         check("another mediaType", &|m| m["mediaType"] = "text/plain".into(), "media type is `text/plain`");
     });
 }
+
+#[test]
+fn an_unpacked_image_keeps_its_holes_and_leaves_room() {
+    isolated(|| {
+        use std::os::unix::fs::MetadataExt as _;
+        let s = setup();
+        let size = (100_u64 << 20).to_string();
+        let holes =
+            pax(&[("GNU.sparse.size", size.as_str()), ("GNU.sparse.map", "5000000,3,90000000,2")], file("f", "abcde"));
+        let ends = pax(&[("GNU.sparse.size", "50000000"), ("GNU.sparse.map", "")], file("empty", ""));
+        let layers = [tar(&[holes, ends, file("full", &"x".repeat(6 << 20))])];
+        s.load("holes.tar", &archive(&docker_files(&layers, &["holes:1"]))).expect("loaded");
+        let image = s.store.image(&ImageRef::parse("holes:1").expect("reference")).expect("read").expect("there");
+        let to = s.work.path().join("to");
+        unpack_to(Source::Stored(&s.store, &image), &to, s.store.limits()).expect("unpacked");
+        for (name, size, at_most) in [("f", 100 << 20, 64), ("empty", 50_000_000, 0), ("full", 6 << 20, 6 << 11)] {
+            let meta = std::fs::metadata(to.join(name)).expect("there");
+            assert_eq!(meta.len(), size, "{name}");
+            assert!(meta.blocks() <= at_most, "{name}: {} blocks", meta.blocks());
+            let (a, b) = (image.layers[0].join(name), to.join(name));
+            assert!(std::fs::read(a).expect("read") == std::fs::read(b).expect("read"), "{name}");
+        }
+        let disk = Path::new("/tmp/small");
+        std::fs::create_dir(disk).expect("made");
+        let none = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), disk, Some("tmpfs"), none, Some("size=8m")).expect("mounted");
+        let limits = Limits { reserve_bytes: Some(7 << 20), ..s.store.limits().clone() };
+        for _ in 0..2 {
+            let there = unpack_to(Source::Stored(&s.store, &image), &disk.join("to"), &limits);
+            if disk.join("to").exists() {
+                std::fs::remove_dir_all(disk.join("to")).expect("removed");
+                panic!("it leaves no room: {there:?}");
+            }
+            let error = there.expect_err("no room");
+            assert!(error.is_shortage(), "{error}");
+            assert_eq!(std::fs::read_dir(disk).expect("listed").count(), 0);
+        }
+    });
+}
