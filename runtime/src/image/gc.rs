@@ -187,13 +187,18 @@ impl Store {
         Ok(removed)
     }
 
-    /// How full the store's file system is, as `df` counts it: without what is reserved for root.
+    /// How full the store's file system is, as `df` counts it: without what is reserved for root. Of bytes and inodes, what
+    /// is scarcer.
     pub fn used_percent(&self) -> Result<u8, StoreError> {
         let root = open_path(self.root())?;
         let stat = fstatvfs(&root).map_err(StoreError::errno("look at the free space of", self.root()))?;
-        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
-        let percent = used.saturating_mul(100).div_ceil((used + stat.f_bavail).max(1));
-        Ok(u8::try_from(percent).unwrap_or(100))
+        let percent = |all: u64, free: u64, available: u64| {
+            let used = all.saturating_sub(free);
+            used.saturating_mul(100).div_ceil(used.saturating_add(available).max(1))
+        };
+        let bytes = percent(stat.f_blocks, stat.f_bfree, stat.f_bavail);
+        let inodes = percent(stat.f_files, stat.f_ffree, stat.f_favail);
+        Ok(u8::try_from(bytes.max(inodes)).unwrap_or(100))
     }
 
     /// References first, then the record, then layers: a crash leaves an image or none, and orphans for later.
@@ -418,6 +423,20 @@ mod tests {
             assert_eq!(names(&store), ["mine:1"], "no registry knows it by this name");
             assert_eq!(prune(true), 1, "when asked for");
         }
+    }
+
+    #[test]
+    fn a_disk_without_inodes_is_full() {
+        isolated(|| {
+            let disk = std::path::Path::new("/tmp/disk");
+            std::fs::create_dir(disk).expect("made");
+            let flags = nix::mount::MsFlags::empty();
+            nix::mount::mount(Some("tmpfs"), disk, Some("tmpfs"), flags, Some("size=64m,nr_inodes=1000"))
+                .expect("mounted");
+            let store = Store::open(disk).expect("opened");
+            (0..900).for_each(|i| drop(std::fs::File::create(disk.join(i.to_string())).expect("made")));
+            assert!((90..95).contains(&store.used_percent().expect("looked at")));
+        });
     }
 
     /// Kubernetes' thresholds on a file system that really is that full.

@@ -139,6 +139,7 @@ impl Target {
     fn bundle(&self, path: &Path, reference: Option<&ImageRef>, limits: &Limits) -> Result<Flattened, StoreError> {
         let bundle = Bundle::open(path, &self.staging, limits)?;
         let planned = pick(&bundle, plan(&bundle)?, reference)?;
+        let mut entries = 0u64;
         for layer in &planned.layers {
             let staged = self.staging.join("layer");
             std::fs::create_dir(&staged).map_err(StoreError::file("create directory", &staged))?;
@@ -154,6 +155,11 @@ impl Target {
                 return Err(failed(UnpackError::DiffId { expected: layer.diff_id, found }));
             }
             reader.finish(&bundle, layer)?;
+            entries = entries.saturating_add(unpacked.entries);
+            if entries > limits.image_entries {
+                let limit = limits.image_entries;
+                return Err(failed(UnpackError::Limit { what: "the number of entries of all layers", limit }));
+            }
             self.lay_over(&again, Take::Move, &unpacked, limits).map_err(failed)?;
             remove_path(&staged).map_err(StoreError::file("remove", &staged))?;
         }

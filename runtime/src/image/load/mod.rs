@@ -5,6 +5,7 @@ mod bundle;
 mod flat;
 mod plan;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -28,11 +29,23 @@ pub fn load(store: &Store, path: &Path) -> Result<Vec<(Option<ImageRef>, Image)>
     for image in &images {
         check_host(&image.config).map_err(|error| bundle.fault(error.to_string()))?;
     }
+    store.check_room(missing(store, &bundle, &images)?)?;
     let mut loaded = Vec::new();
     for planned in images {
         loaded.extend(load_one(store, &bundle, &planned)?);
     }
     Ok(loaded)
+}
+
+/// Bytes of layers, as they are in the bundle, that are not in the store yet.
+fn missing(store: &Store, bundle: &Bundle, images: &[Planned]) -> Result<u64, StoreError> {
+    let mut sizes = BTreeMap::new();
+    for layer in images.iter().flat_map(|image| &image.layers) {
+        if !sizes.contains_key(&layer.diff_id) && !store.has_layer(&layer.diff_id) {
+            sizes.insert(layer.diff_id, bundle.file(&layer.name)?.map_or(0, |section| section.size()));
+        }
+    }
+    Ok(sizes.into_values().fold(0, u64::saturating_add))
 }
 
 fn load_one(store: &Store, bundle: &Bundle, planned: &Planned) -> Result<Vec<(Option<ImageRef>, Image)>, StoreError> {

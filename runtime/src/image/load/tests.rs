@@ -781,3 +781,57 @@ fn an_unpacked_image_keeps_its_holes_and_leaves_room() {
         }
     });
 }
+
+#[test]
+fn a_full_disk_is_seen_before_anything_is_loaded() {
+    isolated(|| {
+        let disk = Path::new("/tmp/small");
+        std::fs::create_dir(disk).expect("made");
+        let none = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), disk, Some("tmpfs"), none, Some("size=8m,nr_inodes=8000")).expect("mounted");
+        let many = |name: &str| tar(&(0..3000).map(|i| file(&format!("{name}{i}"), "")).collect::<Vec<_>>());
+        let big = tar(&[file("f", &"x".repeat(6 << 20))]);
+        let base = Limits { reserve_bytes: Some(0), reserve_inodes: Some(0), ..Limits::default() };
+        for (name, layers, limits, expected) in [
+            (
+                "bytes",
+                vec![tar(&[]), big],
+                Limits { reserve_bytes: Some(4 << 20), ..base.clone() },
+                "no room for the image",
+            ),
+            (
+                "inodes",
+                vec![many("a"), many("b")],
+                Limits { reserve_inodes: Some(3000), ..base.clone() },
+                "more files, and 3000",
+            ),
+            (
+                "entries",
+                vec![many("a"), many("b")],
+                Limits { image_entries: 5000, ..base.clone() },
+                "the limit of 5000",
+            ),
+        ] {
+            let options = StoreOptions { limits: limits.clone(), boot_id: None };
+            let store = Store::open_with(&disk.join(name), options).expect("opened");
+            let path = Path::new("/tmp/image.tar");
+            std::fs::write(path, archive(&docker_files(&layers, &["a:1"]))).expect("written");
+            let error = load(&store, path).expect_err("refused");
+            let text = spec::causes::chain(&error);
+            assert!(text.contains(expected), "{name}: {text}");
+            assert_eq!((error.is_shortage(), error.is_transient()), (name != "entries", name != "entries"), "{name}");
+            assert!(store.images().expect("listed").is_empty(), "{name}");
+            let layers = std::fs::read_dir(store.root().join("layers")).expect("listed").count();
+            assert_eq!(
+                layers,
+                ["bytes", "inodes", "entries"].iter().position(|n| *n == name).expect("known"),
+                "{name}"
+            );
+            std::fs::remove_dir_all(disk.join(name)).expect("removed");
+            if name == "entries" {
+                let error = unpack_to(Source::Path(path, None), &disk.join("to"), &limits).expect_err("refused");
+                assert!(spec::causes::chain(&error).contains(expected), "{error}");
+            }
+        }
+    });
+}

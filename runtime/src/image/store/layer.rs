@@ -212,6 +212,21 @@ impl Store {
         }
     }
 
+    /// Fails when layers have more entries together than one image may have.
+    pub(super) fn check_entries(&self, diff_ids: &[Digest]) -> Result<(), StoreError> {
+        let limit = self.limits().image_entries;
+        let mut entries = 0u64;
+        for diff_id in diff_ids.iter().collect::<BTreeSet<_>>() {
+            let record = self.layer_record(diff_id)?.ok_or(StoreError::MissingLayer { diff_id: *diff_id })?;
+            entries = entries.saturating_add(record.entries);
+        }
+        if entries > limit {
+            let source = UnpackError::Limit { what: "the number of entries of all layers", limit };
+            return Err(StoreError::Fixup { source });
+        }
+        Ok(())
+    }
+
     /// Brings layers to the disk, once for all of them, and notes it. The caller holds the lock.
     pub(super) fn sync_layers(&self, diff_ids: &[Digest]) -> Result<(), StoreError> {
         self.require_layers(diff_ids)?;

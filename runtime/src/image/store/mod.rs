@@ -195,6 +195,7 @@ impl Store {
             });
         }
         let digest = Digest::of(manifest);
+        self.check_entries(&parsed.diff_ids)?;
         let fixup = self.plan_fixup(&parsed.diff_ids)?;
         let _lock = self.lock()?;
         self.require_layers(&parsed.diff_ids)?;

@@ -166,7 +166,7 @@ impl<'a> Writer<'a> {
 
     fn write<R: Input>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), UnpackError> {
         self.state.count_entry()?;
-        if self.state.summary.entries.is_multiple_of(4096) {
+        if self.state.summary.entries.is_multiple_of(1024) {
             self.check_space()?;
         }
         let names = Names::parse(&entry.path, self.limits.depth)?;
