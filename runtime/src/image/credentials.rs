@@ -10,19 +10,9 @@ use sha2::{Digest as _, Sha256};
 use spec::secret::SecretBytes;
 
 use crate::api::PullCredentials;
+pub(crate) use crate::api::RegistryAuth as Login;
 
 mod helper;
-
-/// How one login is presented.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Login {
-    /// User name and password.
-    Basic(String, SecretBytes),
-    /// An OAuth2 refresh token (`identitytoken`).
-    Identity(SecretBytes),
-    /// A token that the registry itself takes (`registrytoken`).
-    Bearer(SecretBytes),
-}
 
 /// Logins for a repository in the order in which they are tried, and where they were looked for.
 #[derive(Debug, Default)]
@@ -69,10 +59,7 @@ impl CredentialFiles {
         let mut found = Found::default();
         let mut matching: Vec<(usize, Login)> = secrets
             .iter()
-            .filter_map(|(key, auth)| {
-                let login = Login::Basic(auth.username.clone(), auth.password.clone());
-                key_matches(key, registry, repository).map(|length| (length, login))
-            })
+            .filter_map(|(key, auth)| key_matches(key, registry, repository).map(|length| (length, auth.clone())))
             .collect();
         matching.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
         found.looked.push(match (secrets.len(), matching.len()) {
@@ -100,7 +87,12 @@ impl CredentialFiles {
 pub(crate) fn fingerprint(secrets: &PullCredentials) -> [u8; 32] {
     let mut hash = Sha256::new();
     for (key, auth) in secrets {
-        for part in [key.as_bytes(), auth.username.as_bytes(), auth.password.expose()] {
+        let (kind, user, secret) = match auth {
+            Login::Basic(user, password) => ("basic", user.as_str(), password),
+            Login::Identity(token) => ("identity", "", token),
+            Login::Bearer(token) => ("bearer", "", token),
+        };
+        for part in [key.as_bytes(), kind.as_bytes(), user.as_bytes(), secret.expose()] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -177,6 +169,14 @@ fn read_limited(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
         return Err(std::io::Error::other("larger than 1 MiB"));
     }
     Ok(text)
+}
+
+impl Login {
+    /// The login of an entry of `auths`, as docker and podman write them; `None` when it holds none.
+    #[must_use]
+    pub fn of_entry(value: &serde_json::Value) -> Option<Self> {
+        entry(value).ok()
+    }
 }
 
 fn entry(value: &serde_json::Value) -> Result<Login, &'static str> {

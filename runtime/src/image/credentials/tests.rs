@@ -60,7 +60,7 @@ async fn logins_are_found_in_files() {
 #[tokio::test]
 async fn pull_secrets_come_first_and_the_longest_key_before_them() {
     let secret = |key: &str, user: &str| {
-        let auth = RegistryAuth { username: user.to_owned(), password: SecretBytes::new(b"p".to_vec()) };
+        let auth = RegistryAuth::Basic(user.to_owned(), SecretBytes::new(b"p".to_vec()));
         (key.to_owned(), auth)
     };
     let secrets = vec![
