@@ -2,6 +2,7 @@
 //!
 //! Reads files and runs `docker-credential-*` programs; never talks to a registry, never logs a secret.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -39,19 +40,10 @@ impl CredentialFiles {
         Self(paths)
     }
 
-    /// The usual places: those of this agent, docker and podman.
+    /// The usual places: what variables name, then those of this agent, podman and docker.
     #[must_use]
     pub fn usual() -> Self {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let mut paths = Vec::new();
-        paths.extend(variable("DOCKER_CONFIG").map(|directory| directory.join("config.json")));
-        paths.extend(variable("REGISTRY_AUTH_FILE"));
-        // systemd.exec(5), "Credentials": `LoadCredential=registry-auth:FILE` in the unit is enough.
-        paths.extend(variable("CREDENTIALS_DIRECTORY").map(|directory| directory.join("registry-auth")));
-        paths.push("/etc/mainstay/auth.json".into());
-        paths.push("/root/.docker/config.json".into());
-        paths.push("/run/containers/0/auth.json".into());
-        Self(paths)
+        Self(places(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)))
     }
 
     /// Every login that fits the registry and repository. Helpers are run with a time limit.
@@ -81,6 +73,27 @@ impl CredentialFiles {
         found.logins = unique;
         found
     }
+}
+
+/// Where logins are looked for, by the environment; those of podman and docker in the order of containers-auth.json(5).
+fn places(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
+    let below = |name: &str, rest: &str| variable(name).map(|directory| directory.join(rest));
+    let all = [
+        below("DOCKER_CONFIG", "config.json"),
+        variable("REGISTRY_AUTH_FILE"),
+        // systemd.exec(5), "Credentials": `LoadCredential=registry-auth:FILE` in the unit is enough.
+        below("CREDENTIALS_DIRECTORY", "registry-auth"),
+        Some("/etc/mainstay/auth.json".into()),
+        below("XDG_RUNTIME_DIR", "containers/auth.json"),
+        Some("/run/containers/0/auth.json".into()),
+        below("XDG_CONFIG_HOME", "containers/auth.json").or_else(|| below("HOME", ".config/containers/auth.json")),
+        below("HOME", ".docker/config.json"),
+        // A service has no home.
+        Some("/root/.config/containers/auth.json".into()),
+        Some("/root/.docker/config.json".into()),
+    ];
+    let mut seen = BTreeSet::new();
+    all.into_iter().flatten().filter(|path| seen.insert(path.clone())).collect()
 }
 
 /// Stands for a set of imagePullSecrets within this process, so that tokens and pulls are shared only among equals.
