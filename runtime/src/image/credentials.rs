@@ -22,6 +22,10 @@ pub(crate) struct Found {
     pub(crate) logins: Vec<Login>,
     /// Places, with what was there.
     pub(crate) looked: Vec<String>,
+    /// The only login is one of this machine that was kept from before: when it is refused, there may be a newer one.
+    pub(crate) kept: bool,
+    /// Why nobody can tell now whether this machine has a login.
+    pub(crate) unsure: Option<String>,
 }
 
 /// At most this many logins are tried; more failures would look like an attack to a registry.
