@@ -196,7 +196,9 @@ impl Executor {
         for volume in &spec.volumes {
             let VolumeSource::Image { image, pull_policy } = &volume.source else { continue };
             let policy = pull_policy.unwrap_or_else(|| image.default_pull_policy());
-            fetched = fetched.saturating_add(self.runtime.pull(image, policy, &credentials).await?.fetched);
+            let info = self.runtime.pull(image, policy, &credentials).await?;
+            fetched = fetched.saturating_add(info.fetched);
+            images.insert(spec::observed::volume_image(&volume.name), info.digest);
         }
         self.check(goal, images.clone(), desired).await?;
         Ok((images, fetched))
@@ -546,28 +548,13 @@ fn pull_credentials(desired: &Desired, namespace: &str, spec: &PodSpec) -> Vec<(
             let auths = value.get("auths").unwrap_or(&value);
             let Some(auths) = auths.as_object() else { continue };
             for (host, entry) in auths {
-                if let Some(auth) = login(entry) {
+                if let Some(auth) = RegistryAuth::of_entry(entry) {
                     found.push((host.clone(), auth));
                 }
             }
         }
     }
     found
-}
-
-fn login(entry: &serde_json::Value) -> Option<RegistryAuth> {
-    use base64::Engine as _;
-    let text = |key: &str| entry.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
-    let (username, password) = match (text("username"), text("password")) {
-        (Some(username), Some(password)) => (username, password),
-        _ => {
-            let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")?).ok()?;
-            let decoded = String::from_utf8(decoded).ok()?;
-            let (username, password) = decoded.split_once(':')?;
-            (username.to_owned(), password.to_owned())
-        }
-    };
-    Some(RegistryAuth { username, password: spec::secret::SecretBytes::new(password.into_bytes()) })
 }
 
 /// The later of two readings of one container: a higher attempt, and of one attempt its end.
@@ -582,5 +569,43 @@ pub fn running_since(facts: &ContainerFacts) -> Option<Timestamp> {
     match facts.state {
         spec::observed::ContainerState::Running { started, .. } => Some(started),
         spec::observed::ContainerState::Exited(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::secret::SecretBytes;
+    use spec::workload::SecretData;
+
+    use super::*;
+
+    #[test]
+    fn pull_secrets_hold_passwords_and_tokens() {
+        let secret = |text: &str| SecretBytes::new(text.as_bytes().to_vec());
+        // What Azure's command line writes: a name that stands for nobody, and the token that counts.
+        let azure = r#"{"auth":"MDAwMDAwMDAtMDAwMC0wMDAwLTAwMDAtMDAwMDAwMDAwMDAwOg==","identitytoken":"t"}"#;
+        for (key, text, expected) in [
+            (
+                ".dockerconfigjson",
+                format!(r#"{{"auths":{{"r.io":{azure}}}}}"#),
+                Some(RegistryAuth::Identity(secret("t"))),
+            ),
+            (
+                ".dockercfg",
+                r#"{"r.io":{"auth":"dTpw"}}"#.to_owned(),
+                Some(RegistryAuth::Basic("u".into(), secret("p"))),
+            ),
+            (".dockercfg", r#"{"r.io":{"registrytoken":"t"}}"#.to_owned(), Some(RegistryAuth::Bearer(secret("t")))),
+            (".dockercfg", r#"{"r.io":{}}"#.to_owned(), None),
+            (".dockercfg", "[]".to_owned(), None),
+        ] {
+            let data = SecretData { data: [(key.to_owned(), secret(&text))].into(), kind: String::new() };
+            let secrets = [(("default".to_owned(), "login".to_owned()), Arc::new(data))].into();
+            let desired = Desired { secrets, ..Desired::default() };
+            let spec = PodSpec { image_pull_secrets: vec!["login".to_owned()], ..PodSpec::default() };
+            let found = pull_credentials(&desired, "default", &spec);
+            let expected: Vec<_> = expected.into_iter().map(|auth| ("r.io".to_owned(), auth)).collect();
+            assert_eq!(found, expected, "{text}");
+        }
     }
 }

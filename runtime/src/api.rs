@@ -63,13 +63,15 @@ pub struct ImageInfo {
 /// Credentials for registries, by registry host: what `imagePullSecrets` hold.
 pub type PullCredentials = Vec<(String, RegistryAuth)>;
 
-/// One registry login.
-#[derive(Clone)]
-pub struct RegistryAuth {
-    /// User name.
-    pub username: String,
-    /// Password or token.
-    pub password: spec::secret::SecretBytes,
+/// One registry login, by how it is presented.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryAuth {
+    /// User name and password.
+    Basic(String, spec::secret::SecretBytes),
+    /// An OAuth2 refresh token (`identitytoken`).
+    Identity(spec::secret::SecretBytes),
+    /// A token that the registry itself takes (`registrytoken`).
+    Bearer(spec::secret::SecretBytes),
 }
 
 /// What a container is started with: its spec and what the executor has resolved for it.

@@ -64,6 +64,12 @@ pub struct PodRecord {
     pub bound: BTreeMap<String, String>,
 }
 
+/// The key of a volume's image in [`ResolvedImages`]: no container has such a name.
+#[must_use]
+pub fn volume_image(volume: &str) -> String {
+    format!("volume/{volume}")
+}
+
 /// What must not be forgotten about a workload when no pod tells it any more: kept on disk beside the pods.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

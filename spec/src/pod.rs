@@ -740,7 +740,8 @@ pub enum PortRef {
     Name(String),
 }
 
-/// The digest that an image of a pod stood for when the pod was made, by container name.
+/// The digest that an image of a pod stood for when the pod was made, by container name; those of volumes by
+/// [`crate::observed::volume_image`].
 pub type ResolvedImages = BTreeMap<String, Digest>;
 
 impl PodSpec {

@@ -405,7 +405,7 @@ pub(crate) enum Command {
         /// Only what was not used for so long
         #[arg(long, value_name = "TIME", default_value = "24h")]
         older_than: humantime::Duration,
-        /// Also images that were loaded from files
+        /// Also images that no registry gives back: loaded from files, or with names from `tag` alone
         #[arg(long)]
         loaded: bool,
         /// Also images that manifests name and no pod runs on now

@@ -170,7 +170,12 @@ pub(super) fn verify(settings: &Settings, repair: bool, io: &mut Io<'_>) -> Outc
     if io.json {
         let layers: Vec<_> = damaged
             .map(|layer| {
-                json!({ "layer": layer.diff_id.to_string(), "problems": layer.problems, "removed": layer.removed })
+                json!({
+                    "layer": layer.diff_id.to_string(),
+                    "problems": layer.problems,
+                    "removed": layer.removed,
+                    "kept": layer.kept,
+                })
             })
             .collect();
         let images: Vec<_> = found
@@ -184,7 +189,11 @@ pub(super) fn verify(settings: &Settings, repair: bool, io: &mut Io<'_>) -> Outc
         return Ok(code);
     }
     for layer in damaged {
-        let note = if layer.removed { " (removed: its images are pulled again)" } else { "" };
+        let note = match &layer.kept {
+            Some(why) => format!(" (kept: {why})"),
+            None if layer.removed => " (removed: its images are pulled again)".to_owned(),
+            None => String::new(),
+        };
         writeln!(io.out, "layer {}{note}", layer.diff_id)?;
         for problem in &layer.problems {
             writeln!(io.out, "    {}", super::output::clean(problem))?;

@@ -187,7 +187,7 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         "max_parallel_pulls",
-        "images pulled at the same time",
+        "images pulled from one registry at the same time",
         |s, i| s.max_parallel_pulls = values::number(i, 1, 64)?,
         |s| json!(s.max_parallel_pulls)
     ),

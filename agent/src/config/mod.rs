@@ -141,7 +141,7 @@ pub struct Settings {
     pub runtimes: BTreeMap<String, RuntimeProgram>,
     /// Containers started at the same time.
     pub max_parallel_starts: u32,
-    /// Images pulled at the same time.
+    /// Images pulled from one registry at the same time.
     pub max_parallel_pulls: u32,
     /// When images that nobody needs are removed.
     pub image_gc: ImageGcSettings,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use runtime::image::store::{Store, StoreError};
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
-use spec::observed::PodRecord;
+use spec::observed::{PodRecord, volume_image};
 use spec::pod::VolumeSource;
 use spec::workload::Desired;
 
@@ -59,8 +59,11 @@ pub fn of_pods(data: &Path, store: &Store) -> Result<BTreeSet<Digest>, RootsErro
         };
         let record: PodRecord = serde_json::from_slice(&bytes).map_err(failed(&path))?;
         used.extend(record.images.values().copied());
+        // An older record does not tell what the images of its volumes stood for.
         for volume in &record.spec.volumes {
-            if let VolumeSource::Image { image, .. } = &volume.source {
+            if let VolumeSource::Image { image, .. } = &volume.source
+                && !record.images.contains_key(&volume_image(&volume.name))
+            {
                 used.extend(resolve(store, image).map_err(failed(&path))?);
             }
         }
@@ -138,7 +141,59 @@ pub fn note(data: &Path, part: &str, needed: &BTreeSet<String>) -> std::io::Resu
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use spec::observed::PodUid;
+    use spec::pod::{PodSpec, Volume};
+
     use super::*;
+
+    #[test]
+    fn a_volume_keeps_the_image_that_the_pod_was_made_with() {
+        let work = tempfile::tempdir().expect("temporary directory");
+        let data = work.path();
+        let store = Store::open(&data.join("images")).expect("a store");
+        let name = ImageRef::parse("data:1").expect("a reference");
+        let put = |label: &str| {
+            let config = format!(r#"{{"config":{{"Cmd":["{label}"]}},"rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
+            let digest = Digest::of(config.as_bytes());
+            let manifest = format!(r#"{{"schemaVersion":2,"config":{{"digest":"{digest}","size":1}},"layers":[]}}"#);
+            store.put_image(Some(&name), manifest.as_bytes(), config.as_bytes()).expect("recorded").digest
+        };
+        let (old, new) = (put("old"), put("new"));
+        let source = VolumeSource::Image { image: name.clone(), pull_policy: None };
+        let volume = Volume { name: "files".to_owned(), source };
+        let spec = Arc::new(PodSpec { volumes: vec![volume], ..PodSpec::default() });
+        let mut record = PodRecord {
+            uid: PodUid("00".to_owned()),
+            workload: spec::workload::WorkloadId {
+                kind: spec::workload::WorkloadKind::Pod,
+                namespace: "default".into(),
+                name: "web".into(),
+            },
+            ordinal: 0,
+            revision: String::new(),
+            name: "web-0".to_owned(),
+            labels: Default::default(),
+            annotations: Default::default(),
+            run: None,
+            bound: Default::default(),
+            depends_on: Vec::new(),
+            source: Default::default(),
+            spec,
+            images: [(volume_image("files"), old)].into(),
+            created_unix: 0,
+            created: spec::time::Timestamp(0),
+            boot_id: String::new(),
+        };
+        std::fs::create_dir_all(data.join("pods/00")).expect("made");
+        for (images, expected) in [(record.images.clone(), old), (Default::default(), new)] {
+            record.images = images;
+            let text = serde_json::to_string(&record).expect("JSON");
+            std::fs::write(data.join("pods/00/pod.json"), text).expect("written");
+            assert_eq!(of_pods(data, &store).expect("read"), BTreeSet::from([expected]));
+        }
+    }
 
     #[test]
     fn what_cannot_be_read_makes_the_answer_unknown() {

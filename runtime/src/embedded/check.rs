@@ -19,7 +19,8 @@ impl Inner {
         volume::check(record, &self.dirs()).map_err(|error| transient(&operation)(error.into()))?;
         for volume in &record.spec.volumes {
             let VolumeSource::Image { image, .. } = &volume.source else { continue };
-            let found = self.store.image(image).map_err(|error| transient(&operation)(error.into()))?;
+            let found =
+                self.volume_image(record, &volume.name, image).map_err(|error| transient(&operation)(error.into()))?;
             if found.is_none() {
                 let why = format!("image `{image}` of volume `{}` is not in the store", volume.name);
                 return Err(failure(operation, FailureClass::Transient, why));

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use spec::image_ref::ImageRef;
 use spec::observed::{DiskUsage, PodFailure, PodRecord, PodUid};
 use spec::pod::VolumeSource;
 
 use super::{FAILED, Inner, failure, image_volume, records, transient};
 use crate::api::{ContainerStart, FailureClass, FileSet, FilesChange, Result};
 use crate::container::{Mount, MountKind, ShimClient};
-use crate::image::store::Image;
+use crate::image::store::{Image, StoreError};
 use crate::volume::{self, PreparedVolume, VolumeDirs};
 
 impl Inner {
@@ -28,7 +29,7 @@ impl Inner {
             volume::prepare(record, files, &self.dirs()).map_err(|error| transient(&operation)(error.into()))?;
         for volume in &record.spec.volumes {
             let VolumeSource::Image { image, .. } = &volume.source else { continue };
-            let image = match self.store.image(image) {
+            let image = match self.volume_image(record, &volume.name, image) {
                 Ok(Some(image)) => image,
                 Ok(None) => {
                     let why = format!("image `{image}` of volume `{}` is not in the store", volume.name);
@@ -46,6 +47,19 @@ impl Inner {
             prepared.insert(volume.name.clone(), ready);
         }
         Ok(prepared)
+    }
+
+    /// The image of a volume as the pod was made with it; what its name stands for now when the record does not tell.
+    pub(super) fn volume_image(
+        &self,
+        record: &PodRecord,
+        volume: &str,
+        image: &ImageRef,
+    ) -> std::result::Result<Option<Image>, StoreError> {
+        match record.images.get(&spec::observed::volume_image(volume)) {
+            Some(digest) => self.store.image_by_digest(digest),
+            None => self.store.image(image),
+        }
     }
 
     /// See [`crate::Runtime::update_files`].

@@ -2,6 +2,7 @@
 //!
 //! Reads files and runs `docker-credential-*` programs; never talks to a registry, never logs a secret.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -10,19 +11,9 @@ use sha2::{Digest as _, Sha256};
 use spec::secret::SecretBytes;
 
 use crate::api::PullCredentials;
+pub(crate) use crate::api::RegistryAuth as Login;
 
 mod helper;
-
-/// How one login is presented.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Login {
-    /// User name and password.
-    Basic(String, SecretBytes),
-    /// An OAuth2 refresh token (`identitytoken`).
-    Identity(SecretBytes),
-    /// A token that the registry itself takes (`registrytoken`).
-    Bearer(SecretBytes),
-}
 
 /// Logins for a repository in the order in which they are tried, and where they were looked for.
 #[derive(Debug, Default)]
@@ -31,6 +22,10 @@ pub(crate) struct Found {
     pub(crate) logins: Vec<Login>,
     /// Places, with what was there.
     pub(crate) looked: Vec<String>,
+    /// The only login is one of this machine that was kept from before: when it is refused, there may be a newer one.
+    pub(crate) kept: bool,
+    /// Why nobody can tell now whether this machine has a login.
+    pub(crate) unsure: Option<String>,
 }
 
 /// At most this many logins are tried; more failures would look like an attack to a registry.
@@ -49,19 +44,10 @@ impl CredentialFiles {
         Self(paths)
     }
 
-    /// The usual places: those of this agent, docker and podman.
+    /// The usual places: what variables name, then those of this agent, podman and docker.
     #[must_use]
     pub fn usual() -> Self {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let mut paths = Vec::new();
-        paths.extend(variable("DOCKER_CONFIG").map(|directory| directory.join("config.json")));
-        paths.extend(variable("REGISTRY_AUTH_FILE"));
-        // systemd.exec(5), "Credentials": `LoadCredential=registry-auth:FILE` in the unit is enough.
-        paths.extend(variable("CREDENTIALS_DIRECTORY").map(|directory| directory.join("registry-auth")));
-        paths.push("/etc/mainstay/auth.json".into());
-        paths.push("/root/.docker/config.json".into());
-        paths.push("/run/containers/0/auth.json".into());
-        Self(paths)
+        Self(places(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)))
     }
 
     /// Every login that fits the registry and repository. Helpers are run with a time limit.
@@ -69,10 +55,7 @@ impl CredentialFiles {
         let mut found = Found::default();
         let mut matching: Vec<(usize, Login)> = secrets
             .iter()
-            .filter_map(|(key, auth)| {
-                let login = Login::Basic(auth.username.clone(), auth.password.clone());
-                key_matches(key, registry, repository).map(|length| (length, login))
-            })
+            .filter_map(|(key, auth)| key_matches(key, registry, repository).map(|length| (length, auth.clone())))
             .collect();
         matching.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
         found.looked.push(match (secrets.len(), matching.len()) {
@@ -96,11 +79,37 @@ impl CredentialFiles {
     }
 }
 
+/// Where logins are looked for, by the environment; those of podman and docker in the order of containers-auth.json(5).
+fn places(variable: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
+    let below = |name: &str, rest: &str| variable(name).map(|directory| directory.join(rest));
+    let all = [
+        below("DOCKER_CONFIG", "config.json"),
+        variable("REGISTRY_AUTH_FILE"),
+        // systemd.exec(5), "Credentials": `LoadCredential=registry-auth:FILE` in the unit is enough.
+        below("CREDENTIALS_DIRECTORY", "registry-auth"),
+        Some("/etc/mainstay/auth.json".into()),
+        below("XDG_RUNTIME_DIR", "containers/auth.json"),
+        Some("/run/containers/0/auth.json".into()),
+        below("XDG_CONFIG_HOME", "containers/auth.json").or_else(|| below("HOME", ".config/containers/auth.json")),
+        below("HOME", ".docker/config.json"),
+        // A service has no home.
+        Some("/root/.config/containers/auth.json".into()),
+        Some("/root/.docker/config.json".into()),
+    ];
+    let mut seen = BTreeSet::new();
+    all.into_iter().flatten().filter(|path| seen.insert(path.clone())).collect()
+}
+
 /// Stands for a set of imagePullSecrets within this process, so that tokens and pulls are shared only among equals.
 pub(crate) fn fingerprint(secrets: &PullCredentials) -> [u8; 32] {
     let mut hash = Sha256::new();
     for (key, auth) in secrets {
-        for part in [key.as_bytes(), auth.username.as_bytes(), auth.password.expose()] {
+        let (kind, user, secret) = match auth {
+            Login::Basic(user, password) => ("basic", user.as_str(), password),
+            Login::Identity(token) => ("identity", "", token),
+            Login::Bearer(token) => ("bearer", "", token),
+        };
+        for part in [key.as_bytes(), kind.as_bytes(), user.as_bytes(), secret.expose()] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -177,6 +186,14 @@ fn read_limited(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
         return Err(std::io::Error::other("larger than 1 MiB"));
     }
     Ok(text)
+}
+
+impl Login {
+    /// The login of an entry of `auths`, as docker and podman write them; `None` when it holds none.
+    #[must_use]
+    pub fn of_entry(value: &serde_json::Value) -> Option<Self> {
+        entry(value).ok()
+    }
 }
 
 fn entry(value: &serde_json::Value) -> Result<Login, &'static str> {

@@ -9,7 +9,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fstatvfs, utimensa
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 
-use super::store::{Origin, Store, StoreError, open_path};
+use super::store::{Store, StoreError, open_path};
 
 /// A layer without an image is left alone this long: somebody may be pulling the rest.
 const ORPHAN_GRACE: Duration = Duration::from_secs(3600);
@@ -65,7 +65,7 @@ pub struct PruneOptions {
     /// Only when the file system is this full, in per cent, and then until it is down to the second; always and
     /// everything when `None`. Kubernetes' defaults are 85 and 80.
     pub thresholds: Option<(u8, u8)>,
-    /// Also images that were loaded from files, which no registry gives back.
+    /// Also images that no registry gives back: loaded from files, or with names that were given here alone.
     pub loaded: bool,
 }
 
@@ -76,7 +76,7 @@ impl Store {
         if self.stored(image)?.is_none() {
             return Err(StoreError::NotFound { reference: image.to_string() });
         }
-        self.write_reference(name, *image)
+        self.write_reference(name, *image, true)
     }
 
     /// Notes that an image is used now.
@@ -168,7 +168,7 @@ impl Store {
         let mut candidates = self.images()?;
         candidates.retain(|image| {
             let age = options.now.duration_since(image.last_used).unwrap_or_default();
-            let lost = image.origin == Origin::Loaded && !options.loaded;
+            let lost = image.irreplaceable && !options.loaded;
             !options.keep.contains(&image.digest) && !image.pinned && !lost && age >= options.older_than
         });
         candidates.sort_by_key(|image| image.last_used);
@@ -187,13 +187,18 @@ impl Store {
         Ok(removed)
     }
 
-    /// How full the store's file system is, as `df` counts it: without what is reserved for root.
+    /// How full the store's file system is, as `df` counts it: without what is reserved for root. Of bytes and inodes, what
+    /// is scarcer.
     pub fn used_percent(&self) -> Result<u8, StoreError> {
         let root = open_path(self.root())?;
         let stat = fstatvfs(&root).map_err(StoreError::errno("look at the free space of", self.root()))?;
-        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
-        let percent = used.saturating_mul(100).div_ceil((used + stat.f_bavail).max(1));
-        Ok(u8::try_from(percent).unwrap_or(100))
+        let percent = |all: u64, free: u64, available: u64| {
+            let used = all.saturating_sub(free);
+            used.saturating_mul(100).div_ceil(used.saturating_add(available).max(1))
+        };
+        let bytes = percent(stat.f_blocks, stat.f_bfree, stat.f_bavail);
+        let inodes = percent(stat.f_files, stat.f_ffree, stat.f_favail);
+        Ok(u8::try_from(bytes.max(inodes)).unwrap_or(100))
     }
 
     /// References first, then the record, then layers: a crash leaves an image or none, and orphans for later.
@@ -225,11 +230,13 @@ impl Store {
     }
 
     fn remove_layer(&self, layer: &Digest, removed: &mut Removed) -> Result<(), StoreError> {
+        let size = self.good_layer_record(layer)?.map_or(0, |record| record.size);
+        let path = self.layer_path(layer);
         // The same layer may be in one image twice.
-        if let Some(record) = self.layer_record(layer)? {
-            self.discard_layer(&self.layer_path(layer))?;
+        if path.exists() {
+            self.discard_layer(&path)?;
             removed.layers.push(*layer);
-            removed.bytes += record.size;
+            removed.bytes += size;
         }
         Ok(())
     }
@@ -252,7 +259,7 @@ impl Store {
         let mut sizes = BTreeMap::new();
         for name in self.names("layers")? {
             if let Ok(layer) = Digest::parse(&format!("sha256:{name}"))
-                && let Some(record) = self.layer_record(&layer)?
+                && let Some(record) = self.good_layer_record(&layer)?
             {
                 sizes.insert(layer, record.size);
             }
@@ -386,6 +393,50 @@ mod tests {
         assert_eq!(names(&store), ["kept:1", "loaded:1", "pinned:1"]);
         store.prune(&PruneOptions { loaded: true, ..options(now + 2 * day, None) }).expect("pruned");
         assert_eq!(names(&store), ["kept:1", "pinned:1"]);
+    }
+
+    #[test]
+    fn an_image_with_a_name_of_its_own_alone_stays() {
+        if !root() {
+            return;
+        }
+        let work = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(work.path()).expect("opened");
+        let image = put(&store, "a:1", &[layer("a", 1)]).digest;
+        let prune = |loaded| {
+            let (now, keep) = (SystemTime::now(), BTreeSet::new());
+            let options = PruneOptions { keep, now, older_than: Duration::ZERO, thresholds: None, loaded };
+            store.prune(&options).expect("pruned").images.len()
+        };
+        // Its own name once more is no other name.
+        store.tag(&image, &reference("a:1")).expect("tagged");
+        assert_eq!(prune(false), 1);
+        for moved in [false, true] {
+            put(&store, "a:1", &[layer("a", 1)]);
+            store.tag(&image, &reference("mine:1")).expect("tagged");
+            if moved {
+                put(&store, "a:1", &[layer("b", 1)]);
+            } else {
+                store.remove_reference(&reference("a:1"), &BTreeSet::new()).expect("removed");
+            }
+            assert_eq!(prune(false), usize::from(moved), "what a:1 is now can come again");
+            assert_eq!(names(&store), ["mine:1"], "no registry knows it by this name");
+            assert_eq!(prune(true), 1, "when asked for");
+        }
+    }
+
+    #[test]
+    fn a_disk_without_inodes_is_full() {
+        isolated(|| {
+            let disk = std::path::Path::new("/tmp/disk");
+            std::fs::create_dir(disk).expect("made");
+            let flags = nix::mount::MsFlags::empty();
+            nix::mount::mount(Some("tmpfs"), disk, Some("tmpfs"), flags, Some("size=64m,nr_inodes=1000"))
+                .expect("mounted");
+            let store = Store::open(disk).expect("opened");
+            (0..900).for_each(|i| drop(std::fs::File::create(disk.join(i.to_string())).expect("made")));
+            assert!((90..95).contains(&store.used_percent().expect("looked at")));
+        });
     }
 
     /// Kubernetes' thresholds on a file system that really is that full.

@@ -1,12 +1,13 @@
 //! Pulling: from a reference to an image in the store.
 //!
 //! One stream per layer: network, hash of the compressed bytes, decompression, hash of the tar, files. Nothing is
-//! visible before both hashes fit. Equal pulls that run at once are one; a layer is fetched once however many images
-//! want it.
+//! visible before both hashes fit. Equal pulls that run at once are one; a layer is fetched once from a registry however
+//! many images want it. No registry holds up what comes from another.
 
 mod error;
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -33,6 +34,8 @@ use super::store::{CompressedBlob, Image, PendingLayer, Store, StoreError};
 use super::unpack::Compression;
 use crate::api::{FailureClass, PullCredentials, PullProgress, Pulls, RunningPull};
 
+/// Registries that may be sending as many layers as they are allowed to before others wait.
+const MAX_BUSY: usize = 8;
 /// An index may name another index, but not for ever.
 const MAX_NESTED: usize = 3;
 
@@ -41,6 +44,21 @@ type Flying = Shared<BoxFuture<'static, Outcome>>;
 
 /// Told of each pull that has something to fetch, before it does.
 type Began = Box<dyn Fn(RunningPull) + Send + Sync>;
+
+/// What one registry may have under way at once: one that drips holds up nobody who asks another.
+struct Share {
+    images: Semaphore,
+    downloads: Semaphore,
+}
+
+/// What makes two downloads of a layer equal. What an image says of its layers is no promise: whoever waited for a layer
+/// because another registry claims to send it might wait for ever.
+#[derive(PartialEq, Eq, Hash)]
+struct Download {
+    host: String,
+    diff_id: Digest,
+    blob: Digest,
+}
 
 /// What makes two pulls equal.
 #[derive(PartialEq, Eq, Hash)]
@@ -64,10 +82,12 @@ pub struct Puller(Arc<Inner>);
 struct Inner {
     client: Client,
     store: Store,
-    images: Semaphore,
-    downloads: Semaphore,
-    /// One lock a layer while anyone wants it. The map is held only to look up or insert.
-    layers: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    /// What each registry may have under way while anyone asks it. The map is held only to look up or insert.
+    hosts: Mutex<HashMap<String, Weak<Share>>>,
+    /// Layers that are unpacked at once, whoever sends them.
+    unpacking: Semaphore,
+    /// One lock a download while anyone wants it. The map is held only to look up or insert.
+    layers: Mutex<HashMap<Download, Weak<tokio::sync::Mutex<()>>>>,
     /// Running pulls. Held only to look up or insert.
     pulls: Mutex<HashMap<PullKey, Flight>>,
     /// What tags stood for when they were last asked, by reference and platform: the digest of the manifest or index
@@ -91,13 +111,12 @@ impl Puller {
     }
 
     fn make(store: Store, config: RegistryConfig, began: Option<Began>) -> Self {
-        let images = Semaphore::new(config.parallel_images.max(1));
-        let downloads = Semaphore::new(config.parallel_downloads.max(1));
+        let unpacking = Semaphore::new(config.parallel_downloads.max(1).saturating_mul(MAX_BUSY));
         Self(Arc::new(Inner {
             client: Client::new(config),
             store,
-            images,
-            downloads,
+            hosts: Mutex::default(),
+            unpacking,
             layers: Mutex::default(),
             pulls: Mutex::default(),
             seen: Mutex::default(),
@@ -204,16 +223,30 @@ impl Inner {
         blocking("the image", look).await
     }
 
-    fn layer_lock(&self, diff_id: Digest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lock) = layers.get(&diff_id).and_then(Weak::upgrade) {
-            return lock;
-        }
-        layers.retain(|_, lock| lock.strong_count() > 0);
-        let lock = Arc::new(tokio::sync::Mutex::new(()));
-        layers.insert(diff_id, Arc::downgrade(&lock));
-        lock
+    fn layer_lock(&self, host: &str, layer: &Layer) -> Arc<tokio::sync::Mutex<()>> {
+        let key = Download { host: host.to_owned(), diff_id: layer.diff_id, blob: layer.descriptor.digest };
+        shared(&self.layers, key, || tokio::sync::Mutex::new(()))
     }
+
+    fn share(&self, host: &str) -> Arc<Share> {
+        let config = self.client.config();
+        shared(&self.hosts, host.to_owned(), || Share {
+            images: Semaphore::new(config.parallel_images.max(1)),
+            downloads: Semaphore::new(config.parallel_downloads.max(1)),
+        })
+    }
+}
+
+/// What a map has for a key, made when nobody has it.
+fn shared<K: Eq + Hash, V>(map: &Mutex<HashMap<K, Weak<V>>>, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = map.get(&key).and_then(Weak::upgrade) {
+        return known;
+    }
+    map.retain(|_, value| value.strong_count() > 0);
+    let made = Arc::new(make());
+    map.insert(key, Arc::downgrade(&made));
+    made
 }
 
 /// One running pull.
@@ -266,6 +299,7 @@ impl Pull {
     }
 
     async fn from(&self, endpoint: Endpoint) -> Result<Image, PullFailure> {
+        let share = self.inner.share(&endpoint.name);
         let session = self.inner.client.session(endpoint, Arc::clone(&self.secrets));
         if let Some(image) = self.unchanged(&session).await? {
             return Ok(image);
@@ -278,11 +312,10 @@ impl Pull {
         }
         // Looking something up is not counted: a registry that stalls must not keep the images of others waiting. Never
         // closed, so this cannot fail; without a permit the image would only be one too many.
-        let _permit = self.inner.images.acquire().await;
-        let config_bytes =
-            session.small_blob(&manifest.config, "config").await.map_err(|error| registry("the config", error))?;
-        let unnamed = Some(&self.platform).filter(|_| !named);
-        let config = Config::read(&config_bytes, &manifest, unnamed).map_err(|source| self.unusable(source))?;
+        let _permit = share.images.acquire().await;
+        let config_bytes = session.config(&manifest.config).await.map_err(|error| registry("the config", error))?;
+        let config =
+            Config::read(&config_bytes, &manifest, &self.platform, named).map_err(|source| self.unusable(source))?;
 
         let count = manifest.layers.len();
         let layers = manifest.layers.iter().zip(&config.diff_ids).enumerate();
@@ -314,7 +347,8 @@ impl Pull {
         layers.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
         let image = loop {
             // Cancel-safe: a dropped layer leaves nothing visible.
-            let jobs: Vec<BoxFuture<'_, _>> = layers.iter().map(|layer| self.layer(&session, layer).boxed()).collect();
+            let jobs: Vec<BoxFuture<'_, _>> =
+                layers.iter().map(|layer| self.layer(&session, &share, layer).boxed()).collect();
             stream::iter(jobs)
                 .buffer_unordered(self.inner.client.config().parallel_layers.max(1))
                 .try_collect::<()>()
@@ -393,16 +427,16 @@ impl Pull {
     }
 
     /// Makes sure that a layer is in the store.
-    async fn layer(&self, session: &Session, layer: &Layer) -> Result<(), PullFailure> {
-        let lock = self.inner.layer_lock(layer.diff_id);
+    async fn layer(&self, session: &Session, share: &Share, layer: &Layer) -> Result<(), PullFailure> {
+        let lock = self.inner.layer_lock(session.host(), layer);
         let _one = lock.lock().await;
         let digest = layer.descriptor.digest;
         if self.inner.store.has_layer(&layer.diff_id) {
             self.progress.done(digest);
             return Ok(());
         }
-        // Never closed, so this cannot fail; without a permit the layer would only be one too many.
-        let _permit = self.inner.downloads.acquire().await;
+        // Never closed, so these cannot fail; without a permit the layer would only be one too many.
+        let _permit = (share.downloads.acquire().await, self.inner.unpacking.acquire().await);
         let (writer, reader) = pipe::pipe();
         let (store, unpacked) = (self.inner.store.clone(), layer.clone());
         let unpacking = tokio::task::spawn_blocking(move || unpack(&store, &unpacked, reader));

@@ -31,6 +31,8 @@ pub struct LayerCheck {
     pub problems: Vec<String>,
     /// It was removed, so that its images are pulled again.
     pub removed: bool,
+    /// Why it was left though it should have been removed, with what to do.
+    pub kept: Option<String>,
 }
 
 /// What is wrong with what the store knows of an image.
@@ -64,22 +66,33 @@ impl Verified {
 impl Store {
     /// Reads everything in the store and compares it. With `repair`, damaged layers are removed, so that their images
     /// are pulled again, and images whose records, manifests or configurations are damaged are forgotten; those of images
-    /// in `in_use` stay, since a container would lose the files under it.
+    /// in `in_use` stay, since a container would lose the files under it, and so do layers of images that no registry
+    /// gives back.
     pub fn verify(&self, repair: Option<&BTreeSet<Digest>>) -> Result<Verified, StoreError> {
         let mut images = Vec::new();
-        let stored = self.verify_records(repair, &mut images)?;
+        let (stored, references) = self.verify_records(repair, &mut images)?;
         let mut layers = Vec::new();
-        for diff_id in self.layer_sizes()?.into_keys() {
+        let there = self.names("layers")?.into_iter().filter_map(|name| Digest::parse(&format!("sha256:{name}")).ok());
+        let named = stored.iter().flat_map(|image| image.diff_ids.iter().copied());
+        for diff_id in there.chain(named).collect::<BTreeSet<_>>() {
             let problems = self.verify_layer(&diff_id)?;
-            let free = |in_use: &BTreeSet<Digest>| {
-                !stored.iter().any(|image| in_use.contains(&image.manifest) && image.diff_ids.contains(&diff_id))
-            };
-            let remove = !problems.is_empty() && repair.is_some_and(free);
-            if remove {
-                let _lock = self.lock()?;
-                self.discard_layer(&self.layer_path(&diff_id))?;
+            let mut check = LayerCheck { diff_id, problems, removed: false, kept: None };
+            if let Some(in_use) = repair.filter(|_| !check.problems.is_empty()) {
+                let mut users = stored.iter().filter(|image| image.diff_ids.contains(&diff_id));
+                if users.clone().any(|image| in_use.contains(&image.manifest)) {
+                    check.kept = Some("a container runs on it".to_owned());
+                } else if let Some(image) = users.find(|image| Self::is_irreplaceable(image, &references)) {
+                    let name = references.iter().find(|record| record.manifest == image.manifest);
+                    let name = name.map_or_else(|| image.manifest.to_string(), |record| record.reference.to_string());
+                    let what = format!("no registry gives it back: `mainstay rmi {name}`, and load the image anew");
+                    check.kept = Some(what);
+                } else {
+                    let _lock = self.lock()?;
+                    self.discard_layer(&self.layer_path(&diff_id))?;
+                    check.removed = true;
+                }
             }
-            layers.push(LayerCheck { diff_id, problems, removed: remove });
+            layers.push(check);
         }
         for image in &stored {
             if !image.diff_ids.iter().all(|layer| self.has_layer(layer)) {
@@ -88,8 +101,9 @@ impl Store {
             if let Some(problem) = self.verify_fixup(&image.manifest, &image.diff_ids)? {
                 let repaired = repair.is_some_and(|in_use| !in_use.contains(&image.manifest));
                 if repaired {
+                    let fixup = self.plan_fixup(&image.diff_ids)?;
                     let _lock = self.lock()?;
-                    self.make_fixup(&image.manifest, &image.diff_ids)?;
+                    self.make_fixup(&image.manifest, fixup)?;
                 }
                 images.push(ImageCheck { image: image.manifest.to_string(), problem, repaired });
             }
@@ -97,12 +111,12 @@ impl Store {
         Ok(Verified { layers, images })
     }
 
-    /// Records of images whose manifest and configuration are as they should be.
+    /// Records of images whose manifest and configuration are as they should be, and names that can be read.
     fn verify_records(
         &self,
         repair: Option<&BTreeSet<Digest>>,
         images: &mut Vec<ImageCheck>,
-    ) -> Result<Vec<Stored>, StoreError> {
+    ) -> Result<(Vec<Stored>, Vec<RefRecord>), StoreError> {
         let mut good = Vec::new();
         for name in self.names("records")? {
             let Some(digest) = name.strip_suffix(".json").and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok())
@@ -133,10 +147,11 @@ impl Store {
             }
             images.push(ImageCheck { image: digest.to_string(), problem: chain(&problem), repaired });
         }
+        let mut references = Vec::new();
         for name in self.names("refs")?.iter().filter(|name| name.ends_with(".json")) {
             let path = self.path("refs", name);
             match self.read_json::<RefRecord>(&path) {
-                Ok(_) => {}
+                Ok(record) => references.extend(record),
                 Err(error) if error.is_damage() => {
                     if repair.is_some() {
                         let _lock = self.lock()?;
@@ -148,12 +163,18 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        Ok(good)
+        Ok((good, references))
     }
 
     /// What is wrong with one layer.
     pub fn verify_layer(&self, diff_id: &Digest) -> Result<Vec<String>, StoreError> {
         let directory = self.layer_path(diff_id);
+        match self.layer_record(diff_id) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(vec!["it is missing".to_owned()]),
+            Err(error) if error.is_damage() => return Ok(vec![chain(&error)]),
+            Err(error) => return Err(error),
+        }
         let list = match File::open(directory.join("list.zst")) {
             Ok(list) => list,
             Err(error) => return Ok(vec![format!("the list of its files cannot be opened: {error}")]),
@@ -187,8 +208,10 @@ fn expected(list: File) -> std::io::Result<BTreeMap<Vec<u8>, Line>> {
             Recorded::Removed => {
                 let below = [line.path.as_slice(), b"/"].concat();
                 expected.remove(&line.path);
-                let gone: Vec<_> = expected.range(below.clone()..).map(|(path, _)| path.clone()).collect();
-                for path in gone.into_iter().take_while(|path| path.starts_with(&below)) {
+                while let Some((path, _)) =
+                    expected.range(below.clone()..).next().filter(|(p, _)| p.starts_with(&below))
+                {
+                    let path = path.clone();
                     expected.remove(&path);
                 }
                 continue;
@@ -407,6 +430,46 @@ mod tests {
             assert!(store.image_by_digest(&image.digest).expect("read").is_none(), "to be pulled again");
             put(&store, "odd:1", &[odd_layer()]);
             assert!(store.verify(None).expect("verified").is_good());
+        }
+    }
+
+    /// A layer that an image names is looked for, and what cannot come again is left for people to decide.
+    #[test]
+    fn missing_layers_are_found_and_irreplaceable_ones_are_left() {
+        if !root() {
+            return;
+        }
+        type Damage = fn(&Path) -> std::io::Result<()>;
+        let damages: [(&str, Damage); 4] = [
+            ("it is missing", |layer| std::fs::remove_dir_all(layer)),
+            ("cannot read record", |layer| std::fs::write(layer.join("layer.json"), "{")),
+            ("it is missing", |layer| std::fs::remove_file(layer.join("layer.json"))),
+            ("/f has another content", |layer| std::fs::write(layer.join("fs/f"), "2")),
+        ];
+        for (expected, damage) in damages {
+            for loaded in [false, true] {
+                let work = tempfile::tempdir().expect("temporary directory");
+                let store = Store::open(work.path()).expect("opened");
+                let image = put(&store, "a:1", &[tar(&[file("f", "1")])]);
+                store.flush();
+                if loaded {
+                    let path = store.path("records", &format!("{}.json", image.digest.hex()));
+                    let text = std::fs::read_to_string(&path).expect("read").replace("\"pulled\"", "\"loaded\"");
+                    std::fs::write(&path, text).expect("written");
+                }
+                let layer = store.layer_path(&image.diff_ids[0]);
+                damage(&layer).expect("damaged");
+                let store = Store::open(work.path()).expect("opened again");
+                let found = store.verify(None).expect("verified");
+                assert!(!found.is_good(), "{expected}");
+                let problems = &found.layers[0].problems;
+                assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}: {problems:?}");
+                let there = layer.exists();
+                let found = store.verify(Some(&BTreeSet::new())).expect("verified");
+                let kept = found.layers[0].kept.as_deref().unwrap_or_default();
+                assert_eq!(kept.contains("`mainstay rmi docker.io/library/a:1`"), loaded, "{expected}: {kept}");
+                assert_eq!((found.layers[0].removed, layer.exists()), (!loaded, loaded && there), "{expected}");
+            }
         }
     }
 

@@ -60,7 +60,7 @@ async fn logins_are_found_in_files() {
 #[tokio::test]
 async fn pull_secrets_come_first_and_the_longest_key_before_them() {
     let secret = |key: &str, user: &str| {
-        let auth = RegistryAuth { username: user.to_owned(), password: SecretBytes::new(b"p".to_vec()) };
+        let auth = RegistryAuth::Basic(user.to_owned(), SecretBytes::new(b"p".to_vec()));
         (key.to_owned(), auth)
     };
     let secrets = vec![
@@ -80,4 +80,34 @@ async fn pull_secrets_come_first_and_the_longest_key_before_them() {
     assert_eq!(show(&found.logins), "wild:p");
     let found = files.find(&secrets, "a.us.r.io", "team/app").await;
     assert_eq!(show(&found.logins), "");
+}
+
+#[test]
+fn logins_are_looked_for_where_others_put_them() {
+    let own = ["/etc/mainstay/auth.json", "/run/containers/0/auth.json"];
+    let root = ["/root/.config/containers/auth.json", "/root/.docker/config.json"];
+    for (variables, first, middle) in [
+        (vec![], vec![], vec![]),
+        (vec![("HOME", "/root")], vec![], vec![]),
+        (
+            vec![("HOME", "/home/a"), ("XDG_RUNTIME_DIR", "/run/user/7"), ("REGISTRY_AUTH_FILE", "/a.json")],
+            vec![
+                "/a.json",
+                "/etc/mainstay/auth.json",
+                "/run/user/7/containers/auth.json",
+                "/run/containers/0/auth.json",
+            ],
+            vec!["/home/a/.config/containers/auth.json", "/home/a/.docker/config.json"],
+        ),
+        (
+            vec![("XDG_CONFIG_HOME", "/c"), ("DOCKER_CONFIG", "/d"), ("CREDENTIALS_DIRECTORY", "/s")],
+            vec!["/d/config.json", "/s/registry-auth", "/etc/mainstay/auth.json", "/run/containers/0/auth.json"],
+            vec!["/c/containers/auth.json"],
+        ),
+    ] {
+        let first = if first.is_empty() { own.to_vec() } else { first };
+        let expected: Vec<PathBuf> = first.iter().chain(&middle).chain(&root).map(PathBuf::from).collect();
+        let of = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| PathBuf::from(value));
+        assert_eq!(places(of), expected, "{variables:?}");
+    }
 }

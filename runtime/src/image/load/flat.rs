@@ -10,7 +10,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, Timespec, Timestamps, flock, openat, renameat_with};
+use rustix::fs::{
+    FlockOperation, Mode, OFlags, RenameFlags, Timespec, Timestamps, flock, openat, renameat_with, syncfs,
+};
 use spec::digest::Digest;
 use spec::image_ref::ImageRef;
 
@@ -51,7 +53,7 @@ pub struct Flattened {
 pub fn unpack_to(source: Source<'_>, destination: &Path, limits: &Limits) -> Result<Flattened, StoreError> {
     let target = Target::prepare(destination)?;
     let flattened = match source {
-        Source::Stored(store, image) => target.stored(store, image)?,
+        Source::Stored(store, image) => target.stored(store, image, limits)?,
         Source::Path(path, reference) => target.bundle(path, reference, limits)?,
     };
     target.finish()?;
@@ -67,6 +69,8 @@ struct Target {
     /// Held while the staging directory is in use: one that nobody holds was left by a crash.
     _lock: OwnedFd,
     root: OwnedFd,
+    /// What was moved into the destination that was there.
+    moved: Vec<Vec<u8>>,
     finished: bool,
 }
 
@@ -76,12 +80,10 @@ impl Drop for Target {
             return;
         }
         // The error that led here is the one to report.
-        match &self.there {
-            None => drop(remove_path(&self.staging)),
-            Some(fd) => {
-                for name in names(fd).unwrap_or_default() {
-                    let _ = remove(fd.as_fd(), &name);
-                }
+        let _ = remove_path(&self.staging);
+        if let Some(fd) = &self.there {
+            for name in &self.moved {
+                let _ = remove(fd.as_fd(), name);
             }
         }
     }
@@ -123,7 +125,10 @@ impl Target {
             Ok((lock, root))
         };
         match built.and_then(|()| open()) {
-            Ok((lock, root)) => Ok(Self { path: path.to_owned(), there, staging, _lock: lock, root, finished: false }),
+            Ok((lock, root)) => {
+                let (path, moved) = (path.to_owned(), Vec::new());
+                Ok(Self { path, there, staging, _lock: lock, root, moved, finished: false })
+            }
             Err(error) => {
                 let _ = remove_path(&staging);
                 Err(error)
@@ -134,6 +139,7 @@ impl Target {
     fn bundle(&self, path: &Path, reference: Option<&ImageRef>, limits: &Limits) -> Result<Flattened, StoreError> {
         let bundle = Bundle::open(path, &self.staging, limits)?;
         let planned = pick(&bundle, plan(&bundle)?, reference)?;
+        let mut entries = 0u64;
         for layer in &planned.layers {
             let staged = self.staging.join("layer");
             std::fs::create_dir(&staged).map_err(StoreError::file("create directory", &staged))?;
@@ -149,29 +155,34 @@ impl Target {
                 return Err(failed(UnpackError::DiffId { expected: layer.diff_id, found }));
             }
             reader.finish(&bundle, layer)?;
-            self.lay_over(&again, Take::Move, &unpacked).map_err(failed)?;
+            entries = entries.saturating_add(unpacked.entries);
+            if entries > limits.image_entries {
+                let limit = limits.image_entries;
+                return Err(failed(UnpackError::Limit { what: "the number of entries of all layers", limit }));
+            }
+            self.lay_over(&again, Take::Move, &unpacked, limits).map_err(failed)?;
             remove_path(&staged).map_err(StoreError::file("remove", &staged))?;
         }
         Ok(Flattened { digest: Digest::of(&planned.manifest), layers: planned.layers.len() })
     }
 
-    fn stored(&self, store: &Store, image: &Image) -> Result<Flattened, StoreError> {
+    fn stored(&self, store: &Store, image: &Image, limits: &Limits) -> Result<Flattened, StoreError> {
         let stack = store.stack(&image.diff_ids)?;
         for layer in &stack {
             let fd = open_path(&store.layer_path(&layer.diff_id).join("fs"))?;
             let unpacked = Unpacked { whiteouts: 1, implied: layer.implied(), ..Unpacked::default() };
             let failed = |source| StoreError::Unpack { diff_id: layer.diff_id, source };
-            self.lay_over(&fd, Take::Copy, &unpacked).map_err(failed)?;
+            self.lay_over(&fd, Take::Copy, &unpacked, limits).map_err(failed)?;
         }
         if let Some(above) = image.layers.get(stack.len()) {
             let unpacked = Unpacked { implied: BTreeSet::from([Vec::new()]), ..Unpacked::default() };
             let failed = |source| StoreError::Fixup { source };
-            self.lay_over(&open_path(above)?, Take::Copy, &unpacked).map_err(failed)?;
+            self.lay_over(&open_path(above)?, Take::Copy, &unpacked, limits).map_err(failed)?;
         }
         Ok(Flattened { digest: image.digest, layers: stack.len() })
     }
 
-    fn lay_over(&self, layer: &OwnedFd, take: Take, unpacked: &Unpacked) -> Result<(), UnpackError> {
+    fn lay_over(&self, layer: &OwnedFd, take: Take, unpacked: &Unpacked, limits: &Limits) -> Result<(), UnpackError> {
         if unpacked.root_opaque {
             for name in names(&self.root).map_err(|e| UnpackError::entry("list", b"/", e))? {
                 remove(self.root.as_fd(), &name).map_err(|e| UnpackError::entry("remove", &name, e))?;
@@ -179,7 +190,7 @@ impl Target {
             rustix::fs::futimens(&self.root, &EPOCH).map_err(|e| UnpackError::entry("set the time of", b"/", e))?;
         }
         let hides = unpacked.whiteouts + unpacked.opaques > 0;
-        Merge::new(take, &unpacked.implied, hides, self.root.as_fd()).run(layer)
+        Merge::new(take, &unpacked.implied, hides, self.root.as_fd(), limits).run(layer)
     }
 
     /// A file without a name for the list of a layer.
@@ -193,13 +204,15 @@ impl Target {
     }
 
     /// Puts the tree in its place: at once when the destination was not there; else what is in it is moved up, and the
-    /// destination gets the attributes of the image's root.
+    /// destination gets the attributes of the image's root. All of it is on disk before anything of it is to be seen.
     fn finish(mut self) -> Result<(), StoreError> {
-        let failed = |operation| StoreError::errno(operation, &self.path);
+        let path = self.path.clone();
+        let failed = |operation| StoreError::errno(operation, &path);
         let cwd = rustix::fs::CWD;
+        syncfs(&self.root).map_err(failed("synchronise"))?;
         match &self.there {
             None => {
-                renameat_with(cwd, self.staging.join("root"), cwd, &self.path, RenameFlags::NOREPLACE)
+                renameat_with(cwd, self.staging.join("root"), cwd, &path, RenameFlags::NOREPLACE)
                     .map_err(failed("move the finished tree to"))?;
                 remove_path(&self.staging).map_err(StoreError::file("remove", &self.staging))?;
             }
@@ -209,6 +222,7 @@ impl Target {
                 for name in names(&self.root).map_err(failed("list"))? {
                     renameat_with(&self.root, name.as_slice(), fd, name.as_slice(), RenameFlags::NOREPLACE)
                         .map_err(failed("move the finished tree into"))?;
+                    self.moved.push(name);
                 }
                 copy_xattrs(self.root.as_fd(), fd.as_fd()).map_err(failed("set extended attributes of"))?;
                 remove_path(&self.staging).map_err(StoreError::file("remove", &self.staging))?;
@@ -251,5 +265,30 @@ fn pick(bundle: &Bundle, images: Vec<Planned>, reference: Option<&ImageRef>) -> 
             Err(bundle.fault(format!("it holds {count} images; name one of them: {all}")))
         }
         None => images.into_iter().next().ok_or_else(|| bundle.fault("it holds no image".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::unpack::testkit::isolated;
+
+    /// What somebody else puts there meanwhile is not ours to remove.
+    #[test]
+    fn only_what_was_made_is_taken_away() {
+        isolated(|| {
+            let work = tempfile::tempdir().expect("temporary directory");
+            let destination = work.path().join("to");
+            std::fs::create_dir(&destination).expect("made");
+            let target = Target::prepare(&destination).expect("prepared");
+            for name in ["a", "b"] {
+                std::fs::write(target.staging.join("root").join(name), "ours").expect("written");
+            }
+            std::fs::write(destination.join("b"), "theirs").expect("written");
+            target.finish().expect_err("one name is taken");
+            let left = names(&open_path(&destination).expect("open")).expect("listed");
+            assert_eq!(left, [b"b".to_vec()]);
+            assert_eq!(std::fs::read(destination.join("b")).expect("read"), b"theirs");
+        });
     }
 }

@@ -5,11 +5,13 @@ mod bundle;
 mod flat;
 mod plan;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
 use spec::image_ref::ImageRef;
 
+use super::registry::check_host;
 use super::store::{CompressedBlob, Image, Origin, Store, StoreError};
 use super::unpack::Compression;
 use crate::image::hash::Sha256;
@@ -23,11 +25,27 @@ use plan::{Planned, PlannedLayer, plan};
 /// each image once for each of its references, or without one.
 pub fn load(store: &Store, path: &Path) -> Result<Vec<(Option<ImageRef>, Image)>, StoreError> {
     let bundle = Bundle::open(path, &store.root().join("tmp"), store.limits())?;
+    let images = plan(&bundle)?;
+    for image in &images {
+        check_host(&image.config).map_err(|error| bundle.fault(error.to_string()))?;
+    }
+    store.check_room(missing(store, &bundle, &images)?)?;
     let mut loaded = Vec::new();
-    for planned in plan(&bundle)? {
+    for planned in images {
         loaded.extend(load_one(store, &bundle, &planned)?);
     }
     Ok(loaded)
+}
+
+/// Bytes of layers, as they are in the bundle, that are not in the store yet.
+fn missing(store: &Store, bundle: &Bundle, images: &[Planned]) -> Result<u64, StoreError> {
+    let mut sizes = BTreeMap::new();
+    for layer in images.iter().flat_map(|image| &image.layers) {
+        if !sizes.contains_key(&layer.diff_id) && !store.has_layer(&layer.diff_id) {
+            sizes.insert(layer.diff_id, bundle.file(&layer.name)?.map_or(0, |section| section.size()));
+        }
+    }
+    Ok(sizes.into_values().fold(0, u64::saturating_add))
 }
 
 fn load_one(store: &Store, bundle: &Bundle, planned: &Planned) -> Result<Vec<(Option<ImageRef>, Image)>, StoreError> {

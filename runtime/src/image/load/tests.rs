@@ -178,6 +178,18 @@ fn names_and_platforms_are_chosen_as_the_index_says() {
         let error = setup().load("foreign.tar", &archive(&files)).expect_err("refused").to_string();
         assert!(error.contains("linux/s390x"), "{error}");
 
+        // Whatever the index says, or leaves out.
+        for (platform, name) in [(Some(host()), None), (None, None), (None, Some("a:1"))] {
+            let mut l = Layout::new();
+            let mut b = l.image(&other, "s390x");
+            b = platform.map_or(b.clone(), |platform| on(b.clone(), platform));
+            b = name.map_or(b.clone(), |name| named(b.clone(), name));
+            let s = setup();
+            let error = s.load("foreign.tar", &archive(&l.with_index(&[b]))).expect_err("refused").to_string();
+            assert!(error.contains("the image is for linux/s390x, not for linux/"), "{error}");
+            assert!(s.store.images().expect("listed").is_empty());
+        }
+
         let mut l = Layout::new();
         let a = l.image(host_layer, host());
         let attestation = l.image(&other, "unknown");
@@ -728,5 +740,98 @@ fn what_is_no_image_is_not_loaded() {
         check("layers of schema 1", &|m| m["fsLayers"] = json!([]), "schema version 1");
         check("an unknown layer", &|m| m["layers"][0]["mediaType"] = "application/x-evil".into(), "media type");
         check("another mediaType", &|m| m["mediaType"] = "text/plain".into(), "media type is `text/plain`");
+    });
+}
+
+#[test]
+fn an_unpacked_image_keeps_its_holes_and_leaves_room() {
+    isolated(|| {
+        use std::os::unix::fs::MetadataExt as _;
+        let s = setup();
+        let size = (100_u64 << 20).to_string();
+        let holes =
+            pax(&[("GNU.sparse.size", size.as_str()), ("GNU.sparse.map", "5000000,3,90000000,2")], file("f", "abcde"));
+        let ends = pax(&[("GNU.sparse.size", "50000000"), ("GNU.sparse.map", "")], file("empty", ""));
+        let layers = [tar(&[holes, ends, file("full", &"x".repeat(6 << 20))])];
+        s.load("holes.tar", &archive(&docker_files(&layers, &["holes:1"]))).expect("loaded");
+        let image = s.store.image(&ImageRef::parse("holes:1").expect("reference")).expect("read").expect("there");
+        let to = s.work.path().join("to");
+        unpack_to(Source::Stored(&s.store, &image), &to, s.store.limits()).expect("unpacked");
+        for (name, size, at_most) in [("f", 100 << 20, 64), ("empty", 50_000_000, 0), ("full", 6 << 20, 6 << 11)] {
+            let meta = std::fs::metadata(to.join(name)).expect("there");
+            assert_eq!(meta.len(), size, "{name}");
+            assert!(meta.blocks() <= at_most, "{name}: {} blocks", meta.blocks());
+            let (a, b) = (image.layers[0].join(name), to.join(name));
+            assert!(std::fs::read(a).expect("read") == std::fs::read(b).expect("read"), "{name}");
+        }
+        let disk = Path::new("/tmp/small");
+        std::fs::create_dir(disk).expect("made");
+        let none = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), disk, Some("tmpfs"), none, Some("size=8m")).expect("mounted");
+        let limits = Limits { reserve_bytes: Some(7 << 20), ..s.store.limits().clone() };
+        for _ in 0..2 {
+            let there = unpack_to(Source::Stored(&s.store, &image), &disk.join("to"), &limits);
+            if disk.join("to").exists() {
+                std::fs::remove_dir_all(disk.join("to")).expect("removed");
+                panic!("it leaves no room: {there:?}");
+            }
+            let error = there.expect_err("no room");
+            assert!(error.is_shortage(), "{error}");
+            assert_eq!(std::fs::read_dir(disk).expect("listed").count(), 0);
+        }
+    });
+}
+
+#[test]
+fn a_full_disk_is_seen_before_anything_is_loaded() {
+    isolated(|| {
+        let disk = Path::new("/tmp/small");
+        std::fs::create_dir(disk).expect("made");
+        let none = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), disk, Some("tmpfs"), none, Some("size=8m,nr_inodes=8000")).expect("mounted");
+        let many = |name: &str| tar(&(0..3000).map(|i| file(&format!("{name}{i}"), "")).collect::<Vec<_>>());
+        let big = tar(&[file("f", &"x".repeat(6 << 20))]);
+        let base = Limits { reserve_bytes: Some(0), reserve_inodes: Some(0), ..Limits::default() };
+        for (name, layers, limits, expected) in [
+            (
+                "bytes",
+                vec![tar(&[]), big],
+                Limits { reserve_bytes: Some(4 << 20), ..base.clone() },
+                "no room for the image",
+            ),
+            (
+                "inodes",
+                vec![many("a"), many("b")],
+                Limits { reserve_inodes: Some(3000), ..base.clone() },
+                "more files, and 3000",
+            ),
+            (
+                "entries",
+                vec![many("a"), many("b")],
+                Limits { image_entries: 5000, ..base.clone() },
+                "the limit of 5000",
+            ),
+        ] {
+            let options = StoreOptions { limits: limits.clone(), boot_id: None };
+            let store = Store::open_with(&disk.join(name), options).expect("opened");
+            let path = Path::new("/tmp/image.tar");
+            std::fs::write(path, archive(&docker_files(&layers, &["a:1"]))).expect("written");
+            let error = load(&store, path).expect_err("refused");
+            let text = spec::causes::chain(&error);
+            assert!(text.contains(expected), "{name}: {text}");
+            assert_eq!((error.is_shortage(), error.is_transient()), (name != "entries", name != "entries"), "{name}");
+            assert!(store.images().expect("listed").is_empty(), "{name}");
+            let layers = std::fs::read_dir(store.root().join("layers")).expect("listed").count();
+            assert_eq!(
+                layers,
+                ["bytes", "inodes", "entries"].iter().position(|n| *n == name).expect("known"),
+                "{name}"
+            );
+            std::fs::remove_dir_all(disk.join(name)).expect("removed");
+            if name == "entries" {
+                let error = unpack_to(Source::Path(path, None), &disk.join("to"), &limits).expect_err("refused");
+                assert!(spec::causes::chain(&error).contains(expected), "{error}");
+            }
+        }
     });
 }

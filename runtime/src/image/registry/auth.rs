@@ -77,7 +77,7 @@ impl Logins {
     async fn find<'a>(&self, state: &'a mut Option<Found>, client: &Client, endpoint: &Endpoint) -> &'a mut Found {
         if state.is_none() {
             let mut found = client.files().find(&self.secrets, &endpoint.name, &endpoint.repository).await;
-            from_role(client, endpoint, &mut found).await;
+            from_role(client, endpoint, &mut found, None).await;
             *state = Some(found);
         }
         state.get_or_insert_default()
@@ -118,37 +118,38 @@ impl Logins {
             return Ok(known);
         }
         let found = self.find(&mut state, client, &session.endpoint).await;
-        let denied = |detail: String| RegistryError::Denied {
-            host: session.endpoint.name.clone(),
-            detail,
-            looked: found.looked.join(", "),
-        };
         // A token that was cached may just be too old: the same login gets a fresh one. What was fresh is wrong.
-        let first = match used {
+        let mut first = match used {
             Some(used) if attempts > 0 || status == StatusCode::FORBIDDEN => used.login + 1,
             Some(used) => used.login,
             None => 0,
         };
-        let ways = found.logins.len().max(1);
-        if challenges.is_empty() && (status == StatusCode::FORBIDDEN || found.logins.is_empty()) {
-            return Err(denied(reason));
+        let name = &session.endpoint.name;
+        let unasked = challenges.is_empty() && (status == StatusCode::FORBIDDEN || found.logins.is_empty());
+        if unasked && !found.kept {
+            return Err(denied(found, name.clone(), reason));
         }
-        let mut last = denied(reason);
-        for index in first..ways {
-            let login = found.logins.get(index);
-            match self.log_in(client, session, &challenges, login).await {
-                Ok(mut answer) => {
-                    answer.login = index;
-                    let mut tokens = client.tokens().0.lock().unwrap_or_else(PoisonError::into_inner);
-                    tokens.retain(|_, known| known.valid());
-                    tokens.insert(self.key.clone(), answer.clone());
-                    return Ok(answer);
+        let mut last = denied(found, name.clone(), reason);
+        loop {
+            for index in first..found.logins.len().max(1) {
+                let login = found.logins.get(index);
+                match self.log_in(client, session, &challenges, login).await {
+                    Ok(mut answer) => {
+                        answer.login = index;
+                        let mut tokens = client.tokens().0.lock().unwrap_or_else(PoisonError::into_inner);
+                        tokens.retain(|_, known| known.valid());
+                        tokens.insert(self.key.clone(), answer.clone());
+                        return Ok(answer);
+                    }
+                    Err(RegistryError::Denied { host, detail, .. }) => last = denied(found, host, detail),
+                    Err(other) => return Err(other),
                 }
-                Err(RegistryError::Denied { host, detail, .. }) => {
-                    last = RegistryError::Denied { host, detail, looked: found.looked.join(", ") };
-                }
-                Err(other) => return Err(other),
             }
+            // A password that was kept may have been taken back: there is a new one for the asking, once.
+            let kept = std::mem::take(&mut found.kept);
+            let Some(refused) = found.logins.pop_if(|_| kept) else { break };
+            from_role(client, &session.endpoint, found, Some(&refused)).await;
+            first = 0;
         }
         // Not to be tried again by the next request either.
         client.tokens().0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
@@ -188,24 +189,36 @@ impl Logins {
     }
 }
 
-/// The login that the instance's role gives, when nothing else does.
+/// Why a registry that refuses is not asked further.
+fn denied(found: &Found, host: String, detail: String) -> RegistryError {
+    match &found.unsure {
+        Some(reason) if found.logins.is_empty() => RegistryError::NoRole { host, reason: reason.clone() },
+        _ => RegistryError::Denied { host, detail, looked: found.looked.join(", ") },
+    }
+}
+
+/// The login that the instance's role gives, when nothing else does; another one than was `refused`.
 #[cfg(feature = "ecr")]
-async fn from_role(client: &Client, endpoint: &Endpoint, found: &mut Found) {
+async fn from_role(client: &Client, endpoint: &Endpoint, found: &mut Found, refused: Option<&Login>) {
     let set = client.config().hosts.get(&endpoint.name).and_then(|host| host.ecr_region.as_deref());
     let Some(region) = set.or_else(|| super::ecr::region(&endpoint.name)) else { return };
     if found.logins.is_empty() {
-        match super::ecr::login(client, &endpoint.name, region).await {
-            Ok(login) => {
+        match super::ecr::login(client, &endpoint.name, region, refused).await {
+            Ok((login, kept)) => {
                 found.looked.push("the instance's role (gave one)".to_owned());
                 found.logins.push(login);
+                found.kept = kept;
             }
-            Err(reason) => found.looked.push(format!("the instance's role ({reason})")),
+            Err(error) => {
+                found.looked.push(format!("the instance's role ({})", error.reason));
+                found.unsure = error.for_now.then_some(error.reason);
+            }
         }
     }
 }
 
 #[cfg(not(feature = "ecr"))]
-async fn from_role(_: &Client, _: &Endpoint, _: &mut Found) {}
+async fn from_role(_: &Client, _: &Endpoint, _: &mut Found, _: Option<&Login>) {}
 
 fn basic_header(host: &str, user: &str, password: &[u8]) -> Result<HeaderValue, RegistryError> {
     let mut pair = Vec::with_capacity(user.len() + 1 + password.len());

@@ -6,9 +6,9 @@
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::body::Body;
+use super::body::{Body, DOCUMENT_LIMITS};
 use super::client::{Reply, Session};
 use super::errors::{RegistryError, Retry};
 use super::manifest::Descriptor;
@@ -48,9 +48,31 @@ struct Transfer {
     offset: u64,
     hash: Sha256,
     stopped: bool,
+    /// The bandwidth limit counts.
+    paced: bool,
+}
+
+impl Default for Transfer {
+    fn default() -> Self {
+        Self { offset: 0, hash: Sha256::new(), stopped: false, paced: true }
+    }
 }
 
 impl Session {
+    /// Fetches the config of an image; the size was checked against its limit.
+    ///
+    /// Four stall limits are its time in all, as for any document. It is not held back by the bandwidth limit.
+    pub(crate) async fn config(&self, blob: &Descriptor) -> Result<Vec<u8>, RegistryError> {
+        const WHAT: &str = "config";
+        let limit = self.client.config().stall_limit * DOCUMENT_LIMITS;
+        let mut bytes = Vec::new();
+        let transfer = Transfer { paced: false, ..Transfer::default() };
+        match timeout(limit, self.transfer(blob, WHAT, &mut bytes, transfer)).await {
+            Ok(fetched) => fetched.map(|_| bytes),
+            Err(_) => Err(RegistryError::TooLate { host: self.endpoint.name.clone(), what: WHAT.to_owned(), limit }),
+        }
+    }
+
     /// Fetches a blob of at most a few megabytes into memory. The caller has checked the size against its limit.
     pub(crate) async fn small_blob(&self, blob: &Descriptor, what: &str) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
@@ -65,7 +87,16 @@ impl Session {
         what: &str,
         sink: &mut impl Sink,
     ) -> Result<Ended, RegistryError> {
-        let mut transfer = Transfer { offset: 0, hash: Sha256::new(), stopped: false };
+        self.transfer(blob, what, sink, Transfer::default()).await
+    }
+
+    async fn transfer(
+        &self,
+        blob: &Descriptor,
+        what: &str,
+        sink: &mut impl Sink,
+        mut transfer: Transfer,
+    ) -> Result<Ended, RegistryError> {
         let mut retries = Retries::new(self.client.config());
         loop {
             let start = transfer.offset;
@@ -104,7 +135,18 @@ impl Session {
             let range = HeaderValue::from_str(&format!("bytes={}-", transfer.offset));
             headers.insert(header::RANGE, range.unwrap_or_else(|_| HeaderValue::from_static("bytes=0-")));
         }
-        let reply = self.request(&Method::GET, self.endpoint.blob(&blob.digest.to_string()), headers, what).await?;
+        // What has stalled may be asked for once more, and has to bring a byte within one limit then: silence ends a
+        // transfer after two.
+        let start = Instant::now();
+        let limit = self.client.config().stall_limit;
+        let request = self.request(&Method::GET, self.endpoint.blob(&blob.digest.to_string()), headers, what);
+        let reply = match transfer.offset {
+            0 => request.await?,
+            _ => match timeout(limit, request).await {
+                Ok(reply) => reply?,
+                Err(_) => return Err(RegistryError::Stalled { host: self.endpoint.name.clone(), limit }),
+            },
+        };
         let mut skip = match reply.response.status() {
             StatusCode::OK => transfer.offset,
             StatusCode::PARTIAL_CONTENT if transfer.offset > 0 => {
@@ -120,7 +162,8 @@ impl Session {
             return Err(RegistryError::Length { host, what: what.to_owned(), expected: blob.size, found });
         }
         let declared = response.content_length().is_some();
-        let mut body = Body::new(response, host.clone(), self.client.pace());
+        let silent = if transfer.offset > 0 { start.elapsed() } else { Duration::ZERO };
+        let mut body = Body::new(response, host.clone(), self.client.pace()).after(silent);
         while transfer.offset < blob.size {
             let Some(mut piece) = body.chunk().await? else {
                 let (received, expected) = (transfer.offset, blob.size);
@@ -137,7 +180,9 @@ impl Session {
             }
             transfer.hash.update(&piece);
             transfer.offset += piece.len() as u64;
-            self.client.throttle(piece.len()).await;
+            if transfer.paced {
+                self.client.throttle(piece.len()).await;
+            }
             if !transfer.stopped && !sink.take(piece).await {
                 transfer.stopped = true;
             }

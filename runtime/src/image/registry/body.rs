@@ -9,6 +9,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::errors::RegistryError;
 
+/// Stall limits that are the time for a small document in all.
+pub(super) const DOCUMENT_LIMITS: u32 = 4;
+
 /// What a transfer has to keep to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
@@ -23,26 +26,40 @@ pub(super) struct Body {
     response: reqwest::Response,
     host: String,
     pace: Pace,
+    /// Since the last byte.
+    silent: Duration,
+    /// Since the window began in which too little may come.
     waited: Duration,
     received: u64,
 }
 
 impl Body {
     pub(super) fn new(response: reqwest::Response, host: String, pace: Pace) -> Self {
-        Self { response, host, pace, waited: Duration::ZERO, received: 0 }
+        Self { response, host, pace, silent: Duration::ZERO, waited: Duration::ZERO, received: 0 }
+    }
+
+    /// The same after a silence that its first byte has to end.
+    pub(super) fn after(self, silent: Duration) -> Self {
+        Self { silent, ..self }
     }
 
     /// The next piece; `None` at the end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
         loop {
             let start = Instant::now();
-            let left = self.pace.stall_limit.saturating_sub(self.waited);
+            let left = self.pace.stall_limit.saturating_sub(self.waited.max(self.silent));
             let result = timeout(left, self.response.chunk()).await;
-            self.waited += start.elapsed();
+            let passed = start.elapsed();
+            self.waited += passed;
+            self.silent += passed;
             let chunk = match result {
                 Ok(Ok(chunk)) => chunk,
                 Ok(Err(source)) => {
                     return Err(RegistryError::Broken { host: self.host.clone(), source: source.without_url() });
+                }
+                Err(_) if self.silent >= self.pace.stall_limit => {
+                    let limit = self.pace.stall_limit;
+                    return Err(RegistryError::Stalled { host: self.host.clone(), limit });
                 }
                 Err(_) => {
                     self.end_of_window()?;
@@ -50,6 +67,9 @@ impl Body {
                 }
             };
             let Some(chunk) = chunk else { return Ok(None) };
+            if !chunk.is_empty() {
+                self.silent = Duration::ZERO;
+            }
             self.received = self.received.saturating_add(chunk.len() as u64);
             if self.waited >= self.pace.stall_limit {
                 self.end_of_window()?;
@@ -64,15 +84,12 @@ impl Body {
         let limit = self.pace.stall_limit;
         let least = (self.pace.min_rate as f64 * limit.as_secs_f64()) as u64;
         let host = self.host.clone();
-        match self.received {
-            0 => Err(RegistryError::Stalled { host, limit }),
-            received if received < least => Err(RegistryError::TooSlow { host, rate: self.pace.min_rate, limit }),
-            _ => {
-                self.waited = Duration::ZERO;
-                self.received = 0;
-                Ok(())
-            }
+        if self.received < least {
+            return Err(RegistryError::TooSlow { host, rate: self.pace.min_rate, limit });
         }
+        self.waited = Duration::ZERO;
+        self.received = 0;
+        Ok(())
     }
 
     /// The whole of a small document of at most `limit` bytes.
@@ -84,7 +101,7 @@ impl Body {
         if length.is_some_and(|length| length > limit) {
             return Err(too_large());
         }
-        let all = self.pace.stall_limit * 4;
+        let all = self.pace.stall_limit * DOCUMENT_LIMITS;
         let deadline = Instant::now() + all;
         let mut bytes = Vec::new();
         loop {

@@ -265,6 +265,11 @@ pub(crate) struct RawManifest {
 }
 
 impl Session {
+    /// The registry or mirror, by the name people know it by.
+    pub(crate) fn host(&self) -> &str {
+        &self.endpoint.name
+    }
+
     /// The manifest that a tag or digest names. Its digest is checked before anyone reads it.
     pub(crate) async fn manifest(
         &self,
@@ -466,11 +471,21 @@ fn stated_digest(headers: &HeaderMap, host: &str) -> Result<Option<Digest>, Regi
     Ok(found)
 }
 
-/// `Retry-After` in seconds; dates are not used by registries and count as absent.
+/// `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3). A date is compared with the one of the answer: this
+/// host's clock may be wrong. Without that one it counts as absent.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX)).min(u64::from(u32::MAX))))
+    let most = u64::from(u32::MAX);
+    let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
+    let after = text(header::RETRY_AFTER)?;
+    let seconds = if !after.is_empty() && after.bytes().all(|b| b.is_ascii_digit()) {
+        after.parse().unwrap_or(most)
+    } else {
+        let date = |text: &str| httpdate::parse_http_date(text).ok();
+        let wait = date(after)?.duration_since(date(text(header::DATE)?)?);
+        // A moment that is over asks for no wait.
+        wait.map_or(0, |wait| wait.as_secs())
+    };
+    Some(Duration::from_secs(seconds.min(most)))
 }
 
 /// What an error answer says, as `: CODE: message`, shortened; empty when it says nothing of use.
@@ -503,4 +518,33 @@ pub(super) async fn detail(mut response: reqwest::Response) -> String {
     }
     let text = clean(&parts.join(": "), 200);
     if text.is_empty() { text } else { format!(": {text}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_ask_to_wait_in_seconds_or_until_a_date() {
+        let now = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        for (after, date, expected) in [
+            ("7", None, Some(7)),
+            (" 7 ", now, Some(7)),
+            ("99999999999999999999", None, Some(u64::from(u32::MAX))),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", now, Some(30)),
+            ("Sunday, 06-Nov-94 08:50:07 GMT", now, Some(30)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", now, Some(0)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", now, Some(u64::from(u32::MAX))),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", None, None),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some("today"), None),
+            ("soon", now, None),
+            ("-1", now, None),
+            ("", now, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(after));
+            headers.extend(date.map(|date| (header::DATE, HeaderValue::from_static(date))));
+            assert_eq!(retry_after(&headers), expected.map(Duration::from_secs), "{after} at {date:?}");
+        }
+    }
 }

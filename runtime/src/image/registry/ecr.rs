@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::body::Body;
 use super::client::Client;
 use super::errors::clean;
+use crate::api::FailureClass;
 use crate::image::credentials::Login;
 use crate::imds::{ImdsError, Session};
 
@@ -51,14 +52,38 @@ impl Default for EcrConfig {
 #[derive(Default)]
 pub(super) struct Passwords(tokio::sync::Mutex<HashMap<String, (Login, SystemTime)>>);
 
-/// The region of a registry host, when it is one of ECR's.
+/// The region of a registry host, when it is one of ECR's: `<account>.dkr.ecr.<region>.amazonaws.com`, or with IPv6
+/// `<account>.dkr-ecr.<region>.on.aws`; with `ecr-fips`, and in China, too.
 pub(super) fn region(registry: &str) -> Option<&str> {
-    let rest = registry.strip_suffix(".cn").unwrap_or(registry).strip_suffix(".amazonaws.com")?;
-    let (account, rest) = rest.split_once(".dkr.")?;
-    let region = rest.strip_prefix("ecr.").or_else(|| rest.strip_prefix("ecr-fips."))?;
+    let (account, rest) = registry.split_once(".dkr")?;
+    let rest = rest.strip_prefix('.').or_else(|| rest.strip_prefix('-'))?;
+    let rest = rest.strip_prefix("ecr.").or_else(|| rest.strip_prefix("ecr-fips."))?;
+    let both = registry.contains(".dkr-");
+    let zones: &[&str] =
+        if both { &[".on.aws", ".on.amazonwebservices.com.cn"] } else { &[".amazonaws.com", ".amazonaws.com.cn"] };
+    let region = zones.iter().find_map(|zone| rest.strip_suffix(zone))?;
     let digits = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
     let named = !region.is_empty() && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     (digits && named).then_some(region)
+}
+
+/// Why the role gives no login; holds no secret.
+#[derive(Debug)]
+pub(super) struct NoLogin {
+    pub(super) reason: String,
+    /// Whether there may be one a moment later.
+    pub(super) for_now: bool,
+}
+
+impl From<String> for NoLogin {
+    fn from(reason: String) -> Self {
+        Self { reason, for_now: false }
+    }
+}
+
+/// Whether a status tells nothing about what was asked.
+fn is_for_now(status: reqwest::StatusCode) -> bool {
+    status.is_server_error() || status == reqwest::StatusCode::TOO_MANY_REQUESTS
 }
 
 /// Keys of the instance's role.
@@ -83,19 +108,25 @@ struct Token {
     expires_at: f64,
 }
 
-/// The login for a region; the error is for the list of places that were looked in and holds no secret.
-pub(super) async fn login(client: &Client, registry: &str, region: &str) -> Result<Login, String> {
+/// The login for a region, and whether it was known already. One that was `refused` is asked for anew.
+pub(super) async fn login(
+    client: &Client,
+    registry: &str,
+    region: &str,
+    refused: Option<&Login>,
+) -> Result<(Login, bool), NoLogin> {
     let mut known = client.passwords().0.lock().await;
     let now = SystemTime::now();
     if let Some((login, expires)) = known.get(region)
         && *expires > now + RENEW_BEFORE
+        && refused != Some(login)
     {
-        return Ok(login.clone());
+        return Ok((login.clone(), true));
     }
+    known.remove(region);
     let config = &client.config().ecr;
-    let keys = timeout(METADATA_LIMIT, role_keys(&config.metadata_endpoint))
-        .await
-        .map_err(|_| "the instance metadata service does not answer".to_owned())??;
+    let late = |_| NoLogin { reason: "the instance metadata service does not answer".to_owned(), for_now: true };
+    let keys = timeout(METADATA_LIMIT, role_keys(&config.metadata_endpoint)).await.map_err(late)??;
     let token = password(client, registry, region, &keys, now).await?;
     let bad = || "ECR's answer holds no login".to_owned();
     let decoded = base64::engine::general_purpose::STANDARD.decode(&token.authorization_token).map_err(|_| bad())?;
@@ -104,20 +135,27 @@ pub(super) async fn login(client: &Client, registry: &str, region: &str) -> Resu
     let login = Login::Basic(user.to_owned(), SecretBytes::new(password.as_bytes().to_vec()));
     let seconds = if token.expires_at.is_finite() { token.expires_at.clamp(0.0, 1e10) } else { 0.0 };
     known.insert(region.to_owned(), (login.clone(), SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)));
-    Ok(login)
+    Ok((login, false))
 }
 
-async fn role_keys(endpoint: &str) -> Result<RoleKeys, String> {
-    let failed = |error: ImdsError| clean(&spec::causes::chain(&error), 200);
+async fn role_keys(endpoint: &str) -> Result<RoleKeys, NoLogin> {
+    let failed = |error: ImdsError| NoLogin {
+        for_now: match &error {
+            ImdsError::Request { source, .. } => source.is_timeout(),
+            ImdsError::Refused { status, .. } => is_for_now(*status),
+            ImdsError::Odd { .. } => false,
+        },
+        reason: clean(&spec::causes::chain(&error), 200),
+    };
     let session = Session::open(endpoint).await.map_err(failed)?;
     let roles = "iam/security-credentials/";
     let role = session.get(roles).await.map_err(failed)?.unwrap_or_default();
     let role = role.lines().next().unwrap_or_default().trim();
     if role.is_empty() || !role.chars().all(|c| c.is_ascii_alphanumeric() || "+=,.@-_".contains(c)) || role == ".." {
-        return Err("the instance has no role".to_owned());
+        return Err("the instance has no role".to_owned().into());
     }
     let keys = session.get(&format!("{roles}{role}")).await.map_err(failed)?.unwrap_or_default();
-    serde_json::from_str(&keys).map_err(|_| format!("the keys of role `{role}` cannot be read"))
+    serde_json::from_str(&keys).map_err(|_| format!("the keys of role `{role}` cannot be read").into())
 }
 
 async fn password(
@@ -126,7 +164,7 @@ async fn password(
     region: &str,
     keys: &RoleKeys,
     now: SystemTime,
-) -> Result<Token, String> {
+) -> Result<Token, NoLogin> {
     let zone = if registry.ends_with(".cn") { "amazonaws.com.cn" } else { "amazonaws.com" };
     let endpoint = match &client.config().ecr.api_endpoint {
         Some(endpoint) => endpoint.clone(),
@@ -151,7 +189,7 @@ async fn password(
     all.extend(headers(&[("authorization", &authorization)])?);
     let answer = call(client, Method::POST, url, all, body).await?;
     let tokens: Tokens = serde_json::from_slice(&answer).map_err(|_| "ECR's answer cannot be read".to_owned())?;
-    tokens.authorization_data.into_iter().next().ok_or_else(|| "ECR's answer holds no login".to_owned())
+    tokens.authorization_data.into_iter().next().ok_or_else(|| "ECR's answer holds no login".to_owned().into())
 }
 
 fn headers(pairs: &[(&str, &str)]) -> Result<HeaderMap, String> {
@@ -165,13 +203,23 @@ fn headers(pairs: &[(&str, &str)]) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-async fn call(client: &Client, method: Method, url: Url, headers: HeaderMap, body: Vec<u8>) -> Result<Vec<u8>, String> {
+async fn call(
+    client: &Client,
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    body: Vec<u8>,
+) -> Result<Vec<u8>, NoLogin> {
     let host = super::hosts::authority(&url);
-    let failed = |error: super::RegistryError| clean(&error.to_string(), 200);
+    let failed = |error: super::RegistryError| NoLogin {
+        for_now: error.class() == FailureClass::Transient,
+        reason: clean(&error.to_string(), 200),
+    };
     let sent = client.send_body(&method, &url, headers, body).await.map_err(failed)?;
-    if !sent.status().is_success() {
-        let status = sent.status().as_u16();
-        return Err(format!("`{host}` answered {status}{}", super::client::detail(sent).await));
+    let status = sent.status();
+    if !status.is_success() {
+        let reason = format!("`{host}` answered {}{}", status.as_u16(), super::client::detail(sent).await);
+        return Err(NoLogin { reason, for_now: is_for_now(status) });
     }
     Body::new(sent, host, client.pace()).document("login", MAX_ANSWER).await.map_err(failed)
 }
@@ -189,6 +237,12 @@ mod tests {
             ("12345.dkr.ecr.eu-west-1.amazonaws.com", None),
             ("123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil.io", None),
             ("123456789012.dkr.ecr.a.b.amazonaws.com", None),
+            ("123456789012.dkr-ecr.eu-west-1.on.aws", Some("eu-west-1")),
+            ("123456789012.dkr-ecr-fips.us-east-1.on.aws", Some("us-east-1")),
+            ("123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn", Some("cn-north-1")),
+            ("123456789012.dkr-ecr.eu-west-1.amazonaws.com", None),
+            ("123456789012.dkr.ecr.eu-west-1.on.aws", None),
+            ("123456789012.dkr-ecr.eu-west-1.on.aws.evil.io", None),
             ("public.ecr.aws", None),
             ("docker.io", None),
         ] {

@@ -154,6 +154,14 @@ pub enum RegistryError {
         /// Why not.
         reason: String,
     },
+    /// What gives this machine its logins cannot be asked now.
+    #[error("cannot log in to registry `{host}` for now: the instance's role gives no login ({reason})")]
+    NoRole {
+        /// The registry.
+        host: String,
+        /// Why not.
+        reason: String,
+    },
     /// A body is longer than allowed.
     #[error("{what} from registry `{host}` is larger than {limit} bytes")]
     TooLarge {
@@ -260,6 +268,9 @@ impl RegistryError {
                 format!("check that `{host}` is an OCI registry and that no proxy answers in its place")
             }
             Self::Login { host, .. } => format!("check the settings of `{host}` and of its token service"),
+            Self::NoRole { .. } => {
+                "check that the instance's metadata service and the API of ECR can be reached from this host".into()
+            }
             Self::TooLarge { .. } | Self::Length { .. } | Self::Truncated { .. } | Self::Digest { .. } => {
                 "what the registry or a proxy sent is not what the image says; nothing of it was kept".into()
             }

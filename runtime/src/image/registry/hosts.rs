@@ -31,18 +31,19 @@ pub struct RegistryConfig {
     /// Where AWS is, for logins from the instance's role.
     #[cfg(feature = "ecr")]
     pub ecr: super::ecr::EcrConfig,
-    /// Images whose layers are fetched at once.
+    /// Images whose layers are fetched from one registry at once.
     pub parallel_images: usize,
     /// Layers of one image that are fetched at once.
     pub parallel_layers: usize,
-    /// Layers of all images that are fetched at once.
+    /// Layers of all images that are fetched from one registry at once.
     pub parallel_downloads: usize,
     /// Bytes a second that all downloads together may use; no limit when not set.
     pub bytes_per_second: Option<u64>,
     /// How long a connection may take to come up.
     #[serde(deserialize_with = "duration")]
     pub connect_timeout: Duration,
-    /// How long a registry may send nothing, or less than `min_bytes_per_second`.
+    /// How long a registry may send nothing, or less than `min_bytes_per_second`. A transfer that has brought much is tried
+    /// once more then, for as long again.
     #[serde(deserialize_with = "duration")]
     pub stall_limit: Duration,
     /// Average rate over the stall limit below which a transfer counts as stalled.

@@ -164,6 +164,11 @@ impl Document {
     }
 }
 
+/// Whether the config of an image that comes from a file says that it is for this host.
+pub(crate) fn check_host(config: &[u8]) -> Result<(), ManifestError> {
+    parse::<RawTarget>("config", config)?.check(&Platform::of_host(), true)
+}
+
 /// Whether a manifest that comes from a file is one of an image. Types that tools leave out are no reason to refuse it.
 pub(crate) fn check_file(bytes: &[u8]) -> Result<(), ManifestError> {
     let mut raw: RawDocument = parse("manifest", bytes)?;
@@ -386,12 +391,36 @@ pub(crate) struct Config {
 
 #[derive(Deserialize)]
 struct RawConfig {
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    architecture: String,
-    variant: Option<String>,
+    #[serde(flatten)]
+    platform: RawTarget,
     rootfs: RawRootfs,
+}
+
+/// What a config says that its image is for.
+#[derive(Deserialize)]
+struct RawTarget {
+    os: Option<String>,
+    architecture: Option<String>,
+    variant: Option<String>,
+}
+
+impl RawTarget {
+    /// What is left out fits: images made from scratch, with nothing to run in them. Where an index has chosen among
+    /// variants, its word counts: many configs do not tell theirs.
+    fn check(&self, wanted: &Platform, named: bool) -> Result<(), ManifestError> {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let (os, architecture) = (text(&self.os), text(&self.architecture));
+        let found = Platform::new(&os, &architecture, self.variant.as_deref());
+        let fits = match (architecture.is_empty(), named) {
+            (true, _) => wanted.is_like(&found, false),
+            (false, true) => wanted.is_like(&found, true),
+            (false, false) => wanted.rank(&found).is_some(),
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(ManifestError::WrongPlatform { wanted: wanted.to_string(), found: clean(&found.to_string(), 40) })
+    }
 }
 
 #[derive(Deserialize)]
@@ -403,17 +432,15 @@ struct RawRootfs {
 }
 
 impl Config {
-    /// Reads a config and checks it against its manifest. `wanted` is the platform when nothing has named it yet.
-    pub(crate) fn read(bytes: &[u8], manifest: &Manifest, wanted: Option<&Platform>) -> Result<Self, ManifestError> {
+    /// Reads a config and checks it against its manifest and the wanted platform. `named`: an index says that it is for it.
+    pub(crate) fn read(
+        bytes: &[u8],
+        manifest: &Manifest,
+        wanted: &Platform,
+        named: bool,
+    ) -> Result<Self, ManifestError> {
         let raw: RawConfig = parse("config", bytes)?;
-        let platform = Platform::new(&raw.os, &raw.architecture, raw.variant.as_deref());
-        if let Some(wanted) = wanted
-            && !raw.architecture.is_empty()
-            && wanted.rank(&platform).is_none()
-        {
-            let found = clean(&platform.to_string(), 40);
-            return Err(ManifestError::WrongPlatform { wanted: wanted.to_string(), found });
-        }
+        raw.platform.check(wanted, named)?;
         if raw.rootfs.kind.as_deref().is_some_and(|kind| kind != "layers") {
             let reason =
                 format!("its rootfs is of type `{}`", clean(raw.rootfs.kind.as_deref().unwrap_or_default(), 40));
@@ -475,6 +502,33 @@ mod tests {
         "\"fsLayers\":[]",
     ];
 
+    #[test]
+    fn a_config_says_what_its_image_is_for() {
+        let manifest = Manifest { config: Descriptor { digest: Digest::of(b""), size: 0 }, layers: Vec::new() };
+        for (platform, wanted, unnamed, named) in [
+            (r#""os":"linux","architecture":"amd64""#, "linux/amd64", true, true),
+            (r#""os":"linux","architecture":"arm64""#, "linux/amd64", false, false),
+            (r#""os":"windows","architecture":"amd64""#, "linux/amd64", false, false),
+            (r#""os":"windows""#, "linux/amd64", false, false),
+            (r#""os":"windows","architecture":"""#, "linux/amd64", false, false),
+            (r#""os":"","architecture":"""#, "linux/amd64", true, true),
+            (r#""os":null,"architecture":null"#, "linux/amd64", true, true),
+            (r#""x":1"#, "linux/amd64", true, true),
+            (r#""architecture":"x86_64""#, "linux/amd64", true, true),
+            (r#""architecture":"amd64","variant":"v3""#, "linux/amd64", false, true),
+            // Without a variant it is taken for v7, which an index knows better.
+            (r#""os":"linux","architecture":"arm""#, "linux/arm/v6", false, true),
+            (r#""os":"linux","architecture":"arm","variant":"v5""#, "linux/arm/v7", true, true),
+        ] {
+            let config = format!(r#"{{{platform},"rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
+            let wanted = Platform::parse(wanted).expect("a platform");
+            for (by_index, expected) in [(false, unnamed), (true, named)] {
+                let read = Config::read(config.as_bytes(), &manifest, &wanted, by_index);
+                assert_eq!(read.is_ok(), expected, "{platform} for {wanted}, named {by_index}: {read:?}");
+            }
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(
@@ -488,7 +542,7 @@ mod tests {
             for kind in [None, Some(OCI_INDEX), Some(DOCKER_MANIFEST)] {
                 let _ = Document::read(&bytes, kind, &wanted);
             }
-            let _ = Config::read(&bytes, &empty, Some(&wanted));
+            let _ = Config::read(&bytes, &empty, &wanted, false);
         }
     }
 }

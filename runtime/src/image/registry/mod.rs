@@ -28,8 +28,8 @@ pub(crate) use hosts::Endpoint;
 pub use hosts::{HostConfig, RegistryConfig};
 pub use manifest::ManifestError;
 pub(crate) use manifest::artifact;
-pub(crate) use manifest::check_file;
 pub(crate) use manifest::{Config, Descriptor, Document, Manifest, Platform};
+pub(crate) use manifest::{check_file, check_host};
 
 /// Reads arbitrary bytes as everything that a registry sends: the entry point for fuzzing. The first byte chooses the
 /// media type. A finding is a panic.
@@ -46,10 +46,11 @@ pub fn fuzz_one(bytes: &[u8]) {
     let kind = kinds.get(usize::from(*choice) % kinds.len()).copied().flatten();
     if let Ok(Document::Manifest(manifest)) = Document::read(bytes, kind, &wanted) {
         // Every answer is fine.
-        let _ = Config::read(bytes, &manifest, Some(&wanted));
+        let _ = Config::read(bytes, &manifest, &wanted, false);
     }
     let empty = Manifest { config: Descriptor { digest: spec::digest::Digest::of(b""), size: 0 }, layers: Vec::new() };
-    let _ = Config::read(bytes, &empty, None);
+    let _ = Config::read(bytes, &empty, &wanted, true);
+    let _ = check_host(bytes);
     let _ = super::store::parse_manifest(bytes);
     let _ = super::store::parse_config(bytes);
     let text = String::from_utf8_lossy(bytes);

@@ -1,7 +1,8 @@
 //! When a failed request is sent again, and after which pause.
 //!
-//! Bounded: by tries, by the time since anything came, by the longest `Retry-After` that is waited for; and a stall that
-//! brought nothing is not tried again.
+//! Bounded: by tries, by the time since anything came, by the longest `Retry-After` that is waited for. A stall that
+//! brought nothing is not tried again, and one after much has come only once: a registry that falls silent holds a pull
+//! for two stall limits at most.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::{Duration, Instant};

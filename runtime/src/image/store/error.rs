@@ -182,7 +182,7 @@ impl StoreError {
         match self {
             Self::Room { .. } => true,
             Self::Unpack { source, .. } | Self::Archive { source, .. } | Self::Fixup { source } => {
-                matches!(source, UnpackError::Space { .. } | UnpackError::Full { .. })
+                matches!(source, UnpackError::Space { .. } | UnpackError::Inodes { .. } | UnpackError::Full { .. })
             }
             Self::File { source, .. } => source.kind() == io::ErrorKind::StorageFull,
             _ => false,

@@ -7,6 +7,7 @@
 //! `images/fixups/<manifest digest>`, which is stacked above the layers. Its files are further names of the layers' own,
 //! so it takes no space. Never changes a layer.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -27,6 +28,8 @@ use crate::image::unpack::{
 
 /// Symbolic links followed in one path, as in the kernel.
 const MAX_LINKS: usize = 40;
+/// Names looked up for one image, for each entry that a layer may have.
+const STEPS: u64 = 16;
 
 /// What stands at a path of the fix-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,10 +62,20 @@ struct Layer {
 }
 
 /// Layers, lowest first, as one tree.
-struct View(Vec<Layer>);
+struct View {
+    layers: Vec<Layer>,
+    /// Names that may still be looked up. A link of one layer leads through links of those below, each through others, so
+    /// a few layers can stand for more paths than anybody can follow; and each directory that a layer does not describe is
+    /// looked up in all of them.
+    steps: Cell<u64>,
+    max_steps: u64,
+}
 
 /// What a fix-up holds, by path.
 type Plan = BTreeMap<Vec<u8>, Item>;
+
+/// What an image needs above its layers, not made yet.
+pub(crate) struct Fixup(Option<(View, Plan)>);
 
 /// A file or directory of one layer.
 struct Found {
@@ -82,12 +95,17 @@ impl Store {
     /// Makes what this image needs above its layers; answers whether it needs anything. The caller holds the lock.
     ///
     /// One that is there and as it should be stays: containers may run on it.
-    pub(crate) fn make_fixup(&self, manifest: &Digest, diff_ids: &[Digest]) -> std::result::Result<bool, StoreError> {
+    pub(crate) fn make_fixup(&self, manifest: &Digest, fixup: Fixup) -> std::result::Result<bool, StoreError> {
         let path = self.fixup_path(manifest);
-        let Some((view, plan)) = self.plan_fixup(diff_ids)? else {
+        let Some((view, plan)) = fixup.0 else {
             self.discard_layer(&path)?;
             return Ok(false);
         };
+        for layer in &view.layers {
+            if !self.is_current(layer)? {
+                return Err(StoreError::MissingLayer { diff_id: layer.diff_id });
+            }
+        }
         if path.is_dir() && check(&view, &plan, &path).is_none() {
             return Ok(true);
         }
@@ -114,15 +132,28 @@ impl Store {
         manifest: &Digest,
         diff_ids: &[Digest],
     ) -> std::result::Result<Option<String>, StoreError> {
-        let Some((view, plan)) = self.plan_fixup(diff_ids)? else { return Ok(None) };
+        let Some((view, plan)) = self.plan_fixup(diff_ids)?.0 else { return Ok(None) };
         Ok(check(&view, &plan, &self.fixup_path(manifest)))
     }
 
-    fn plan_fixup(&self, diff_ids: &[Digest]) -> std::result::Result<Option<(View, Plan)>, StoreError> {
+    /// Whether a layer that was looked at before the lock was taken is still the one that is there.
+    fn is_current(&self, layer: &Layer) -> std::result::Result<bool, StoreError> {
+        let path = self.layer_path(&layer.diff_id).join("fs");
+        let now = match statat(rustix::fs::CWD, &path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(StoreError::errno("look at", &path)(error)),
+        };
+        let then = fstat(&layer.root).map_err(StoreError::errno("look at", &path))?;
+        Ok((now.st_dev, now.st_ino) == (then.st_dev, then.st_ino))
+    }
+
+    /// What this image needs above its layers. It may take a while, and needs no lock.
+    pub(crate) fn plan_fixup(&self, diff_ids: &[Digest]) -> std::result::Result<Fixup, StoreError> {
         let stack = self.stack(diff_ids)?;
         // Most images end here: each layer describes what it uses, but for the root, which is the container's own.
         if stack.iter().all(LayerRecord::stands_alone) {
-            return Ok(None);
+            return Ok(Fixup(None));
         }
         let layer = |record: &LayerRecord| {
             Ok(Layer {
@@ -132,18 +163,21 @@ impl Store {
                 links: record.links(),
             })
         };
-        let view = View(stack.iter().map(layer).collect::<std::result::Result<_, StoreError>>()?);
+        let layers = stack.iter().map(layer).collect::<std::result::Result<_, StoreError>>()?;
+        let max_steps = self.limits().entries.saturating_mul(STEPS);
+        let view = View { layers, steps: Cell::new(max_steps), max_steps };
         let plan = view.plan()?;
-        Ok(if plan.is_empty() { None } else { Some((view, plan)) })
+        Ok(Fixup(if plan.is_empty() { None } else { Some((view, plan)) }))
     }
 }
 
 impl View {
     fn plan(&self) -> std::result::Result<Plan, StoreError> {
         let mut plan = Plan::new();
-        for (index, layer) in self.0.iter().enumerate() {
+        let mut looked = BTreeSet::new();
+        for (index, layer) in self.layers.iter().enumerate() {
             let failed = |source| StoreError::Unpack { diff_id: layer.diff_id, source };
-            for path in layer.implied.iter().filter(|path| !path.is_empty()) {
+            for path in layer.implied.iter().filter(|path| !path.is_empty() && looked.insert(path.as_slice())) {
                 if let Some(described) = self.described(path).map_err(failed)? {
                     plan.insert(path.clone(), Item::Directory { layer: described });
                 }
@@ -176,14 +210,14 @@ impl View {
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Err(UnpackError::refused(path, "it is a hard link to a directory"));
         }
-        for above in (index + 1..self.0.len()).rev() {
+        for above in (index + 1..self.layers.len()).rev() {
             if !matches!(self.look(above, path)?, Look::Absent) {
                 return Ok(());
             }
         }
         let item = Item::File { layer, path: name.clone() };
         // The target is another name of the same file for as long as nothing has taken its place.
-        if let Some(uppermost) = self.find(self.0.len(), &visible)?
+        if let Some(uppermost) = self.find(self.layers.len(), &visible)?
             && (uppermost.layer, uppermost.name) == (layer, name)
         {
             plan.insert(visible, item.clone());
@@ -192,15 +226,24 @@ impl View {
         Ok(())
     }
 
+    /// Counts a name that is looked up.
+    fn step(&self) -> Result<()> {
+        let what = "the number of names looked up to put the layers together";
+        let left = self.steps.get().checked_sub(1).ok_or(UnpackError::Limit { what, limit: self.max_steps })?;
+        self.steps.set(left);
+        Ok(())
+    }
+
     /// What one layer has at a path.
     fn look(&self, index: usize, path: &[u8]) -> Result<Look> {
-        let Some(layer) = self.0.get(index) else { return Ok(Look::Absent) };
+        let Some(layer) = self.layers.get(index) else { return Ok(Look::Absent) };
         let failed = |error| UnpackError::entry("look up", path, error);
         let mut names = path.split(|byte| *byte == b'/').peekable();
         let mut at: Option<OwnedFd> = None;
         let mut hides = false;
         let mut length = 0;
         while let Some(name) = names.next() {
+            self.step()?;
             length += name.len() + usize::from(length > 0);
             let last = names.peek().is_none();
             if let Some(target) = path.get(..length).and_then(|path| layer.links.get(path)) {
@@ -238,7 +281,7 @@ impl View {
     /// The uppermost layer that has this directory, and the uppermost one that describes it.
     fn directories(&self, path: &[u8]) -> Result<(Option<usize>, Option<usize>)> {
         let mut first = None;
-        for (index, layer) in self.0.iter().enumerate().rev() {
+        for (index, layer) in self.layers.iter().enumerate().rev() {
             match self.look(index, path)? {
                 Look::Absent => {}
                 Look::Hidden | Look::Other(_) | Look::Link(_) => break,
@@ -268,7 +311,7 @@ impl View {
                 }
                 Look::Other(stat) => return Ok(Some(Found { layer: index, name, stat })),
                 Look::Directory { .. } => {
-                    let Some(layer) = self.0.get(index) else { return Ok(None) };
+                    let Some(layer) = self.layers.get(index) else { return Ok(None) };
                     let stat = beneath(&layer.root, path, OFlags::PATH | OFlags::DIRECTORY)
                         .and_then(|fd| fstat(&fd))
                         .map_err(|error| UnpackError::entry("look up", path, error))?;
@@ -286,6 +329,7 @@ impl View {
         let mut at: Vec<Vec<u8>> = Vec::new();
         let mut links = 0;
         while let Some(name) = todo.pop_front() {
+            self.step()?;
             match name.as_slice() {
                 b"" | b"." => continue,
                 b".." => {
@@ -329,12 +373,12 @@ impl View {
 
     /// The directory of a layer that holds a path, and the path's last name.
     fn place<'a>(&self, layer: usize, path: &'a [u8]) -> rustix::io::Result<(OwnedFd, &'a [u8])> {
-        let root = &self.0.get(layer).ok_or(Errno::NOENT)?.root;
+        let root = &self.layers.get(layer).ok_or(Errno::NOENT)?.root;
         place(root, path)
     }
 
     fn directory(&self, layer: usize, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-        beneath(&self.0.get(layer).ok_or(Errno::NOENT)?.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
+        beneath(&self.layers.get(layer).ok_or(Errno::NOENT)?.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 }
 

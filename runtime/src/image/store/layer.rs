@@ -68,6 +68,12 @@ impl LayerRecord {
         self.links.is_empty() && self.implied.iter().all(String::is_empty)
     }
 
+    /// Bytes of all paths in it.
+    pub(crate) fn noted(&self) -> usize {
+        let links = self.links.iter().map(|(path, target)| path.len() + target.len());
+        links.chain(self.implied.iter().map(String::len)).sum()
+    }
+
     /// Hard links to files that it does not have: the path, and the target in a layer below.
     pub(crate) fn links(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let links = self.links.iter();
@@ -128,7 +134,7 @@ impl PendingLayer {
             serde_json::to_vec(&self.record).map_err(|source| StoreError::Record { path: record.clone(), source })?;
         std::fs::write(&record, bytes).map_err(StoreError::file("write", &record))?;
         let _lock = store.lock()?;
-        if !store.has_layer(&self.record.diff_id) {
+        if store.good_layer_record(&self.record.diff_id)?.is_none() {
             store.discard_layer(&target)?;
             let cwd = rustix::fs::CWD;
             renameat_with(cwd, &self.directory.path, cwd, &target, RenameFlags::NOREPLACE)
@@ -183,10 +189,20 @@ impl Store {
     /// The record of a layer that can be used; `None` when there is none.
     pub(crate) fn layer_record(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
         let path = self.layer_path(diff_id).join("layer.json");
-        let record: Option<LayerRecord> = self.read_json(&path)?;
-        Ok(record.filter(|record| {
-            record.diff_id == *diff_id && record.unsynced_boot.as_ref().is_none_or(|boot| *boot == self.inner.boot_id)
-        }))
+        let Some(record) = self.read_json::<LayerRecord>(&path)? else { return Ok(None) };
+        if record.diff_id != *diff_id {
+            return Err(StoreError::Damaged { path, expected: *diff_id, found: record.diff_id });
+        }
+        let synced = record.unsynced_boot.as_ref().is_none_or(|boot| *boot == self.inner.boot_id);
+        Ok(Some(record).filter(|_| synced))
+    }
+
+    /// [`Self::layer_record`], with a damaged one as good as none: its layer is fetched or loaded anew.
+    pub(crate) fn good_layer_record(&self, diff_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
+        match self.layer_record(diff_id) {
+            Err(error) if error.is_damage() => Ok(None),
+            record => record,
+        }
     }
 
     pub(super) fn require_layers(&self, diff_ids: &[Digest]) -> Result<(), StoreError> {
@@ -194,6 +210,21 @@ impl Store {
             Some(diff_id) => Err(StoreError::MissingLayer { diff_id: *diff_id }),
             None => Ok(()),
         }
+    }
+
+    /// Fails when layers have more entries together than one image may have.
+    pub(super) fn check_entries(&self, diff_ids: &[Digest]) -> Result<(), StoreError> {
+        let limit = self.limits().image_entries;
+        let mut entries = 0u64;
+        for diff_id in diff_ids.iter().collect::<BTreeSet<_>>() {
+            let record = self.layer_record(diff_id)?.ok_or(StoreError::MissingLayer { diff_id: *diff_id })?;
+            entries = entries.saturating_add(record.entries);
+        }
+        if entries > limit {
+            let source = UnpackError::Limit { what: "the number of entries of all layers", limit };
+            return Err(StoreError::Fixup { source });
+        }
+        Ok(())
     }
 
     /// Brings layers to the disk, once for all of them, and notes it. The caller holds the lock.

@@ -195,9 +195,11 @@ impl Store {
             });
         }
         let digest = Digest::of(manifest);
+        self.check_entries(&parsed.diff_ids)?;
+        let fixup = self.plan_fixup(&parsed.diff_ids)?;
         let _lock = self.lock()?;
         self.require_layers(&parsed.diff_ids)?;
-        let fixup = self.make_fixup(&digest, &parsed.diff_ids)?;
+        let fixup = self.make_fixup(&digest, fixup)?;
         if fixup {
             // Rare, and nothing notes whether it is on disk.
             self.sync()?;
@@ -227,7 +229,7 @@ impl Store {
         };
         self.write_json(&self.path("records", &format!("{}.json", digest.hex())), &stored)?;
         if let Some(reference) = reference {
-            self.write_reference(reference, digest)?;
+            self.write_reference(reference, digest, origin != Origin::Pulled)?;
         }
         if origin == Origin::Pulled {
             self.sync_later(stored.diff_ids.clone());
@@ -281,12 +283,13 @@ impl Store {
             let mut complete = true;
             let mut seen = std::collections::BTreeSet::new();
             for layer in &stored.diff_ids {
-                match self.layer_record(layer)? {
+                match self.good_layer_record(layer)? {
                     Some(record) if seen.insert(*layer) => size += record.size,
                     Some(_) => {}
                     None => complete = false,
                 }
             }
+            let irreplaceable = Self::is_irreplaceable(&stored, &references);
             let names = references.iter().filter(|r| r.manifest == stored.manifest);
             images.push(ImageRecord {
                 digest: stored.manifest,
@@ -295,6 +298,7 @@ impl Store {
                 diff_ids: stored.diff_ids,
                 size,
                 origin: stored.origin,
+                irreplaceable,
                 pinned: stored.pinned,
                 complete,
                 last_used,
@@ -332,8 +336,8 @@ impl Store {
         self.path("tmp", &format!("{}-{number}", std::process::id()))
     }
 
-    /// Removes what nobody works on any more from `tmp/`, and layers whose bytes may not have reached the disk
-    /// before the boot they were made in ended.
+    /// Removes what nobody works on any more from `tmp/`, and layers without a record or whose bytes may not have reached
+    /// the disk before the boot they were made in ended. One whose record cannot be read stays: `verify` tells.
     fn clean(&self) -> Result<(), StoreError> {
         let _lock = self.lock()?;
         for name in self.names("tmp")? {
@@ -348,8 +352,8 @@ impl Store {
             }
         }
         for name in self.names("layers")? {
-            let valid = Digest::parse(&format!("sha256:{name}")).is_ok_and(|diff_id| self.has_layer(&diff_id));
-            if !valid {
+            let Ok(diff_id) = Digest::parse(&format!("sha256:{name}")) else { continue };
+            if matches!(self.layer_record(&diff_id), Ok(None)) {
                 self.discard_layer(&self.path("layers", &name))?;
             }
         }

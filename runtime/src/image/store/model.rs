@@ -15,11 +15,15 @@ use super::layer::LayerRecord;
 use super::records::Stored;
 use super::{MAX_LAYERS, Store, StoreError};
 use crate::image::json::{MAX_VALUES, too_many_values};
+use crate::image::unpack::UnpackError;
 
 /// Largest manifest (OCI distribution specification: registries should take 4 MiB, clients may refuse more).
 const MAX_MANIFEST: usize = 4 << 20;
 /// Largest configuration.
 const MAX_CONFIG: usize = 8 << 20;
+
+/// Bytes of paths in the records of all layers of one image.
+const MAX_NOTED: usize = 64 << 20;
 
 /// Where an image came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +75,8 @@ pub struct ImageRecord {
     pub size: u64,
     /// Where it came from.
     pub origin: Origin,
+    /// Nothing but a file can give it again: it came from one, or it has only names that were given here.
+    pub irreplaceable: bool,
     /// Kept whatever its age.
     pub pinned: bool,
     /// All of its layers are there; else it has to be pulled again.
@@ -195,11 +201,17 @@ impl Store {
     pub(crate) fn stack(&self, diff_ids: &[Digest]) -> Result<Vec<LayerRecord>, StoreError> {
         let mut stack = Vec::new();
         let mut seen = BTreeSet::new();
+        let mut noted = 0;
         for diff_id in diff_ids.iter().rev() {
             if !seen.insert(*diff_id) {
                 continue;
             }
             let record = self.layer_record(diff_id)?.ok_or(StoreError::MissingLayer { diff_id: *diff_id })?;
+            noted += record.noted();
+            if noted > MAX_NOTED {
+                let what = "the size of the names of directories and links that depend on lower layers";
+                return Err(StoreError::Fixup { source: UnpackError::Limit { what, limit: MAX_NOTED as u64 } });
+            }
             let hides_all = record.root_opaque;
             stack.push(record);
             if hides_all {

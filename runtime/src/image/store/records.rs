@@ -33,6 +33,9 @@ pub(crate) struct RefRecord {
     pub(crate) schema: u32,
     pub(crate) reference: ImageRef,
     pub(crate) manifest: Digest,
+    /// A name that was given here: no registry is known to have the image under it.
+    #[serde(default)]
+    pub(crate) local: bool,
 }
 
 #[derive(Deserialize)]
@@ -98,6 +101,16 @@ impl Store {
         self.all("records")
     }
 
+    /// Whether nothing but a file can give this image again: it came from one, or it has only names that were given here.
+    pub(crate) fn is_irreplaceable(stored: &Stored, references: &[RefRecord]) -> bool {
+        let mut names = references.iter().filter(|record| record.manifest == stored.manifest).peekable();
+        match stored.origin {
+            Origin::Loaded => true,
+            Origin::Builtin => false,
+            Origin::Pulled => names.peek().is_some() && names.all(|record| record.local),
+        }
+    }
+
     pub(crate) fn references(&self) -> Result<Vec<RefRecord>, StoreError> {
         self.all("refs")
     }
@@ -116,8 +129,16 @@ impl Store {
         self.path("refs", &format!("{}.json", Digest::of(reference.to_string().as_bytes()).hex()))
     }
 
-    pub(crate) fn write_reference(&self, reference: &ImageRef, manifest: Digest) -> Result<(), StoreError> {
-        let record = RefRecord { schema: SCHEMA, reference: reference.clone(), manifest };
-        self.write_json(&self.reference_path(reference), &record)
+    /// Lets a reference lead to an image. `local`: it does not come from a registry, unless it was known to.
+    pub(crate) fn write_reference(
+        &self,
+        reference: &ImageRef,
+        manifest: Digest,
+        local: bool,
+    ) -> Result<(), StoreError> {
+        let path = self.reference_path(reference);
+        let known = |record: Option<RefRecord>| record.is_some_and(|known| known.manifest == manifest && !known.local);
+        let local = local && !self.read_json(&path).is_ok_and(known);
+        self.write_json(&path, &RefRecord { schema: SCHEMA, reference: reference.clone(), manifest, local })
     }
 }

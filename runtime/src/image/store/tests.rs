@@ -1,8 +1,12 @@
 use super::*;
 use crate::image::unpack::Compression;
-use crate::image::unpack::testkit::{dir, file, gzip, root, tar};
+use crate::image::unpack::testkit::{Item, dir, file, gzip, hardlink, isolated, root, symlink, tar};
 
 pub(crate) fn put(store: &Store, name: &str, layers: &[Vec<u8>]) -> Image {
+    try_put(store, name, layers).expect("recorded")
+}
+
+fn try_put(store: &Store, name: &str, layers: &[Vec<u8>]) -> Result<Image, StoreError> {
     let mut diff_ids = Vec::new();
     let mut descriptors = Vec::new();
     for layer in layers {
@@ -31,7 +35,7 @@ pub(crate) fn put(store: &Store, name: &str, layers: &[Vec<u8>]) -> Image {
     })
     .to_string();
     let reference = ImageRef::parse(name).expect("reference");
-    store.put_image(Some(&reference), manifest.as_bytes(), config.as_bytes()).expect("recorded")
+    store.put_image(Some(&reference), manifest.as_bytes(), config.as_bytes())
 }
 
 #[test]
@@ -102,4 +106,77 @@ fn a_layer_that_may_not_be_on_disk_is_not_believed_after_a_power_cut() {
     assert!(store.has_layer(&Digest::of(&kept)));
     assert!(!store.has_layer(&Digest::of(&lost)));
     assert_eq!(std::fs::read_dir(work.path().join("layers")).expect("listed").count(), 1);
+}
+
+/// Each link leads twice through the one below it: forty layers stand for more paths than anybody can follow.
+#[test]
+fn layers_that_take_for_ever_to_put_together_are_refused() {
+    isolated(|| {
+        let work = tempfile::tempdir().expect("temporary directory");
+        let limits = Limits { entries: 1000, ..Limits::default() };
+        let options = StoreOptions { limits, ..StoreOptions::default() };
+        let store = Store::open_with(work.path(), options).expect("opened");
+        let mut links = vec![tar(&[symlink("s0", "."), symlink("z", ".")])];
+        links.extend((1..=40).map(|i| tar(&[hardlink(&format!("s{i}"), &format!("s{0}/s{0}/z", i - 1))])));
+        // The honest kind of the same: a directory that every layer uses and only the lowest describes.
+        let mut honest = vec![tar(&[Item { mode: 0o700, ..dir("d") }])];
+        honest.extend((0..40).map(|i| tar(&[file(&format!("d/{i}"), "")])));
+        let many: Vec<_> = (0..50).map(|i| file(&format!("d{i}/f"), "")).collect();
+        let directories: Vec<_> =
+            (0..40).map(|i| tar(&[many.as_slice(), &[file(&format!("f{i}"), "")]].concat())).collect();
+        for (name, layers, fits) in [("links", &links, false), ("honest", &honest, true), ("same", &directories, true)]
+        {
+            match try_put(&store, &format!("{name}:1"), layers) {
+                Ok(_) => assert!(fits, "{name}"),
+                Err(error) => {
+                    let text = spec::causes::chain(&error);
+                    assert!(
+                        !fits && text.contains("put the layers together is above the limit of 16000"),
+                        "{name}: {text}"
+                    );
+                    assert!(!error.is_transient(), "{name}");
+                }
+            }
+        }
+    });
+}
+
+/// Only a layer without a record was never finished. What cannot be read today may be read tomorrow, or by another version.
+#[test]
+fn a_layer_whose_record_cannot_be_read_is_not_thrown_away() {
+    if !root() {
+        return;
+    }
+    let layer = tar(&[file("f", "1")]);
+    let diff_id = Digest::of(&layer);
+    let other = Digest::of(b"other");
+    let newer = format!(r#"{{"schema":99,"diff_id":"{diff_id}","size":1,"entries":1}}"#);
+    let foreign = format!(r#"{{"schema":1,"diff_id":"{other}","size":1,"entries":1}}"#);
+    for (name, record, stays, again) in [
+        ("none", None, false, true),
+        ("empty", Some(""), true, true),
+        ("cut off", Some("{"), true, true),
+        ("of another layer", Some(foreign.as_str()), true, true),
+        ("of a newer version", Some(newer.as_str()), true, false),
+        ("a directory", Some("/"), true, false),
+    ] {
+        let work = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(work.path()).expect("opened");
+        put(&store, "a:1", std::slice::from_ref(&layer));
+        store.flush();
+        let path = store.layer_path(&diff_id);
+        std::fs::remove_file(path.join("layer.json")).expect("removed");
+        match record {
+            Some("/") => std::fs::create_dir(path.join("layer.json")).expect("made"),
+            Some(text) => std::fs::write(path.join("layer.json"), text).expect("written"),
+            None => {}
+        }
+        let store = Store::open(work.path()).expect("opened again");
+        assert_eq!(path.join("fs/f").exists(), stays, "{name}");
+        assert!(!store.has_layer(&diff_id), "{name}");
+        let pending = store.unpack_layer(&diff_id, Compression::None, &mut layer.as_slice()).expect("unpacked");
+        assert_eq!(pending.commit().is_ok(), again, "{name}");
+        assert!(path.join("fs/f").exists(), "{name}");
+        assert_eq!(store.has_layer(&diff_id), again, "{name}");
+    }
 }

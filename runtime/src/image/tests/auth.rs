@@ -12,7 +12,7 @@ use crate::image::registry::RegistryConfig;
 
 fn secret(key: &str, user: &str, password: &str) -> (String, RegistryAuth) {
     let password = SecretBytes::new(password.as_bytes().to_vec());
-    (key.to_owned(), RegistryAuth { username: user.to_owned(), password })
+    (key.to_owned(), RegistryAuth::Basic(user.to_owned(), password))
 }
 
 fn basic(user: &str, password: &str) -> String {

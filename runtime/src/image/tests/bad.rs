@@ -578,6 +578,32 @@ async fn nothing_wrong_is_taken_and_nothing_hangs() {
     check_all([unavailable(), redirects(), manifests(), configs(), layers()].into_iter().flatten().collect()).await;
 }
 
+/// A little faster than the lowest rate, for as long as the config is: it ends as a manifest would.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_config_that_drips_ends() {
+    if !root() {
+        return;
+    }
+    let mut image = TestImage::usual();
+    image.config.resize(9000, b' ');
+    let mut manifest = image.json();
+    manifest["config"]["digest"] = image.config_digest().to_string().into();
+    manifest["config"]["size"] = image.config.len().into();
+    image.manifest = manifest.to_string().into_bytes();
+    let answer = move |request: &Request, _: &TestImage| {
+        if !request.is_blob(image.config_digest()) {
+            return Some(image.answer(request));
+        }
+        let mut steps = vec![Step::Send(sized(&image.config).into_bytes())];
+        for part in image.config.chunks(150) {
+            steps.push(Step::Send(part[..part.len() - 1].to_vec()));
+            steps.push(Step::Drip(part[part.len() - 1..].to_vec(), Duration::from_millis(100)));
+        }
+        Some(Reply::Steps(steps))
+    };
+    check_all(vec![("a config that drips", Box::new(answer), "took longer than 4s for config")]).await;
+}
+
 /// Checks cases, some at a time, and fails with all that are not as they should be.
 pub(super) async fn check_all(cases: Vec<(&'static str, Answer, &'static str)>) {
     let count = cases.len();

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 
-use super::fake::{Server, TestImage, http};
+use super::fake::{Reply, Server, TestImage, http};
 use super::{patient, reference, rig, root};
-use crate::image::registry::{EcrConfig, HostConfig};
+use crate::api::FailureClass;
+use crate::image::registry::{EcrConfig, HostConfig, RegistryConfig};
 
 fn encoded(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
@@ -83,6 +84,74 @@ async fn the_role_gives_a_password_that_is_kept_and_renewed() {
     }
     check(4_000_000_000.0, 1).await;
     check(1_000.0, 2).await;
+}
+
+/// A registry whose logins come from these two.
+fn config_of(server: &Server, metadata: &Server, api: &Server) -> RegistryConfig {
+    let mut config = patient();
+    config.ecr = EcrConfig {
+        metadata_endpoint: format!("http://{}", metadata.address),
+        api_endpoint: Some(format!("http://{}", api.address)),
+    };
+    let host = HostConfig { ecr_region: Some("eu-west-1".to_owned()), ..HostConfig::default() };
+    config.hosts.insert(server.address.to_string(), host);
+    config
+}
+
+fn password(text: &str) -> Reply {
+    let token = encoded(&format!("AWS:{text}"));
+    let answer = format!(r#"{{"authorizationData":[{{"authorizationToken":"{token}","expiresAt":4000000000}}]}}"#);
+    http(200, &[], answer)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_was_taken_back_is_asked_for_once_more() {
+    if !root() {
+        return;
+    }
+    for refusal in [http(401, &[("www-authenticate", "Basic realm=\"ecr\"")], ""), http(403, &[], "expired")] {
+        let valid = Arc::new(AtomicUsize::new(0));
+        let api = Server::start(|request| password(&format!("p{}", request.count)));
+        let image = TestImage::usual();
+        let (served, now) = (image.clone(), Arc::clone(&valid));
+        let server = Server::start(move |request| {
+            let basic = format!("Basic {}", encoded(&format!("AWS:p{}", now.load(Ordering::SeqCst))));
+            match request.header("authorization") {
+                "" => http(401, &[("www-authenticate", "Basic realm=\"ecr\"")], ""),
+                given if given == basic => served.answer(request),
+                _ => refusal.clone(),
+            }
+        });
+        let metadata = metadata();
+        let rig = rig(config_of(&server, &metadata, &api));
+        let pull = async |name: &str| rig.pull(&reference(&server, name), &Vec::new()).await;
+        pull("team/a").await.expect("with the first password");
+        valid.store(1, Ordering::SeqCst);
+        pull("team/b").await.expect("with the second");
+        assert_eq!(api.requests().len(), 2);
+        valid.store(9, Ordering::SeqCst);
+        pull("team/c").await.expect_err("none is right");
+        assert_eq!(api.requests().len(), 3, "asked once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_that_fail_for_now_say_nothing_of_the_login() {
+    let server = Server::start(|_| http(401, &[("www-authenticate", "Basic")], ""));
+    let (good, fine) = (metadata(), Server::start(|_| password("p")));
+    for (status, for_now) in [(500, true), (503, true), (429, true), (403, false), (400, false)] {
+        let broken = Server::start(move |_| http(status, &[], ""));
+        for (metadata, api) in [(&broken, &fine), (&good, &broken)] {
+            let rig = rig(config_of(&server, metadata, api));
+            let name = reference(&server, "team/app");
+            let error = rig.pull(&name, &Vec::new()).await.expect_err("no login");
+            let class = error.failure().class();
+            let said = super::text(error, &name);
+            assert_eq!(class == FailureClass::Transient, for_now, "{status}: {said}");
+            let expected = if for_now { "cannot log in to registry" } else { "wrong or missing credentials" };
+            assert!(said.contains(expected), "{status}: {said}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,7 @@ use super::fake::{
 };
 use super::{patient, quick, reference, rig, root, text};
 use crate::api::PullProgress;
+use crate::image::registry::RegistryConfig;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_of_every_compression_is_pulled_and_not_fetched_again() {
@@ -245,6 +246,37 @@ async fn a_layer_that_stalls_half_way_goes_on() {
     .await;
 }
 
+/// Silence counts from the last byte, and what comes after a retry has no limit of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_falls_silent_holds_a_pull_for_two_stall_limits() {
+    if !root() {
+        return;
+    }
+    for name in ["no answer", "a head", "a slow head"] {
+        let image = TestImage::new(vec![layer("", "bin/app", &noise(7, 300_000))]);
+        let served = image.clone();
+        let server = Server::start(move |request| {
+            let layer = served.last();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", layer.bytes.len()).into_bytes();
+            let first = match (request.count, name) {
+                _ if !request.is_blob(layer.digest) => return served.answer(request),
+                (0, _) => Step::Send([&head, layer.bytes.get(..290_000).expect("inside")].concat()),
+                (_, "a head") => Step::Send(head),
+                (_, "a slow head") => Step::Drip(head, Duration::from_millis(18)),
+                _ => Step::Send(Vec::new()),
+            };
+            Reply::Steps(vec![first, Step::Hang])
+        });
+        let rig = rig(quick());
+        let start = std::time::Instant::now();
+        let error = rig.refused(&reference(&server, "app:1"), &Vec::new()).await;
+        let took = start.elapsed();
+        assert!(error.contains("sent nothing for 1s"), "{name}: {error}");
+        assert!((1900..2800).contains(&took.as_millis()), "{name}: {took:?}");
+        assert_eq!(server.count(&image.last().digest.to_string()), 2, "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_layer_may_come_in_chunks_and_without_length() {
     if !root() {
@@ -301,6 +333,42 @@ async fn equal_pulls_are_one_and_layers_are_shared() {
         assert_eq!(server.count(&layer.digest.to_string()), 1, "one download for all");
     }
     assert_eq!(server.requests().iter().filter(|r| r.is_manifest()).count(), 2, "one pull for each reference");
+}
+
+/// Whatever a registry that hangs says its layers are: nobody who pulls from another one waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_hangs_keeps_no_other_waiting() {
+    if !root() {
+        return;
+    }
+    for hangs_at in ["config", "layer"] {
+        let image = TestImage::new(vec![layer("gzip", "bin/app", &noise(7, 300_000))]);
+        let (served, stuck) = (image.clone(), image.clone());
+        let good = Server::start(move |request| served.answer(request));
+        let bad = Server::start(move |request| {
+            let config = request.is_blob(stuck.config_digest());
+            if request.is_blob(stuck.last().digest) || (hangs_at == "config" && config) {
+                return Reply::Steps(vec![Step::Hang]);
+            }
+            stuck.answer(request)
+        });
+        let rig = rig(RegistryConfig { parallel_images: 1, parallel_downloads: 1, ..patient() });
+        let (a, b, none) = (reference(&bad, "app:1"), reference(&good, "app:1"), Vec::new());
+        let start = std::time::Instant::now();
+        let honest = async {
+            let at = if hangs_at == "config" { image.config_digest() } else { image.last().digest };
+            while bad.count(&at.to_string()) == 0 {
+                tokio::task::yield_now().await;
+            }
+            rig.pull(&b, &none).await
+        };
+        let pulled = tokio::select! {
+            pulled = honest => pulled,
+            other = rig.pull(&a, &none) => panic!("{hangs_at}: {other:?}"),
+        };
+        assert_eq!(pulled.expect("it is pulled").digest, image.digest(), "{hangs_at}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{hangs_at}: {:?}", start.elapsed());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

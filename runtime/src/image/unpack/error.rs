@@ -45,6 +45,16 @@ pub enum UnpackError {
         /// Bytes that stay free.
         reserve: u64,
     },
+    /// The file system would be left with too few inodes.
+    #[error(
+        "cannot unpack the layer: the file system has room for {available} more files, and {reserve} are kept in reserve"
+    )]
+    Inodes {
+        /// Files that can be made now.
+        available: u64,
+        /// How many of them stay free.
+        reserve: u64,
+    },
     /// The file system is full.
     #[error("cannot write `{path}`: the file system is full")]
     Full {
@@ -83,7 +93,7 @@ impl UnpackError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Stream(_) | Self::Space { .. } | Self::Full { .. } | Self::Worker => true,
+            Self::Stream(_) | Self::Space { .. } | Self::Inodes { .. } | Self::Full { .. } | Self::Worker => true,
             Self::Entry { source, .. } => !matches!(
                 source.kind(),
                 io::ErrorKind::InvalidInput | io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename
@@ -111,7 +121,12 @@ impl UnpackError {
                 Some("nothing of the image was kept: it holds more than any image needs, look at where it comes from")
             }
             Self::Kernel => Some("use Linux 5.6 or later"),
-            Self::Stream(_) | Self::Space { .. } | Self::Full { .. } | Self::Entry { .. } | Self::Worker => None,
+            Self::Stream(_)
+            | Self::Space { .. }
+            | Self::Inodes { .. }
+            | Self::Full { .. }
+            | Self::Entry { .. }
+            | Self::Worker => None,
         }
     }
 

@@ -6,19 +6,25 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
-    fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat,
-    readlinkat, renameat, statat, symlinkat, utimensat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+    fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, ftruncate, futimens, linkat, mkdirat,
+    mknodat, openat, readlinkat, renameat, seek, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
+use super::Limits;
 use super::error::UnpackError;
 use super::tree::{beneath, open_directory, remove};
+
+/// Free space is looked at again after this many bytes.
+const SPACE_STEP: u64 = 16 << 20;
+/// What a name alone counts for.
+const NAME: u64 = 4096;
 
 /// What becomes of the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,18 +45,41 @@ pub(crate) struct Merge<'a> {
     /// Copies of files with several names.
     links: HashMap<u64, Vec<u8>>,
     target: BorrowedFd<'a>,
+    limits: &'a Limits,
+    /// Bytes until the free space is looked at again; a name counts as a few.
+    until_space_check: u64,
 }
 
 impl<'a> Merge<'a> {
-    pub(crate) fn new(take: Take, implied: &'a BTreeSet<Vec<u8>>, hides: bool, target: BorrowedFd<'a>) -> Self {
-        Self { take, implied, hides, links: HashMap::new(), target }
+    pub(crate) fn new(
+        take: Take,
+        implied: &'a BTreeSet<Vec<u8>>,
+        hides: bool,
+        target: BorrowedFd<'a>,
+        limits: &'a Limits,
+    ) -> Self {
+        Self { take, implied, hides, links: HashMap::new(), target, limits, until_space_check: 0 }
+    }
+
+    /// Looks at the free space now and then, before it is used up.
+    fn use_space(&mut self, bytes: u64) -> Result<(), UnpackError> {
+        match self.until_space_check.checked_sub(bytes) {
+            Some(left) => self.until_space_check = left,
+            None => {
+                self.limits.check_space(self.target)?;
+                self.until_space_check = SPACE_STEP;
+            }
+        }
+        Ok(())
     }
 
     /// Lays `layer` over the target.
     pub(crate) fn run(mut self, layer: &OwnedFd) -> Result<(), UnpackError> {
         let target = rustix::io::fcntl_dupfd_cloexec(self.target, 0)
             .map_err(|e| UnpackError::entry("open directory", b"/", e))?;
-        self.directory(layer, &target, b"")
+        self.directory(layer, &target, b"")?;
+        // The rest since the last look; files that were moved take nothing.
+        if self.take == Take::Copy { self.limits.check_space(self.target) } else { Ok(()) }
     }
 
     /// Two directories of the same path, and what their attributes are to be.
@@ -126,6 +155,7 @@ impl<'a> Merge<'a> {
         stat: &Stat,
     ) -> Result<(), UnpackError> {
         let failed = |operation, error| UnpackError::entry(operation, path, error);
+        self.use_space(NAME)?;
         let text = OsStr::from_bytes(name);
         let many = stat.st_nlink > 1;
         if many && let Some(known) = self.links.get(&stat.st_ino) {
@@ -140,10 +170,16 @@ impl<'a> Merge<'a> {
         }
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                copy_file(layer, target, name, stat).map_err(|source| match Errno::from_io_error(&source) {
-                    Some(errno) => failed("copy", errno),
-                    None => UnpackError::Stream(source),
-                })?
+                let from = beneath(layer, name, OFlags::RDONLY | OFlags::NOFOLLOW).map_err(|e| failed("open", e))?;
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let to = openat(target, text, flags, Mode::from_raw_mode(0o600)).map_err(|e| failed("create", e))?;
+                let (from, to) = (File::from(from), File::from(to));
+                self.copy_content(&from, &to, path, stat)?;
+                // The owner goes first: changing it takes setuid bits and capabilities away.
+                fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+                    .and_then(|()| copy_xattrs(from.as_fd(), to.as_fd()))
+                    .and_then(|()| describe(to.as_fd(), stat))
+                    .map_err(|e| failed("set owner, mode and time of", e))?;
             }
             FileType::Symlink => {
                 let link = readlinkat(layer, text, Vec::new()).map_err(|e| failed("read link", e))?;
@@ -158,6 +194,43 @@ impl<'a> Merge<'a> {
         }
         if many {
             self.links.insert(stat.st_ino, path.to_vec());
+        }
+        Ok(())
+    }
+}
+
+impl Merge<'_> {
+    /// Everything of a file but its holes.
+    fn copy_content(&mut self, mut from: &File, mut to: &File, path: &[u8], stat: &Stat) -> Result<(), UnpackError> {
+        let failed = |error| UnpackError::entry("copy", path, error);
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        ftruncate(to, size).map_err(failed)?;
+        let mut at = 0;
+        while at < size {
+            let start = match seek(from, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                // Nothing but a hole is left.
+                Err(Errno::NXIO) => break,
+                Err(error) => return Err(failed(error)),
+            };
+            let end = seek(from, SeekFrom::Hole(start)).map_err(failed)?.min(size);
+            // The second time, since looking for the hole has moved it.
+            seek(from, SeekFrom::Start(start)).map_err(failed)?;
+            seek(to, SeekFrom::Start(start)).map_err(failed)?;
+            at = start;
+            while at < end {
+                let step = SPACE_STEP.min(end - at);
+                self.use_space(step)?;
+                let copied = io::copy(&mut Read::by_ref(&mut from).take(step), &mut to);
+                let copied = copied.map_err(|source| match Errno::from_io_error(&source) {
+                    Some(errno) => failed(errno),
+                    None => UnpackError::Stream(source),
+                })?;
+                if copied == 0 {
+                    return Ok(());
+                }
+                at += copied;
+            }
         }
         Ok(())
     }
@@ -185,18 +258,6 @@ pub(crate) fn is_opaque(directory: BorrowedFd<'_>) -> rustix::io::Result<bool> {
         Err(Errno::RANGE) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-fn copy_file(layer: &OwnedFd, target: &OwnedFd, name: &[u8], stat: &Stat) -> io::Result<()> {
-    let mut from = File::from(beneath(layer, name, OFlags::RDONLY | OFlags::NOFOLLOW)?);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut to = File::from(openat(target, OsStr::from_bytes(name), flags, Mode::from_raw_mode(0o600))?);
-    io::copy(&mut from, &mut to)?;
-    // The owner goes first: changing it takes setuid bits and capabilities away.
-    fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
-    copy_xattrs(from.as_fd(), to.as_fd())?;
-    describe(to.as_fd(), stat)?;
-    Ok(())
 }
 
 fn times(stat: &Stat) -> Timestamps {

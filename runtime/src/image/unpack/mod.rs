@@ -69,6 +69,8 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Entries, and directories made for them.
     pub entries: u64,
+    /// Entries of all layers of one image.
+    pub image_entries: u64,
     /// Names in one path.
     pub depth: usize,
     /// Bytes of one extended header, long name or sparse map.
@@ -79,6 +81,8 @@ pub struct Limits {
     pub ratio_free_bytes: u64,
     /// Bytes to leave free on the file system; by itself the smaller of 1 GiB and 5 % of it.
     pub reserve_bytes: Option<u64>,
+    /// Files to leave room for on the file system, where it has a limit of them; by itself the smaller of 10,000 and 5 %.
+    pub reserve_inodes: Option<u64>,
     /// Largest zstd window, as a power of two: it is the decoder's memory. RFC 8878 recommends at least 23.
     pub zstd_window_log: u32,
 }
@@ -89,11 +93,13 @@ impl Default for Limits {
             archive_bytes: 256 << 30,
             file_bytes: 256 << 30,
             entries: 1_000_000,
+            image_entries: 4_000_000,
             depth: 255,
             extension_bytes: 1 << 20,
             ratio: 200,
             ratio_free_bytes: 256 << 20,
             reserve_bytes: None,
+            reserve_inodes: None,
             zstd_window_log: 25,
         }
     }
@@ -111,9 +117,16 @@ impl Limits {
 
     /// Fails when the file system of `file` has less left than is to stay free.
     pub(crate) fn check_space(&self, file: impl std::os::fd::AsFd) -> Result<(), UnpackError> {
-        let (available, reserve) = self.space(file)?;
+        let (available, reserve) = self.space(&file)?;
         if available < reserve {
             return Err(UnpackError::Space { available, reserve });
+        }
+        let stat =
+            rustix::fs::fstatvfs(file).map_err(|e| UnpackError::entry("look at the free space of", b"the store", e))?;
+        // Those that make inodes as they need them (btrfs) say that they have none.
+        let reserve = self.reserve_inodes.unwrap_or(10_000.min(stat.f_files / 20));
+        if stat.f_files > 0 && stat.f_favail < reserve {
+            return Err(UnpackError::Inodes { available: stat.f_favail, reserve });
         }
         Ok(())
     }

@@ -28,9 +28,12 @@ const AUFS: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Free space is looked at again after this many bytes.
 const SPACE_STEP: u64 = 16 << 20;
-/// Implied directories that are remembered; a layer with more is odd beyond repair.
-const MAX_IMPLIED: usize = 4096;
-/// Hard links to files of lower layers in one layer; they are kept in memory.
+/// Bytes of paths that depend on lower layers: directories that one uses and does not describe, and hard links to files
+/// that it does not have. They are kept in memory, and in the layer's record.
+const MAX_NOTED: u64 = 4 << 20;
+/// What each of them takes beside its bytes.
+const NOTED: u64 = 32;
+/// Hard links to files of lower layers in one layer.
 const MAX_FOREIGN_LINKS: usize = 16_384;
 
 /// Writes entries into a tree.
@@ -60,9 +63,20 @@ struct State {
     list: ListWriter,
     summary: Unpacked,
     max_entries: u64,
+    /// Bytes of paths that depend on lower layers, of those that were taken out again as well.
+    noted: u64,
 }
 
 impl State {
+    fn note(&mut self, bytes: usize) -> Result<(), UnpackError> {
+        self.noted += bytes as u64 + NOTED;
+        if self.noted > MAX_NOTED {
+            let what = "the size of the names of directories and links that depend on lower layers";
+            return Err(UnpackError::Limit { what, limit: MAX_NOTED });
+        }
+        Ok(())
+    }
+
     fn add(&mut self, line: &Line) -> Result<(), UnpackError> {
         self.list.add(line).map_err(|source| list_error(source, "write the list of"))
     }
@@ -87,9 +101,8 @@ impl Notes for State {
     fn implied(&mut self, path: &[u8]) -> Result<(), UnpackError> {
         // Counted as entries: one path of an archive can make hundreds of directories.
         self.count_entry()?;
-        if self.summary.implied.len() < MAX_IMPLIED {
-            self.summary.implied.insert(path.to_vec());
-        }
+        self.note(path.len())?;
+        self.summary.implied.insert(path.to_vec());
         // Their time is fixed, so that a layer is the same wherever it is unpacked.
         self.add(&implied_line(path, false))
     }
@@ -133,7 +146,7 @@ impl<'a> Writer<'a> {
         let list = ListWriter::new(list).map_err(|e| list_error(e, "write the list of"))?;
         // The root is one that the layer does not describe, until it does.
         let summary = Unpacked { implied: [Vec::new()].into(), ..Unpacked::default() };
-        let mut state = State { list, summary, max_entries: limits.entries };
+        let mut state = State { list, summary, max_entries: limits.entries, noted: 0 };
         state.add(&implied_line(b"", false))?;
         let tree = Tree::open(root, limits);
         let until_space_check = SPACE_STEP;
@@ -153,7 +166,7 @@ impl<'a> Writer<'a> {
 
     fn write<R: Input>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), UnpackError> {
         self.state.count_entry()?;
-        if self.state.summary.entries.is_multiple_of(4096) {
+        if self.state.summary.entries.is_multiple_of(1024) {
             self.check_space()?;
         }
         let names = Names::parse(&entry.path, self.limits.depth)?;
@@ -471,6 +484,7 @@ impl<'a> Writer<'a> {
         if statat(place, name_of(name), AtFlags::SYMLINK_NOFOLLOW).is_ok() {
             self.clear(place, name, &path)?;
         }
+        self.state.note(path.len() + target.len())?;
         self.state.summary.links.insert(path, target);
         Ok(())
     }

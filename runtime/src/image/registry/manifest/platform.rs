@@ -63,6 +63,11 @@ impl Platform {
         }
     }
 
+    /// The same system, and processor when that is asked.
+    pub(crate) fn is_like(&self, other: &Self, processor: bool) -> bool {
+        self.os == other.os && (!processor || self.architecture == other.architecture)
+    }
+
     /// How well another platform's programs run here: 0 is best, `None` not at all.
     pub(crate) fn rank(&self, other: &Self) -> Option<u8> {
         if self.os != other.os || self.architecture != other.architecture {

@@ -297,3 +297,18 @@ fn small_archives_make_no_great_work() {
         quick("the same name again and again", &[items, again].concat(), &LIMITS(), false);
     });
 }
+
+/// Each directory that a layer uses and does not describe keeps what a lower layer says of it, or the layer is refused.
+#[test]
+fn directories_that_are_not_described_are_all_known() {
+    isolated(|| {
+        let name = |length: usize| "n".repeat(length);
+        let many = |count: usize, length: usize| -> Vec<Item> {
+            (0..count).map(|i| pax(&[("path", &format!("{}{i:06}/f", name(length)))], file("f", ""))).collect()
+        };
+        let implied = |items: &[Item]| run(&tar(items), &LIMITS()).1.map(|unpacked| unpacked.implied.len());
+        assert_eq!(implied(&many(6000, 10)).expect("unpacked"), 6001, "with the root");
+        let error = implied(&many(20_000, 200)).expect_err("too much").to_string();
+        assert!(error.contains("depend on lower layers is above the limit of 4194304"), "{error}");
+    });
+}
