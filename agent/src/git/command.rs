@@ -107,6 +107,14 @@ pub enum GitError {
     /// The remote has nothing at all.
     #[error("the remote has no `HEAD`: it is empty, or a branch has to be named with `ref`")]
     Empty,
+    /// A revision lacks the directory that is followed.
+    #[error("cannot find the directory `{path}` in revision {revision}", path = path.display())]
+    NoDirectory {
+        /// Which.
+        path: std::path::PathBuf,
+        /// The commit.
+        revision: String,
+    },
     /// The signature is missing, wrong or of somebody else.
     #[error("revision {revision} has no good signature of an allowed signer: {told}")]
     Signature {
@@ -223,6 +231,8 @@ impl<'a> Git<'a> {
         command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ASKPASS", "true");
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
         command.env("GIT_INDEX_FILE", self.home.join("index"));
+        // A path is a name and no pattern.
+        command.env("GIT_LITERAL_PATHSPECS", "1");
         if verb == "checkout-index" {
             command.env("GIT_WORK_TREE", self.work_tree());
         }
