@@ -157,6 +157,36 @@ async fn a_clone_with_damaged_contents_is_made_again() {
     }
 }
 
+/// A repository on this host belongs to whoever works in it. Nothing of its configuration is run.
+#[tokio::test]
+async fn a_repository_of_another_user_is_followed_and_runs_nothing() {
+    let remote = Remote::new();
+    let ran = remote.dir.path().join("ran");
+    let script = remote.dir.path().join("script");
+    std::fs::write(&script, format!("#!/bin/sh\ntouch '{}'\nexec \"$@\"\n", ran.display())).expect("a file");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let script = script.display().to_string();
+    for key in
+        ["uploadpack.packObjectsHook", "core.fsmonitor", "core.alternateRefsCommand", "core.pager", "core.sshCommand"]
+    {
+        remote.git(&["config", key, &script]);
+    }
+    for hook in ["post-checkout", "reference-transaction", "pre-auto-gc"] {
+        std::os::unix::fs::symlink(&script, remote.work().join(".git/hooks").join(hook)).expect("a hook");
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let given = Command::new("chown").args(["-hR", "12345:12345"]).arg(remote.work()).status().expect("chown");
+    assert!(given.success());
+    for url in [format!("file://{}", remote.work().display()), remote.work().display().to_string()] {
+        drop(std::fs::remove_dir_all(remote.home()));
+        follow(&remote, &GitSource { url, ..remote.source(Some("main"), None) }).await.expect("a revision");
+        assert_eq!(remote.current("hosts/web/a.yaml").as_deref(), Some("one"));
+    }
+    assert!(!ran.exists(), "nothing of the repository was run");
+}
+
 #[tokio::test]
 async fn more_than_manifests_is_refused() {
     let remote = Remote::new();
