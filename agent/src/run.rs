@@ -243,6 +243,9 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     let remotes = Remote::all(&settings);
     let views: Vec<View> = remotes.iter().map(|remote| remote.view(&settings.data_dir)).collect();
     let sources = sources.with_age_identity(settings.age_identity.clone()).with_repositories(views.clone());
+    if let Err(error) = crate::config::Places::note(&settings) {
+        tracing::warn!(%error, "cannot note where containers are");
+    }
     // What was named on the command line is in no file: `mainstay shutdown` asks here whom to stop in which order.
     if let Err(error) = crate::record::write(&settings.sources_file(), &settings.sources) {
         tracing::warn!(%error, "cannot note which sources these are");
