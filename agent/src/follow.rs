@@ -185,6 +185,7 @@ impl Follower {
             let home = remote.home(&tools.data_dir);
             let (name, period) = remote.name_and_period();
             let pause = spread(name, period);
+            tools.metrics.source_interval(&view.label, pause);
             // A clock of today fits a float to the microsecond. 0 stands for never.
             let reached = |unix: i64| tools.metrics.source_success(&view.label, unix as f64);
             reached(view.status().last_success.unwrap_or(0));

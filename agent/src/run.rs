@@ -198,6 +198,10 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     crate::source::NodeKey::ensure(&settings.data_dir, &settings.run_dir)?;
     builtin(&runtime).await?;
     let metrics = Metrics::new();
+    metrics.resync_interval(settings.resync);
+    for path in &settings.sources {
+        metrics.source_interval(&path.display().to_string(), settings.resync);
+    }
     let journal = Journal::open(&settings.events_dir(), Some(metrics.clone()))?;
     let (versions, known_versions) = Versions::open(&settings.data_dir)?;
     let orders = Orders::open(&settings.data_dir);

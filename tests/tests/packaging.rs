@@ -37,6 +37,17 @@ fn alerts_and_dashboard_use_metrics_that_exist() {
 }
 
 #[test]
+fn alerts_come_when_they_should() {
+    if Command::new("promtool").arg("--version").output().is_err() {
+        eprintln!("skipped: promtool is not installed");
+        return;
+    }
+    let monitoring = root().join("packaging/monitoring");
+    run(Command::new("promtool").args(["check", "rules", "mainstay.rules.yml"]).current_dir(&monitoring));
+    run(Command::new("promtool").args(["test", "rules", "mainstay.rules.test.yml"]).current_dir(&monitoring));
+}
+
+#[test]
 fn units_leave_containers_alone() {
     let value = |unit: &str, key: &str| -> Vec<String> {
         let text = read(&format!("packaging/systemd/{unit}"));
