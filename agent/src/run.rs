@@ -203,6 +203,15 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         metrics.source_interval(&path.display().to_string(), settings.resync);
     }
     let journal = Journal::open(&settings.events_dir(), Some(metrics.clone()))?;
+    // Before anything is told: an event of the start reaches them like any other.
+    let webhooks: Vec<_> = settings
+        .webhooks
+        .iter()
+        .map(|webhook| {
+            let node = settings.node_name.clone();
+            tokio::spawn(crate::webhook::run(webhook.clone(), node, journal.subscribe(), metrics.clone()))
+        })
+        .collect();
     let (versions, known_versions) = Versions::open(&settings.data_dir)?;
     let orders = Orders::open(&settings.data_dir);
     let notifier = Arc::new(Notifier::of_process()?);
@@ -295,14 +304,6 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         }
         .run(),
     );
-    let webhooks: Vec<_> = settings
-        .webhooks
-        .iter()
-        .map(|webhook| {
-            let node = settings.node_name.clone();
-            tokio::spawn(crate::webhook::run(webhook.clone(), node, journal.subscribe(), metrics.clone()))
-        })
-        .collect();
     let (requests, mut requested) = tokio::sync::mpsc::unbounded_channel();
     let by_file = requests.clone();
     let config_watch = reload::watch(&config, move || {
@@ -326,6 +327,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         data_dir: settings.data_dir.clone(),
         clock: Arc::clone(&clock),
         metrics: metrics.clone(),
+        journal: journal.clone(),
         artifacts: runtime.artifacts(),
     };
     let follow = |(remote, view)| Follower::start(remote, view, tools.clone(), watching.reader());

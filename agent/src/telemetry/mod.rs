@@ -82,6 +82,7 @@ struct Inner {
     findings: GaugeVec,
     source_failed: GaugeVec,
     source_success: GaugeVec,
+    source_revision: GaugeVec,
     source_interval: GaugeVec,
     events: CounterVec,
     events_lost: Counter,
@@ -171,6 +172,7 @@ impl Metrics {
             findings: make.gauges(names::FINDINGS),
             source_failed: make.gauges(names::SOURCE_FAILED),
             source_success: make.gauges(names::SOURCE_SUCCESS),
+            source_revision: make.gauges(names::SOURCE_REVISION),
             source_interval: make.gauges(names::SOURCE_INTERVAL),
             events: make.counters(names::EVENTS),
             events_lost: make.counters(names::EVENTS_LOST).with_label_values(NONE),
@@ -391,6 +393,7 @@ impl Metrics {
 
         let (mut ok, mut broken, mut errors, mut warnings) = (0, 0, 0, 0);
         inner.source_failed.reset();
+        inner.source_revision.reset();
         for source in &snapshot.sources {
             let bad = source.broken.min(source.files);
             ok += source.files - bad;
@@ -399,6 +402,9 @@ impl Metrics {
             warnings += source.warnings.len();
             let failed = if source.state == "failed" { 1.0 } else { 0.0 };
             inner.source_failed.with_label_values(&[source.path.as_str()]).set(failed);
+            if let Some(revision) = &source.revision {
+                inner.source_revision.with_label_values(&[source.path.as_str(), revision]).set(1.0);
+            }
         }
         for (vector, label, value) in [
             (&inner.manifests, "ok", ok),

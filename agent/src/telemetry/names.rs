@@ -143,6 +143,8 @@ metrics! {
         "Errors and warnings about manifests that `mainstay status` shows.";
     SOURCE_FAILED = Gauge "mainstay_source_failed" ["source"]
         "1 while a source cannot be read as a whole; everything of it stays as it is.";
+    SOURCE_REVISION = Gauge "mainstay_source_revision_info" ["source", "revision"]
+        "Always 1; the labels say which commit or digest of a source that is followed counts.";
     SOURCE_INTERVAL = Gauge "mainstay_source_interval_seconds" ["source"]
         "Time between two readings of a source when nothing happens.";
     SOURCE_SUCCESS = Gauge "mainstay_source_last_success_timestamp_seconds" ["source"]

@@ -40,6 +40,7 @@ fn snapshot() -> Snapshot {
         files: 3,
         errors: vec!["x".to_owned()],
         broken: 1,
+        revision: Some("aa".to_owned()),
         ..Default::default()
     };
     Snapshot { workloads: vec![workload], sources: vec![source], ..Default::default() }
@@ -167,6 +168,7 @@ fn series_of_a_workload_that_is_gone_are_dropped() {
     check(&text, line);
     metrics.observe_snapshot(&Snapshot::default());
     assert!(!metrics.text().contains("workload=\"web\""));
+    assert!(text.contains("revision=\"aa\"") && !metrics.text().contains("revision=\"aa\""));
     check(&metrics.text(), r#"mainstay_workloads{phase="Running"} 0"#);
 }
 
