@@ -248,7 +248,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     let sources = Sources::open(
         settings.sources.clone(),
         settings.data_dir.clone(),
-        labels.clone(),
+        labels.labels.clone(),
         Arc::clone(&clock),
         metrics.clone(),
         orders,
@@ -312,9 +312,12 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     });
     let renewing = settings.node_metadata.clone().map(|endpoint| {
         let (configured, requests) = (settings.node_labels.clone(), requests.clone());
+        let mut labels = labels;
         tokio::spawn(async move {
             loop {
                 crate::ec2::changed(&endpoint, &configured, &labels).await;
+                // Told once: when the reload is refused, the next look is one like any other.
+                labels.fresh = true;
                 tracing::info!("the metadata service tells other labels of this node");
                 // Taken in like a changed configuration; the receiver goes when the agent ends.
                 let _ = requests.send(Request { binary: None, always: true, reply: None });
