@@ -54,6 +54,9 @@ pub enum RunError {
     /// A thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
+    /// A newer version has been here.
+    #[error(transparent)]
+    Newer(#[from] reload::Newer),
     /// The pods cannot be listed.
     #[error("cannot see what runs")]
     Observe(#[from] runtime::api::RuntimeError),
@@ -86,6 +89,7 @@ impl RunError {
             Self::Open(OpenError::Locked(_)) => {
                 Some("stop the other agent, or give this one its own --data-dir and --run-dir")
             }
+            Self::Newer(_) => Some(reload::Newer::HINT),
             Self::Subnet(_) => Some("give a free private network, or leave it out to have one chosen"),
             _ => None,
         }
@@ -194,6 +198,7 @@ pub enum Ended {
 pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError> {
     let invocation = Invocation::of_process().map_err(RunError::Invocation)?;
     let clock: SharedClock = Arc::new(HostClock);
+    reload::check_records(&settings.data_dir)?;
     let runtime = Arc::new(Embedded::open(options(&settings, true)?)?);
     crate::source::NodeKey::ensure(&settings.data_dir, &settings.run_dir)?;
     builtin(&runtime).await?;
