@@ -359,10 +359,11 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         sync,
         reading,
     };
-    let server = Server::start(state, listener).await?;
-    announce(&settings, &server);
+    // Who gets an answer may tell it to end.
     let mut terminate =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(RunError::Signals)?;
+    let server = Server::start(state, listener).await?;
+    announce(&settings, &server);
     let watchdog = watchdog_limit(|name| std::env::var(name).ok(), std::process::id());
     let reporting = tokio::spawn(report(Arc::clone(&notifier), watchdog, events.clone(), snapshots));
     let hangups = hangups(requests).map_err(RunError::Signals)?;
