@@ -25,6 +25,9 @@ use spec::plan::{Bad, Cause, Crashes, Goals, Memory, Trial, Version};
 use spec::time::Timestamp;
 use spec::workload::{WorkloadId, WorkloadKind};
 
+/// What is kept, one for each version of a record.
+const KEPT: &[&str] = &["data-1"];
+
 /// Where the manifests were; nothing is there any more.
 const SOURCE: &str = "/var/empty/mainstay-kept-records";
 
@@ -131,7 +134,7 @@ fn what_every_version_has_remembered_is_known() {
         keep(Path::new(&dir));
         return;
     }
-    for version in ["data-1"] {
+    for version in KEPT {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let data = dir.path();
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(version), data);
