@@ -1,7 +1,8 @@
 //! Labels of the node from the metadata service of EC2 (IMDSv2), when `node_metadata` asks for them.
 //!
-//! They are asked for when the agent starts or reloads, and from time to time. What was found is kept, so that a service
-//! that does not answer changes nothing: a label that is missing would be a wish to run nothing of what selects it.
+//! They are asked for when the agent starts or reloads, soon again when that brought nothing, and from time to time. What
+//! was found is kept, so that a service that does not answer changes nothing: a label that is missing would be a wish to
+//! run nothing of what selects it.
 //!
 //! Source: EC2 user guide, "Instance metadata categories".
 
@@ -13,6 +14,8 @@ use runtime::imds::{ImdsError, Session};
 
 /// How often it is asked whether its answers have changed.
 const RENEW: Duration = Duration::from_secs(15 * 60);
+/// When it is asked again after it has not answered; twice as long after each further time.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Pauses between the tries: the network of a machine that boots may not be there yet.
 const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(2)];
 /// Tags that are looked at (EC2 allows 50).
@@ -25,7 +28,7 @@ const CATEGORIES: [(&str, &str); 4] = [
     ("instance-type", "node.kubernetes.io/instance-type"),
     ("placement/availability-zone", "topology.kubernetes.io/zone"),
     ("placement/region", "topology.kubernetes.io/region"),
-    ("instance-id", "mainstay/instance-id"),
+    ("instance-id", INSTANCE),
 ];
 
 type Labels = BTreeMap<String, String>;
@@ -34,15 +37,36 @@ fn file(data_dir: &Path) -> PathBuf {
     data_dir.join("ec2-labels.json")
 }
 
-/// What was found by the last agent that asked.
+/// What was found by the last agent that asked on this instance.
 #[must_use]
 pub fn known(data_dir: &Path) -> Labels {
-    crate::record::read(&file(data_dir)).unwrap_or_default()
+    let instance = std::fs::read_to_string(ASSET_TAG).unwrap_or_default();
+    known_on(instance.trim(), data_dir)
+}
+
+/// Where the firmware of an instance of the Nitro system has its id (EC2 user guide, "Instance identity"); others have none.
+const ASSET_TAG: &str = "/sys/class/dmi/id/board_asset_tag";
+const INSTANCE: &str = "mainstay/instance-id";
+
+/// A disk that was made into an image has the labels of another instance on it.
+fn known_on(instance: &str, data_dir: &Path) -> Labels {
+    let found: Labels = crate::record::read(&file(data_dir)).unwrap_or_default();
+    let other = instance.starts_with("i-") && found.get(INSTANCE).is_some_and(|id| id != instance);
+    if other { Labels::new() } else { found }
+}
+
+/// Labels, and whether the service itself has just told them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Those of the configuration, and below them the others.
+    pub labels: Labels,
+    /// Whether they are those of now.
+    pub fresh: bool,
 }
 
 /// Configured labels, and below them those that the service tells, or told when it was asked last.
-pub async fn with_labels(endpoint: Option<&str>, data_dir: &Path, configured: &Labels) -> Labels {
-    let Some(endpoint) = endpoint else { return configured.clone() };
+pub async fn with_labels(endpoint: Option<&str>, data_dir: &Path, configured: &Labels) -> Found {
+    let Some(endpoint) = endpoint else { return Found { labels: configured.clone(), fresh: true } };
     // Who knows what was found last need not wait.
     let mut pauses = if known(data_dir).is_empty() { PAUSES.iter() } else { [].iter() };
     let found = loop {
@@ -53,7 +77,7 @@ pub async fn with_labels(endpoint: Option<&str>, data_dir: &Path, configured: &L
                 None => {
                     let error = spec::causes::chain(&error);
                     tracing::warn!(error, "labels of the node are those that were found last");
-                    return merged(configured, known(data_dir));
+                    return Found { labels: merged(configured, known(data_dir)), fresh: false };
                 }
             },
         }
@@ -64,22 +88,31 @@ pub async fn with_labels(endpoint: Option<&str>, data_dir: &Path, configured: &L
         tracing::warn!(%error, "cannot note the labels of the node");
     }
     tracing::info!(labels = ?found, "labels of the node from its metadata service");
-    merged(configured, found)
+    Found { labels: merged(configured, found), fresh: true }
 }
 
-/// Returns once the service tells other labels than those that are in use. Tags of an instance can change at any time.
-pub async fn changed(endpoint: &str, configured: &Labels, in_use: &Labels) {
+/// Returns once the service tells other labels than those that are in use. Tags of an instance can change at any time, and
+/// what was not told at the start may come soon.
+pub async fn changed(endpoint: &str, configured: &Labels, in_use: &Found) {
+    let mut pause = if in_use.fresh { RENEW } else { AGAIN };
     loop {
-        tokio::time::sleep(RENEW).await;
-        if differs(endpoint, configured, in_use).await {
+        tokio::time::sleep(pause).await;
+        let differs = differs(endpoint, configured, &in_use.labels).await;
+        if differs == Some(true) {
             return;
         }
+        pause = next(pause, differs.is_some());
     }
 }
 
-/// A service that is away says nothing about labels.
-async fn differs(endpoint: &str, configured: &Labels, in_use: &Labels) -> bool {
-    ask(endpoint).await.is_ok_and(|found| merged(configured, found) != *in_use)
+/// How long to wait behind a look that came after this pause.
+fn next(pause: Duration, answered: bool) -> Duration {
+    if answered { RENEW } else { (pause * 2).min(RENEW) }
+}
+
+/// Whether other labels are told; a service that is away says nothing about labels.
+async fn differs(endpoint: &str, configured: &Labels, in_use: &Labels) -> Option<bool> {
+    ask(endpoint).await.ok().map(|found| merged(configured, found) != *in_use)
 }
 
 /// Labels by somebody's hand count before those that were found.
@@ -170,7 +203,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory for the test");
         let endpoint = service(Arc::new(Mutex::new("web"))).await;
         let configured = labels(&[("ec2.tag/role", "db"), ("rack", "7")]);
-        assert_eq!(with_labels(None, dir.path(), &configured).await, configured);
+        let found = |labels: &Labels, fresh| Found { labels: labels.clone(), fresh };
+        assert_eq!(with_labels(None, dir.path(), &configured).await, found(&configured, true));
         let all = labels(&[
             ("node.kubernetes.io/instance-type", "m7g.large"),
             ("topology.kubernetes.io/zone", "eu-west-1a"),
@@ -179,13 +213,29 @@ mod tests {
             ("ec2.tag/role", "db"),
             ("rack", "7"),
         ]);
-        assert_eq!(with_labels(Some(&endpoint), dir.path(), &configured).await, all);
+        assert_eq!(with_labels(Some(&endpoint), dir.path(), &configured).await, found(&all, true));
         assert_eq!(known(dir.path()).get("ec2.tag/role").map(String::as_str), Some("web"));
         // Nobody listens there.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
         let away = format!("http://{}", listener.local_addr().expect("it is bound"));
         drop(listener);
-        assert_eq!(with_labels(Some(&away), dir.path(), &configured).await, all);
+        assert_eq!(with_labels(Some(&away), dir.path(), &configured).await, found(&all, false));
+        // Firmware that has no id of an instance says nothing; that of another one makes the file somebody else's.
+        let role = |instance: &str| known_on(instance, dir.path()).contains_key("ec2.tag/role");
+        let ids = ["i-0123456789abcdef0", "", "Not Specified", "i-0fedcba9876543210"];
+        assert_eq!(ids.map(role), [true, true, true, false]);
+    }
+
+    #[test]
+    fn what_was_not_told_at_the_start_is_asked_for_soon() {
+        let check = |pause, answered, want| {
+            assert_eq!(next(Duration::from_secs(pause), answered), Duration::from_secs(want), "{pause} {answered}");
+        };
+        check(5, false, 10);
+        check(10, false, 20);
+        check(640, false, 900);
+        check(900, false, 900);
+        check(5, true, 900);
     }
 
     #[tokio::test]
@@ -194,12 +244,16 @@ mod tests {
         let role = Arc::new(Mutex::new("web"));
         let endpoint = service(Arc::clone(&role)).await;
         let configured = labels(&[("rack", "7")]);
-        let in_use = with_labels(Some(&endpoint), dir.path(), &configured).await;
-        assert!(!differs(&endpoint, &configured, &in_use).await);
+        let in_use = with_labels(Some(&endpoint), dir.path(), &configured).await.labels;
+        assert_eq!(differs(&endpoint, &configured, &in_use).await, Some(false));
         *role.lock().expect("not poisoned") = "db";
-        assert!(!differs("http://127.0.0.1:1", &configured, &in_use).await, "nobody listens there");
-        assert!(differs(&endpoint, &configured, &in_use).await);
+        assert_eq!(differs("http://127.0.0.1:1", &configured, &in_use).await, None, "nobody listens there");
+        assert_eq!(differs(&endpoint, &configured, &in_use).await, Some(true));
         let fixed = labels(&[("rack", "7"), ("ec2.tag/role", "web")]);
-        assert!(!differs(&endpoint, &fixed, &in_use).await, "a label of the configuration hides the tag");
+        assert_eq!(
+            differs(&endpoint, &fixed, &in_use).await,
+            Some(false),
+            "a label of the configuration hides the tag"
+        );
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::clock::SharedClock;
 use crate::config::{ArchiveSource, GitSource, OciSource, Settings};
+use crate::events::{Event, EventKind, Journal};
 use crate::revisions;
 use crate::status::SourceStatus;
 use crate::telemetry::Metrics;
@@ -158,6 +159,8 @@ pub struct Tools {
     pub clock: SharedClock,
     /// Where it is counted.
     pub metrics: Metrics,
+    /// Where it is told what became of a source.
+    pub journal: Journal,
     /// How artifacts are fetched.
     pub artifacts: Artifacts,
 }
@@ -185,6 +188,7 @@ impl Follower {
             let home = remote.home(&tools.data_dir);
             let (name, period) = remote.name_and_period();
             let pause = spread(name, period);
+            tools.metrics.source_interval(&view.label, pause);
             // A clock of today fits a float to the microsecond. 0 stands for never.
             let reached = |unix: i64| tools.metrics.source_success(&view.label, unix as f64);
             reached(view.status().last_success.unwrap_or(0));
@@ -195,18 +199,17 @@ impl Follower {
                         let unix = tools.clock.unix();
                         reached(unix);
                         revisions::note_success(&home, unix);
-                        if before.revision.as_ref() != Some(&revision) {
-                            tracing::info!(source = view.label, revision, "source switched to another revision");
-                        }
                         Known { revision: Some(revision), last_success: Some(unix), error: None }
                     }
-                    Err(error) => {
-                        if before.error.as_ref() != Some(&error) {
-                            tracing::error!(source = view.label, error, "source not followed");
-                        }
-                        Known { error: Some(error), ..before.clone() }
-                    }
+                    Err(error) => Known { error: Some(error), ..before.clone() },
                 };
+                for (kind, reason, message) in news(&view.label, &before, &next) {
+                    match kind {
+                        EventKind::Normal => tracing::info!(source = view.label, reason, "{message}"),
+                        EventKind::Warning => tracing::error!(source = view.label, reason, "{message}"),
+                    }
+                    tools.journal.record(Event::of_node(tools.clock.unix(), kind, reason, message));
+                }
                 view.set(next.clone());
                 if next != before {
                     changed();
@@ -222,6 +225,32 @@ impl Follower {
     pub fn poll_now(&self) {
         self.ask.notify_one();
     }
+}
+
+/// What a try has changed, as events: nobody is told twice of the same error.
+fn news(label: &str, before: &Known, next: &Known) -> Vec<(EventKind, &'static str, String)> {
+    let mut news = Vec::new();
+    match &next.error {
+        Some(error) if before.error.as_ref() != Some(error) => {
+            let stays = match &next.revision {
+                Some(revision) => format!("; revision {revision} stays"),
+                None => String::new(),
+            };
+            news.push((EventKind::Warning, "source_failed", format!("{label}: {error}{stays}")));
+        }
+        None if before.error.is_some() => {
+            news.push((EventKind::Normal, "source_recovered", format!("{label} can be read again")));
+        }
+        Some(_) | None => {}
+    }
+    match &next.revision {
+        Some(revision) if before.revision.as_ref() != Some(revision) => {
+            let from = before.revision.as_ref().map(|before| format!(", before it {before}")).unwrap_or_default();
+            news.push((EventKind::Normal, "source_switched", format!("{label}: revision {revision} counts{from}")));
+        }
+        Some(_) | None => {}
+    }
+    news
 }
 
 /// The time to the next question: up to a tenth longer, by host and name, so that a fleet does not ask at once.
@@ -262,6 +291,39 @@ mod tests {
         check(Some("aa"), None, "failed", "failed", &["there is no directory"]);
     }
 
+    #[test]
+    fn each_change_is_told_once() {
+        let known = |text: &str| {
+            let (revision, error) = text.split_once(' ').unwrap_or((text, ""));
+            let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            Known { revision: some(revision), last_success: None, error: some(error) }
+        };
+        let check = |before: &str, next: &str, want: &[(&str, &str)]| {
+            let news = news("fleet", &known(before), &known(next));
+            let found: Vec<(&str, &str)> = news.iter().map(|(_, reason, text)| (*reason, text.as_str())).collect();
+            assert_eq!(found, want, "{before:?} to {next:?}");
+            for (kind, reason, _) in &news {
+                assert_eq!(*kind == EventKind::Warning, *reason == "source_failed");
+            }
+        };
+        check("", "aa", &[("source_switched", "fleet: revision aa counts")]);
+        check("aa", "aa", &[]);
+        check("aa", "bb", &[("source_switched", "fleet: revision bb counts, before it aa")]);
+        check("", " away", &[("source_failed", "fleet: away")]);
+        check("aa", "aa away", &[("source_failed", "fleet: away; revision aa stays")]);
+        check("aa away", "aa away", &[]);
+        check("aa away", "aa unsigned", &[("source_failed", "fleet: unsigned; revision aa stays")]);
+        check("aa away", "aa", &[("source_recovered", "fleet can be read again")]);
+        check(
+            "aa away",
+            "bb",
+            &[
+                ("source_recovered", "fleet can be read again"),
+                ("source_switched", "fleet: revision bb counts, before it aa"),
+            ],
+        );
+    }
+
     /// Alerts by the age of a source work when its remote is away, also when the agent was started meanwhile.
     #[tokio::test]
     async fn the_age_of_a_source_is_known_at_once() {
@@ -275,6 +337,7 @@ mod tests {
             data_dir: dir.path().to_owned(),
             clock: Arc::new(crate::clock::HostClock),
             metrics: metrics.clone(),
+            journal: Journal::open(&dir.path().join("events"), None).expect("a journal"),
             artifacts: puller.artifacts(),
         };
         let mut ages = Vec::new();

@@ -102,6 +102,8 @@ pub enum Event {
     Inspected(PodUid, u64, Option<Box<PodFacts>>),
     /// What a listing of everything found, with the loop's turn when it was asked.
     Listed(u64, Vec<PodFacts>),
+    /// A listing of everything failed.
+    Unlisted,
     /// An action ended.
     Done(Box<Step>, Outcome, Duration),
     /// A probe's result.
@@ -136,6 +138,10 @@ pub struct Reconciler {
     ready: bool,
     turn: u64,
     passes: u64,
+    /// An action failed since the last pass.
+    failed: bool,
+    /// The last listing failed: what is known of pods may be old.
+    blind: bool,
     touched: BTreeMap<PodUid, u64>,
     last_holds: Vec<(WorkloadId, Hold)>,
     prober: Prober,
@@ -233,6 +239,8 @@ impl Reconciler {
             ready: false,
             turn: 0,
             passes: 0,
+            failed: false,
+            blind: false,
             touched: BTreeMap::new(),
             last_holds: Vec::new(),
             prober,
@@ -351,7 +359,11 @@ impl Reconciler {
                 self.observed.services.entrances.clear();
             }
             Event::Inspected(pod, turn, facts) => self.inspected(&pod, turn, facts.map(|facts| *facts)),
-            Event::Listed(turn, pods) => self.listed(turn, pods),
+            Event::Listed(turn, pods) => {
+                self.blind = false;
+                self.listed(turn, pods);
+            }
+            Event::Unlisted => self.blind = true,
             Event::Done(step, outcome, elapsed) => self.done(*step, outcome, elapsed),
             Event::Health(report) => self.health(report),
             Event::Disk(report) => {
@@ -430,7 +442,10 @@ impl Reconciler {
                 Ok(pods) => {
                     let _ = events.send(Event::Listed(turn, pods));
                 }
-                Err(error) => tracing::error!(%error, "cannot list pods"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot list pods");
+                    let _ = events.send(Event::Unlisted);
+                }
             }
         });
     }
@@ -513,6 +528,7 @@ impl Reconciler {
     fn done(&mut self, step: Step, outcome: Outcome, elapsed: Duration) {
         let key = step.action.key();
         let ok = !matches!(outcome, Outcome::Failed(_));
+        self.failed |= !ok;
         self.observed.in_flight.remove(&key);
         self.metrics.action(step.action.word(), step.reason.word(), ok, elapsed);
         self.trace(&step, &outcome, elapsed);
@@ -734,7 +750,8 @@ impl Reconciler {
         }
         self.metrics.observe_snapshot(&snapshot);
         self.snapshot.send_replace(snapshot);
-        self.metrics.reconcile(started.elapsed(), true);
+        let failed = std::mem::take(&mut self.failed);
+        self.metrics.reconcile(started.elapsed(), !failed && !self.blind, !self.blind);
         self.metrics.running_actions(self.observed.in_flight.len());
         let gates =
             gates.map(|wait| self.clock.now().plus(Millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))));

@@ -54,6 +54,9 @@ pub enum RunError {
     /// A thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
+    /// A newer version has been here.
+    #[error(transparent)]
+    Newer(#[from] reload::Newer),
     /// The pods cannot be listed.
     #[error("cannot see what runs")]
     Observe(#[from] runtime::api::RuntimeError),
@@ -86,6 +89,7 @@ impl RunError {
             Self::Open(OpenError::Locked(_)) => {
                 Some("stop the other agent, or give this one its own --data-dir and --run-dir")
             }
+            Self::Newer(_) => Some(reload::Newer::HINT),
             Self::Subnet(_) => Some("give a free private network, or leave it out to have one chosen"),
             _ => None,
         }
@@ -195,11 +199,25 @@ pub enum Ended {
 pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError> {
     let invocation = Invocation::of_process().map_err(RunError::Invocation)?;
     let clock: SharedClock = Arc::new(HostClock);
+    reload::check_records(&settings.data_dir)?;
     let runtime = Arc::new(Embedded::open(options(&settings, true)?)?);
     crate::source::NodeKey::ensure(&settings.data_dir, &settings.run_dir)?;
     builtin(&runtime).await?;
     let metrics = Metrics::new();
+    metrics.resync_interval(settings.resync);
+    for path in &settings.sources {
+        metrics.source_interval(&path.display().to_string(), settings.resync);
+    }
     let journal = Journal::open(&settings.events_dir(), Some(metrics.clone()))?;
+    // Before anything is told: an event of the start reaches them like any other.
+    let webhooks: Vec<_> = settings
+        .webhooks
+        .iter()
+        .map(|webhook| {
+            let node = settings.node_name.clone();
+            tokio::spawn(crate::webhook::run(webhook.clone(), node, journal.subscribe(), metrics.clone()))
+        })
+        .collect();
     let (versions, known_versions) = Versions::open(&settings.data_dir)?;
     let orders = Orders::open(&settings.data_dir);
     let notifier = Arc::new(Notifier::of_process()?);
@@ -236,7 +254,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     let sources = Sources::open(
         settings.sources.clone(),
         settings.data_dir.clone(),
-        labels.clone(),
+        labels.labels.clone(),
         Arc::clone(&clock),
         metrics.clone(),
         orders,
@@ -244,6 +262,9 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     let remotes = Remote::all(&settings);
     let views: Vec<View> = remotes.iter().map(|remote| remote.view(&settings.data_dir)).collect();
     let sources = sources.with_age_identity(settings.age_identity.clone()).with_repositories(views.clone());
+    if let Err(error) = crate::config::Places::note(&settings) {
+        tracing::warn!(%error, "cannot note where containers are");
+    }
     // What was named on the command line is in no file: `mainstay shutdown` asks here whom to stop in which order.
     if let Err(error) = crate::record::write(&settings.sources_file(), &settings.sources) {
         tracing::warn!(%error, "cannot note which sources these are");
@@ -289,14 +310,6 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         }
         .run(),
     );
-    let webhooks: Vec<_> = settings
-        .webhooks
-        .iter()
-        .map(|webhook| {
-            let node = settings.node_name.clone();
-            tokio::spawn(crate::webhook::run(webhook.clone(), node, journal.subscribe(), metrics.clone()))
-        })
-        .collect();
     let (requests, mut requested) = tokio::sync::mpsc::unbounded_channel();
     let by_file = requests.clone();
     let config_watch = reload::watch(&config, move || {
@@ -305,9 +318,12 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     });
     let renewing = settings.node_metadata.clone().map(|endpoint| {
         let (configured, requests) = (settings.node_labels.clone(), requests.clone());
+        let mut labels = labels;
         tokio::spawn(async move {
             loop {
                 crate::ec2::changed(&endpoint, &configured, &labels).await;
+                // Told once: when the reload is refused, the next look is one like any other.
+                labels.fresh = true;
                 tracing::info!("the metadata service tells other labels of this node");
                 // Taken in like a changed configuration; the receiver goes when the agent ends.
                 let _ = requests.send(Request { binary: None, always: true, reply: None });
@@ -320,6 +336,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         data_dir: settings.data_dir.clone(),
         clock: Arc::clone(&clock),
         metrics: metrics.clone(),
+        journal: journal.clone(),
         artifacts: runtime.artifacts(),
     };
     let follow = |(remote, view)| Follower::start(remote, view, tools.clone(), watching.reader());
@@ -343,10 +360,11 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         sync,
         reading,
     };
-    let server = Server::start(state, listener).await?;
-    announce(&settings, &server);
+    // Who gets an answer may tell it to end.
     let mut terminate =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(RunError::Signals)?;
+    let server = Server::start(state, listener).await?;
+    announce(&settings, &server);
     let watchdog = watchdog_limit(|name| std::env::var(name).ok(), std::process::id());
     let reporting = tokio::spawn(report(Arc::clone(&notifier), watchdog, events.clone(), snapshots));
     let hangups = hangups(requests).map_err(RunError::Signals)?;

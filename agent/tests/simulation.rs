@@ -32,6 +32,7 @@ struct Life {
     task: tokio::task::JoinHandle<()>,
     events: tokio::sync::mpsc::UnboundedSender<Event>,
     snapshots: tokio::sync::watch::Receiver<Arc<Snapshot>>,
+    metrics: Metrics,
 }
 
 /// What is ordered may change what any workload is to be.
@@ -87,13 +88,14 @@ fn start_agent(sim: &Sim, journal: &Journal, dir: &std::path::Path, referee: &Ar
         referee.opened.drain(..).for_each(|id| world.inputs_changed(&id));
         plan
     });
+    let metrics = Metrics::default();
     let (reconciler, events) = Reconciler::new(Parts {
         history: Some(History::open(dir, 4).expect("a directory of our own")),
         windows: Vec::new(),
         orders: Orders::open(dir),
         executor,
         clock,
-        metrics: Metrics::default(),
+        metrics: metrics.clone(),
         journal: journal.clone(),
         snapshot,
         budget: Budget { minimum: 1, percent: 0 },
@@ -107,7 +109,7 @@ fn start_agent(sim: &Sim, journal: &Journal, dir: &std::path::Path, referee: &Ar
         // A first listing that fails ends the agent; its supervisor starts it again.
         let _ = reconciler.run().await;
     });
-    Life { task, events, snapshots }
+    Life { task, events, snapshots, metrics }
 }
 
 /// Runs one seed; the trace and everything that is wrong.
@@ -276,6 +278,38 @@ fn waits_after_failures_outlive_the_agent() {
             pulls() - before
         };
         assert_eq!((retried().await, retried().await), (1, 1));
+    });
+}
+
+/// A pass that followed an action that failed, or that did not know what runs, is no good one.
+#[test]
+fn passes_with_errors_are_counted_as_such() {
+    world::in_simulated_time(async move {
+        let sim = Sim::new(1, Faults::none());
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let journal = Journal::open(dir.path(), None).expect("a new journal can be made");
+        let life = start_agent(&sim, &journal, dir.path(), &Arc::default());
+        let errors = || -> u32 {
+            let text = life.metrics.text();
+            let line = text.lines().find(|line| line.starts_with("mainstay_reconciles_total{outcome=\"error\"}"));
+            line.and_then(|line| line.split(' ').next_back()?.parse().ok()).expect("the metric is there")
+        };
+        let after = async |seconds| {
+            let before = errors();
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            errors() - before
+        };
+        life.tell(&Wishes::from([(0, plain("sim/run:1", 1))]), 1);
+        assert_eq!(after(300).await, 0);
+        // Nothing is to be done, and nothing can be seen either.
+        sim.set_faults(Faults { before: 1000, ..Faults::none() });
+        assert!(after(300).await >= 4);
+        sim.set_faults(Faults::none());
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(after(300).await, 0);
+        life.tell(&Wishes::from([(0, plain("sim/run:1", 1)), (1, plain("sim/missing:1", 1))]), 2);
+        assert!(after(15).await >= 2, "tried at 0 and 10 s");
+        assert_eq!(after(10).await, 0, "each failure once");
     });
 }
 

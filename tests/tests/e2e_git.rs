@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use tests::agent::SOON;
 use tests::git::{GitServer, Repository, signer};
 use tests::manifest::web;
 use tests::{Agent, Sandbox, require_root, world};
@@ -76,6 +77,17 @@ fn a_repository_is_followed_and_only_signed_revisions_count() {
     agent.wait_page(8080, "/", |body| body == "three\n");
     agent.wait_status("no error is left", |status| status.errors().is_empty().then_some(()));
     assert_eq!(revision_of(&agent).as_deref(), Some(third.as_str()));
+    // All of it was told, and the commit is named wherever somebody may look for it.
+    let events = agent.json(&["events"]).to_string();
+    for reason in ["source_failed", "source_recovered", "source_switched"] {
+        assert!(events.contains(reason), "{reason}: {events}");
+    }
+    assert!(events.contains(&third), "{events}");
+    agent.wait_for("the commit is in the history", SOON, |agent| {
+        agent.cli(&["history"]).ok().stdout.contains(&third[..12]).then_some(())
+    });
+    let labels = [("revision", third.as_str())];
+    assert_eq!(agent.metrics().sum("mainstay_source_revision_info", &labels), Some(1.0));
 
     // The remote is gone, also at the next start: what was fetched counts.
     drop(server);

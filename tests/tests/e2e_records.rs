@@ -95,6 +95,19 @@ fn records_of_every_version_are_taken_over() {
             let second = sandbox.data().join("pods").join(once).join("main/1");
             assert!(!second.exists(), "{version}: what had ended ran again");
         }
+        let (web, pids) = (uid(&agent, "web"), agent.wait_ready("web", 1));
+        assert_eq!(agent.stop(), 0);
+        // One of a version to come: this one changes nothing, and what runs runs on.
+        let record = sandbox.data().join("pods").join(web.as_deref().expect("there is a pod")).join("pod.json");
+        let known = fs::read_to_string(&record).expect("the record is there");
+        fs::write(&record, known.replace("\"schema\":1", "\"schema\":2")).expect("the directory is ours");
+        for arguments in [["run", "--check"].as_slice(), &["run"]] {
+            let refused = sandbox.cli(arguments);
+            assert!(refused.code == 2 && refused.stderr.contains("written by a newer version"), "{}", refused.stderr);
+        }
+        fs::write(&record, known).expect("the directory is ours");
+        agent.start_again();
+        assert_eq!((agent.wait_ready("web", 1), uid(&agent, "web")), (pids, web));
         assert_eq!(agent.stop(), 0);
         sandbox.down();
         sandbox.assert_clean();

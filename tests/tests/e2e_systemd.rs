@@ -261,9 +261,14 @@ fn a_shutdown_stops_in_order_and_forgets_nothing() {
     // Not beside an agent, which would start everything again.
     assert_eq!(agent.cli(&["shutdown"]).code, 2);
     assert_eq!(agent.stop(), 0);
-    // Manifests say who depends on whom; where they are was on the agent's command line and is in no file but the record
-    // that it left.
-    let stopped = sandbox.cli(&["shutdown", "--timeout", "20s"]).ok();
+    // Manifests say who depends on whom. Where they, the containers and their data are was on the agent's command line and
+    // is in no file but the records that it left: the one that should say so was broken while the agent went on.
+    let config = sandbox.dir().join("config.toml");
+    fs::write(&config, "data_dir = \"/nowhere\"\nlog_levle = \"debug\"\n").expect("the directory is ours");
+    let mut shutdown = std::process::Command::new(sandbox.binary());
+    shutdown.arg("--run-dir").arg(sandbox.run()).args(["shutdown", "--timeout", "20s"]).env("MAINSTAY_CONFIG", config);
+    let stopped = sandbox.finish(shutdown, &["shutdown"]).ok();
+    assert!(stopped.stderr.contains("log_levle"), "{}", stopped.stderr);
     assert!(stopped.stderr.contains("stopped 3 pods"), "{}", stopped.stderr);
     // Records of both ends are there; who depends on the other one ended first.
     let ended = |name: &str| -> i64 {

@@ -37,6 +37,17 @@ fn alerts_and_dashboard_use_metrics_that_exist() {
 }
 
 #[test]
+fn alerts_come_when_they_should() {
+    if Command::new("promtool").arg("--version").output().is_err() {
+        eprintln!("skipped: promtool is not installed");
+        return;
+    }
+    let monitoring = root().join("packaging/monitoring");
+    run(Command::new("promtool").args(["check", "rules", "mainstay.rules.yml"]).current_dir(&monitoring));
+    run(Command::new("promtool").args(["test", "rules", "mainstay.rules.test.yml"]).current_dir(&monitoring));
+}
+
+#[test]
 fn units_leave_containers_alone() {
     let value = |unit: &str, key: &str| -> Vec<String> {
         let text = read(&format!("packaging/systemd/{unit}"));
@@ -51,6 +62,15 @@ fn units_leave_containers_alone() {
     check(agent, "StartLimitIntervalSec", "0");
     check(agent, "Requires", pods);
     check(agent, "WantedBy", "multi-user.target");
+    // A hang before the agent is ready ends as one after that does: it is started anew.
+    check(agent, "TimeoutStartSec", "5min");
+    for unit in [agent, pods] {
+        let after = value(unit, "After").join(" ");
+        // What pods write to must be there until they have ended.
+        for target in ["network-online.target", "local-fs.target", "remote-fs.target"] {
+            assert!(after.split(' ').any(|each| each == target), "{unit}: After={after}");
+        }
+    }
     check(pods, "Delegate", "yes");
     check(pods, "RemainAfterExit", "yes");
     check(pods, "OOMPolicy", "continue");
@@ -78,6 +98,42 @@ fn units_leave_containers_alone() {
             assert!(value(unit, key).is_empty(), "{unit}: {key} reaches containers");
         }
     }
+}
+
+/// systemd passes over what it does not know, with a line in the log: here that is an error.
+#[test]
+fn systemd_knows_every_setting_of_the_units() {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        eprintln!("skipped: systemd-analyze is not installed");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let units = ["mainstay-pods.service", "mainstay.service", "mainstay.socket"];
+    let analyze = |args: &[&str]| {
+        let output =
+            Command::new("systemd-analyze").args(args).args(units).current_dir(&dir).output().expect("it is there");
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        (output.status.success(), said)
+    };
+    let verify = ["verify", "--man=no", "--recursive-errors=no"];
+    let write = |more: &str| {
+        for unit in units {
+            // The binary is not installed here, which is an error of its own.
+            let text = read(&format!("packaging/systemd/{unit}")).replace("/usr/bin/mainstay", "/bin/true");
+            fs::write(dir.path().join(unit), text + more).expect("the directory is ours");
+        }
+    };
+    write("");
+    let (good, said) = analyze(&verify);
+    assert!(good && !said.contains("mainstay"), "{said}");
+    let exposure = ["security", "--no-pager", "--offline=true"];
+    for unit in &units[..2] {
+        let output = Command::new("systemd-analyze").args(exposure).arg(dir.path().join(unit)).output().expect("there");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        println!("{}", text.lines().find(|line| line.contains("exposure level")).unwrap_or("no exposure was told"));
+    }
+    write("Unknown=yes\n");
+    assert!(analyze(&verify).1.contains("Unknown"), "it would have said so");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::output::{CliError, Failed, Io, Outcome, Table, ago, clean};
 use crate::config::Settings;
-use crate::history::{compare, list, read};
+use crate::history::{Summary, compare, list, read};
 
 pub(super) fn history(settings: &Settings, io: &mut Io<'_>) -> Outcome {
     let generations = list(&settings.data_dir);
@@ -14,7 +14,7 @@ pub(super) fn history(settings: &Settings, io: &mut Io<'_>) -> Outcome {
         writeln!(io.err, "no generations yet: the first is written when everything is as wished")?;
         return Ok(0);
     }
-    let mut table = Table::new(&["GENERATION", "WHEN", "WORKLOADS", "CHANGES"]);
+    let mut table = Table::new(&["GENERATION", "WHEN", "WORKLOADS", "REVISION", "CHANGES"]);
     for generation in &generations {
         let mut changes: Vec<String> = generation.changes.iter().take(2).map(|change| clean(change)).collect();
         let more = generation.changes.len().saturating_sub(changes.len());
@@ -25,11 +25,22 @@ pub(super) fn history(settings: &Settings, io: &mut Io<'_>) -> Outcome {
             generation.number.to_string(),
             ago(io.now, generation.unix),
             generation.workloads.len().to_string(),
+            revisions(generation),
             changes.join("; "),
         ]);
     }
     table.write(io.out)?;
     Ok(0)
+}
+
+/// What people know of a commit or digest: its first digits. Which source each belongs to is in the JSON.
+fn revisions(generation: &Summary) -> String {
+    let short = |revision: &String| -> String {
+        let digits = revision.strip_prefix("sha256:").unwrap_or(revision);
+        clean(&digits.chars().take(12).collect::<String>())
+    };
+    let all: Vec<String> = generation.sources.values().map(short).collect();
+    if all.is_empty() { "-".to_owned() } else { all.join(",") }
 }
 
 pub(super) fn diff(settings: &Settings, from: u64, to: Option<u64>, io: &mut Io<'_>) -> Outcome {

@@ -43,7 +43,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::clock::Clock as _;
-use crate::config::{Layers, Loaded, Settings};
+use crate::config::{Layers, Loaded, Places, Settings};
 use crate::decrypt::Keys;
 use args::{Cli, Command, Common, Format};
 use client::Client;
@@ -129,8 +129,8 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
             adopt::adopt(&adopt::Wanted { from: &from, dir: dir.as_deref(), names: &names }, io)
         }
         Command::Explain { field } => explain::explain(field.as_deref(), io),
-        Command::Down { yes } => control::down(&settings(common, io)?, yes, io),
-        Command::Shutdown { timeout } => shutdown::shutdown(&settings(common, io)?, timeout.into(), io),
+        Command::Down { yes } => control::down(&settings_of_last(common, io)?, yes, io),
+        Command::Shutdown { timeout } => shutdown::shutdown(&settings_of_last(common, io)?, timeout.into(), io),
         Command::Reload => upgrade::reload(&client(common, io)?, io),
         Command::Upgrade { binary } => upgrade::upgrade(&client(common, io)?, &binary, io),
         Command::Sync => control::sync(&client(common, io)?, io),
@@ -235,15 +235,26 @@ fn loaded(common: &Common, more: &[(&str, String)]) -> Result<Loaded, Failed> {
 
 /// Settings for a command that only needs to find the agent: a broken file must not hide a running agent.
 fn settings(common: &Common, io: &mut Io<'_>) -> Result<Settings, Failed> {
-    let layers = layers(common, &[])?;
-    match layers.load() {
+    match layers(common, &[])?.load() {
         Ok(loaded) => Ok(loaded.settings),
-        Err(error) => {
-            writeln!(io.err, "warning: {error}; using defaults, variables and flags (see `mainstay config`)")?;
-            let without_files = Layers { config: Some("/dev/null".into()), ..layers };
-            without_files.load().map(|loaded| loaded.settings).map_err(|error| config::refused(&error).into())
-        }
+        Err(_) => settings_of_last(common, io),
     }
+}
+
+/// Settings for a command that must find the containers of the last agent, whatever the files say by now.
+fn settings_of_last(common: &Common, io: &mut Io<'_>) -> Result<Settings, Failed> {
+    let layers = layers(common, &[])?;
+    let loaded = match layers.load() {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            let given = Layers { config: Some("/dev/null".into()), ..layers.clone() };
+            given.load().map_err(|error| Failed::from(config::refused(&error)))?;
+            let instead = "using what the agent had, what can be understood, variables and flags";
+            writeln!(io.err, "warning: {error}; {instead} (see `mainstay config`)")?;
+            layers.salvage()
+        }
+    };
+    Ok(Places::recall(loaded))
 }
 
 fn client(common: &Common, io: &mut Io<'_>) -> Result<Client, Failed> {

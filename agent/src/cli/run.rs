@@ -69,6 +69,10 @@ pub(super) fn run(common: &Common, args: &RunArgs, io: &mut Io<'_>) -> Outcome {
             Err(CliError::new("cannot execute the agent anew").cause(invocation.execute()).into())
         }
         Err(error) => {
+            if matches!(error, crate::run::RunError::Newer(_)) {
+                // Nothing mends this but another binary.
+                crate::systemd::pause_before_retry(&error.to_string(), || false);
+            }
             let hint = error.hint().map(str::to_owned);
             Err(Failed::from(CliError { hint, ..CliError::of(&error) }))
         }
@@ -77,7 +81,10 @@ pub(super) fn run(common: &Common, args: &RunArgs, io: &mut Io<'_>) -> Outcome {
 
 /// `run --check`: whether an agent could work with this configuration, on this host.
 fn check(settings: &Settings, io: &mut Io<'_>) -> Outcome {
-    let answer = crate::reload::check(settings).map_err(|error| CliError::of(&error))?;
+    let answer = crate::reload::check(settings).map_err(|error| match error {
+        crate::reload::CheckError::Newer(_) => CliError::of(&error).hint(crate::reload::Newer::HINT),
+        _ => CliError::of(&error),
+    })?;
     if io.json {
         io.json(&answer)?;
     } else {

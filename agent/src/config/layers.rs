@@ -146,6 +146,17 @@ impl Layers {
     ///
     /// Every unknown key and every bad value of every layer.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let build = self.build();
+        if build.problems.is_empty() { Ok(build.loaded) } else { Err(ConfigError { problems: build.problems }) }
+    }
+
+    /// What can be understood of all layers, for a command that looks for an agent which runs with better ones.
+    #[must_use]
+    pub fn salvage(&self) -> Loaded {
+        self.build().loaded
+    }
+
+    fn build(&self) -> Build {
         let mut build = Build {
             loaded: Loaded {
                 settings: Settings::default(),
@@ -172,7 +183,7 @@ impl Layers {
         if build.loaded.settings.follows() && !build.loaded.origins.contains_key("sources") {
             build.loaded.settings.sources.clear();
         }
-        if build.problems.is_empty() { Ok(build.loaded) } else { Err(ConfigError { problems: build.problems }) }
+        build
     }
 
     /// The configuration file, and whether it must exist.

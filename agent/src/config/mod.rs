@@ -10,6 +10,7 @@ mod hook;
 mod keys;
 mod layers;
 mod oci;
+mod places;
 mod runtimes;
 mod tables;
 mod values;
@@ -27,6 +28,7 @@ pub use keys::{KEYS, Key};
 pub use layers::{ConfigError, Entry, Layers, Loaded, Origin, Place, Problem, SET};
 pub(crate) use layers::{drop_ins, is_drop_in, nearest};
 pub use oci::OciSource;
+pub use places::Places;
 pub use runtimes::RuntimeProgram;
 pub use webhook::Webhook;
 

@@ -42,6 +42,10 @@ impl Default for Limits {
 /// Variables of the agent that git may need to reach the network.
 const PASSED_ON: &[&str] = &["PATH", "http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"];
 
+/// Serves a repository of this host, whoever owns it: the configuration names it, and git takes none of our settings along
+/// to what serves it. It runs no hooks, and no program that such a repository's own configuration names.
+const UPLOAD_PACK: &str = "--upload-pack=git -c 'safe.directory=*' upload-pack";
+
 /// What can go wrong with a repository.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
@@ -107,6 +111,14 @@ pub enum GitError {
     /// The remote has nothing at all.
     #[error("the remote has no `HEAD`: it is empty, or a branch has to be named with `ref`")]
     Empty,
+    /// A revision lacks the directory that is followed.
+    #[error("cannot find the directory `{path}` in revision {revision}", path = path.display())]
+    NoDirectory {
+        /// Which.
+        path: std::path::PathBuf,
+        /// The commit.
+        revision: String,
+    },
     /// The signature is missing, wrong or of somebody else.
     #[error("revision {revision} has no good signature of an allowed signer: {told}")]
     Signature {
@@ -216,13 +228,21 @@ impl<'a> Git<'a> {
     /// Runs git; what it wrote to its output. `what` says what for, behind "cannot".
     pub(super) async fn run(&self, verb: &'static str, args: &[&str], what: &str) -> Result<String, GitError> {
         let mut command = Command::new("git");
-        command.arg("--git-dir").arg(self.home.join("repository")).arg(verb).args(args);
+        command.arg("--git-dir").arg(self.home.join("repository")).arg(verb);
+        if matches!(verb, "ls-remote" | "fetch") && self.source.transport() == Transport::File {
+            command.arg(UPLOAD_PACK);
+        }
+        command.args(args);
         command.env_clear().current_dir(self.home);
         command.envs(PASSED_ON.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
         command.env("HOME", self.home).env("LC_ALL", "C");
         command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ASKPASS", "true");
+        // A repository that lacks objects would name where they come from, and by which program.
+        command.env("GIT_NO_LAZY_FETCH", "1");
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
         command.env("GIT_INDEX_FILE", self.home.join("index"));
+        // A path is a name and no pattern.
+        command.env("GIT_LITERAL_PATHSPECS", "1");
         if verb == "checkout-index" {
             command.env("GIT_WORK_TREE", self.work_tree());
         }

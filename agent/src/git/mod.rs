@@ -36,16 +36,21 @@ async fn poll_within(source: &GitSource, home: &Path, now: Option<&str>, limits:
     if now == Some(wanted.commit.as_str()) && revisions::counts(home, &place(&view, &wanted.commit)) {
         return Ok(wanted.commit);
     }
-    let commit = match fetch(source, home, &git, &wanted).await {
-        Ok(commit) => commit,
+    match take(source, home, &git, &wanted, &view).await {
         Err(GitError::Failed { .. }) => {
             // The clone is a cache: whatever is wrong with it, a new one has not.
             drop(std::fs::remove_dir_all(home.join("repository")));
-            fetch(source, home, &git, &wanted).await?
+            take(source, home, &git, &wanted, &view).await
         }
-        Err(error) => return Err(error),
-    };
-    switch(source, home, &git, &commit, place(&view, &commit)).await?;
+        result => result,
+    }
+}
+
+/// Fetches and switches. Damage of the clone may be noticed by each of its steps: an object that is there already is not
+/// fetched again.
+async fn take(source: &GitSource, home: &Path, git: &Git<'_>, wanted: &Wanted, view: &str) -> Result<String, GitError> {
+    let commit = fetch(source, home, git, wanted).await?;
+    switch(source, home, git, &commit, place(view, &commit)).await?;
     Ok(commit)
 }
 
@@ -142,10 +147,10 @@ async fn switch(source: &GitSource, home: &Path, git: &Git<'_>, commit: &str, pl
             Some(path) => format!("{commit}:{}", path.display()),
             None => format!("{commit}^{{tree}}"),
         };
-        let what = match &source.path {
-            Some(path) => format!("find the directory `{}` in revision {commit}", path.display()),
-            None => format!("read revision {commit}"),
-        };
+        let what = format!("read revision {commit}");
+        if let Some(path) = &source.path {
+            find(git, commit, path, &what).await?;
+        }
         let listed = git.run("ls-tree", &["-r", "-l", "-z", "--full-tree", &tree], &what).await?;
         check_size(&listed, commit, git.limits())?;
         // A git that was killed leaves a lock behind.
@@ -160,6 +165,16 @@ async fn switch(source: &GitSource, home: &Path, git: &Git<'_>, commit: &str, pl
     let home = home.to_owned();
     let switched = tokio::task::spawn_blocking(move || revisions::switch(&home, &place)).await;
     switched.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(failed)
+}
+
+/// Whether a revision has this directory: that it has not is nothing that another clone would mend.
+async fn find(git: &Git<'_>, commit: &str, path: &Path, what: &str) -> Result<(), GitError> {
+    let name = path.display().to_string();
+    let listed = git.run("ls-tree", &["-d", "-z", "--full-tree", commit, "--", &name], what).await?;
+    if listed.split_once('\t').is_some_and(|(facts, _)| facts.split(' ').nth(1) == Some("tree")) {
+        return Ok(());
+    }
+    Err(GitError::NoDirectory { path: path.to_owned(), revision: commit.to_owned() })
 }
 
 /// Whether a revision is as small as one of manifests; `listed` is what `ls-tree -r -l -z` says.

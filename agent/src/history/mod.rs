@@ -36,6 +36,9 @@ pub struct Summary {
     pub label: String,
     /// The state of the sources that it came from.
     pub revision: String,
+    /// Commits and digests that it came from, by the label of what is followed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, String>,
     /// Its workloads, as `Kind/namespace/name`.
     pub workloads: Vec<String>,
     /// What changed since the one before, for people.
@@ -106,7 +109,8 @@ impl History {
         self.known.last()
     }
 
-    /// Writes the present state down when it is another one than the newest generation's; its number then.
+    /// Writes the present state down when it is another one than the newest generation's; its number then. `revision` and
+    /// `sources` say where it came from.
     ///
     /// # Errors
     /// The disk refuses; nothing half-written counts.
@@ -116,6 +120,7 @@ impl History {
         desired: &Desired,
         images: &Images,
         revision: &str,
+        sources: BTreeMap<String, String>,
         unix: i64,
     ) -> Result<Option<u64>, HistoryError> {
         let label = label(goals, images);
@@ -142,6 +147,7 @@ impl History {
             unix,
             label,
             revision: revision.to_owned(),
+            sources,
             workloads: desired.workloads.keys().map(ToString::to_string).collect(),
             changes,
             images: images.values().flat_map(|images| images.values().copied()).collect(),

@@ -41,7 +41,9 @@ fn state(image: &str, value: &str) -> (Desired, Images) {
 
 fn record(history: &mut History, image: &str, value: &str) -> Option<u64> {
     let (desired, images) = state(image, value);
-    history.record(&Goals::new(&Arc::new(desired.clone())), &desired, &images, "r", 7).expect("it can be written")
+    history
+        .record(&Goals::new(&Arc::new(desired.clone())), &desired, &images, "r", BTreeMap::new(), 7)
+        .expect("it can be written")
 }
 
 #[test]

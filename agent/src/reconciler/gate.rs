@@ -18,6 +18,7 @@ use spec::workload::{Desired, Workload, WorkloadId};
 use super::Reconciler;
 use crate::history::{Generation, Images, label};
 use crate::orders::Standing;
+use crate::status::SourceStatus;
 
 /// How often a lock file is looked for while it holds a change back.
 const LOCK_LOOK: Duration = Duration::from_secs(2);
@@ -299,8 +300,10 @@ impl Reconciler {
         }
         let images = self.images();
         let revision = self.reading.revision.clone();
+        // A state that was gone back to comes from what it came from then, and not from what the sources say now.
+        let sources = if self.pinned().is_some() { BTreeMap::new() } else { followed(&self.reading.sources) };
         let Some(history) = &mut self.history else { return };
-        match history.record(&self.goals, &self.desired, &images, &revision, self.clock.unix()) {
+        match history.record(&self.goals, &self.desired, &images, &revision, sources, self.clock.unix()) {
             Ok(number) => {
                 self.unrecorded = false;
                 if let Some(number) = number {
@@ -310,6 +313,11 @@ impl Reconciler {
             Err(error) => tracing::error!(error = spec::causes::chain(&error), "generation not recorded"),
         }
     }
+}
+
+/// The revision of each source that has one.
+fn followed(sources: &[SourceStatus]) -> BTreeMap<String, String> {
+    sources.iter().filter_map(|source| Some((source.path.clone(), source.revision.clone()?))).collect()
 }
 
 /// Label of what the sources wish for, wherever it is written.

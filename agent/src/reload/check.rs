@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use spec::observed::PodRecord;
 
+use super::records;
 use crate::config::{KEYS, Settings};
 use crate::run::RunError;
 
@@ -63,6 +64,9 @@ pub enum CheckError {
         /// Why.
         source: std::io::Error,
     },
+    /// A newer version has been here.
+    #[error(transparent)]
+    Newer(#[from] records::Newer),
     /// Something that the agent cannot do without.
     #[error(transparent)]
     Run(#[from] Box<RunError>),
@@ -76,14 +80,9 @@ pub fn check(settings: &Settings) -> Result<Answer, CheckError> {
     // What only the runtime can judge: registries, the subnet.
     crate::run::options(settings, false).map_err(Box::new)?;
     let mut answer = Answer { version: env!("CARGO_PKG_VERSION").to_owned(), settings: shown(settings), pods: 0 };
+    records::check(&settings.data_dir)?;
     let dir = settings.data_dir.join("pods");
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(answer),
-        Err(source) => return Err(CheckError::Record { path: dir, source }),
-    };
-    for entry in entries {
-        let path = entry.map_err(|source| CheckError::Record { path: dir.clone(), source })?.path().join("pod.json");
+    for path in records::below(&dir, "*/pod.json").map_err(|source| CheckError::Record { path: dir, source })? {
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             // A pod that is being made or removed has none yet, or no more.

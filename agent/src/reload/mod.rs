@@ -10,6 +10,7 @@
 
 mod check;
 mod inherited;
+mod records;
 mod replace;
 mod watch;
 
@@ -23,6 +24,8 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use check::shown;
 pub use check::{Answer, CheckError, ask, check};
 pub use inherited::reap as reap_inherited;
+pub use records::Newer;
+pub(crate) use records::check as check_records;
 pub use replace::{Backup, ReplaceError, backup_of, replace};
 pub use watch::{Watching, watch};
 
@@ -109,6 +112,7 @@ impl Refusal {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Fixed(_) => Some("run `mainstay down`, change it, and start the agent again"),
+            Self::Check(CheckError::Newer(_)) => Some(Newer::HINT),
             Self::Check(_) | Self::Replace(_) => None,
         }
     }

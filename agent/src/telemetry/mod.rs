@@ -40,6 +40,7 @@ struct Inner {
     reconciles: CounterVec,
     reconcile_seconds: Histogram,
     last_reconcile: Gauge,
+    resync_interval: Gauge,
     lag: Histogram,
     inbox: Gauge,
     running: Gauge,
@@ -81,6 +82,8 @@ struct Inner {
     findings: GaugeVec,
     source_failed: GaugeVec,
     source_success: GaugeVec,
+    source_revision: GaugeVec,
+    source_interval: GaugeVec,
     events: CounterVec,
     events_lost: Counter,
     notifications: CounterVec,
@@ -128,6 +131,7 @@ impl Metrics {
             reconciles: make.counters(names::RECONCILES),
             reconcile_seconds: make.histograms(names::RECONCILE_SECONDS, QUICK).with_label_values(NONE),
             last_reconcile: make.gauges(names::LAST_RECONCILE).with_label_values(NONE),
+            resync_interval: make.gauges(names::RESYNC_INTERVAL).with_label_values(NONE),
             lag: make.histograms(names::RECONCILE_LAG, QUICK).with_label_values(NONE),
             inbox: make.gauges(names::INBOX).with_label_values(NONE),
             running: make.gauges(names::RUNNING_ACTIONS).with_label_values(NONE),
@@ -168,6 +172,8 @@ impl Metrics {
             findings: make.gauges(names::FINDINGS),
             source_failed: make.gauges(names::SOURCE_FAILED),
             source_success: make.gauges(names::SOURCE_SUCCESS),
+            source_revision: make.gauges(names::SOURCE_REVISION),
+            source_interval: make.gauges(names::SOURCE_INTERVAL),
             events: make.counters(names::EVENTS),
             events_lost: make.counters(names::EVENTS_LOST).with_label_values(NONE),
             notifications: make.counters(names::NOTIFICATIONS),
@@ -213,11 +219,11 @@ impl Metrics {
         }
     }
 
-    /// A pass of the loop has ended.
-    pub fn reconcile(&self, elapsed: Duration, ok: bool) {
+    /// A pass of the loop has ended: whether nothing had failed before it, and whether it knew what runs.
+    pub fn reconcile(&self, elapsed: Duration, ok: bool, seeing: bool) {
         self.0.reconciles.with_label_values(&[outcome(ok)]).inc();
         self.0.reconcile_seconds.observe(elapsed.as_secs_f64());
-        if ok {
+        if seeing {
             self.0.last_reconcile.set(unix_now());
         }
     }
@@ -337,6 +343,16 @@ impl Metrics {
         self.0.source_success.with_label_values(&[source]).set(unix);
     }
 
+    /// A source is asked, or read anew, this often.
+    pub fn source_interval(&self, source: &str, interval: Duration) {
+        self.0.source_interval.with_label_values(&[source]).set(interval.as_secs_f64());
+    }
+
+    /// The loop looks at everything this often.
+    pub fn resync_interval(&self, interval: Duration) {
+        self.0.resync_interval.set(interval.as_secs_f64());
+    }
+
     /// A probe has its answer. `probe` is `startup`, `readiness` or `liveness`.
     pub fn probe(&self, probe: &'static str, ok: bool, elapsed: Duration) {
         self.0.probes.with_label_values(&[probe, outcome(ok)]).inc();
@@ -377,6 +393,7 @@ impl Metrics {
 
         let (mut ok, mut broken, mut errors, mut warnings) = (0, 0, 0, 0);
         inner.source_failed.reset();
+        inner.source_revision.reset();
         for source in &snapshot.sources {
             let bad = source.broken.min(source.files);
             ok += source.files - bad;
@@ -385,6 +402,9 @@ impl Metrics {
             warnings += source.warnings.len();
             let failed = if source.state == "failed" { 1.0 } else { 0.0 };
             inner.source_failed.with_label_values(&[source.path.as_str()]).set(failed);
+            if let Some(revision) = &source.revision {
+                inner.source_revision.with_label_values(&[source.path.as_str(), revision]).set(1.0);
+            }
         }
         for (vector, label, value) in [
             (&inner.manifests, "ok", ok),

@@ -55,11 +55,13 @@ metrics! {
         "Always 1; the labels say what was built.";
 
     RECONCILES = Counter "mainstay_reconciles_total" ["outcome"]
-        "Passes of the reconcile loop.";
+        "Passes of the reconcile loop; an error is one that followed an action that failed, or could not list what runs.";
     RECONCILE_SECONDS = Histogram "mainstay_reconcile_duration_seconds" []
         "Time that a pass took, from reading the facts to handing out the actions.";
     LAST_RECONCILE = Gauge "mainstay_last_reconcile_success_timestamp_seconds" []
-        "Unix time of the last pass without an error.";
+        "Unix time of the last pass that knew what runs.";
+    RESYNC_INTERVAL = Gauge "mainstay_resync_interval_seconds" []
+        "Time between two passes when nothing happens.";
     RECONCILE_LAG = Histogram "mainstay_reconcile_lag_seconds" []
         "Time that the oldest event of a pass waited for it, at most.";
     INBOX = Gauge "mainstay_inbox_events" []
@@ -141,6 +143,10 @@ metrics! {
         "Errors and warnings about manifests that `mainstay status` shows.";
     SOURCE_FAILED = Gauge "mainstay_source_failed" ["source"]
         "1 while a source cannot be read as a whole; everything of it stays as it is.";
+    SOURCE_REVISION = Gauge "mainstay_source_revision_info" ["source", "revision"]
+        "Always 1; the labels say which commit or digest of a source that is followed counts.";
+    SOURCE_INTERVAL = Gauge "mainstay_source_interval_seconds" ["source"]
+        "Time between two readings of a source when nothing happens.";
     SOURCE_SUCCESS = Gauge "mainstay_source_last_success_timestamp_seconds" ["source"]
         "Unix time at which a source was last read without an error, before a restart too; 0 for never.";
 

@@ -40,6 +40,7 @@ fn snapshot() -> Snapshot {
         files: 3,
         errors: vec!["x".to_owned()],
         broken: 1,
+        revision: Some("aa".to_owned()),
         ..Default::default()
     };
     Snapshot { workloads: vec![workload], sources: vec![source], ..Default::default() }
@@ -48,7 +49,9 @@ fn snapshot() -> Snapshot {
 /// Metrics of an agent to which everything has happened once.
 fn eventful() -> (Metrics, String) {
     let metrics = Metrics::new();
-    metrics.reconcile(Duration::from_millis(3), true);
+    metrics.reconcile(Duration::from_millis(3), true, true);
+    metrics.resync_interval(Duration::from_secs(60));
+    metrics.source_interval("/m", Duration::from_secs(60));
     metrics.action("pull", "images_needed", true, Duration::from_secs(1));
     metrics.container_restart(&id(), "app");
     metrics.container_oom(&id(), "app");
@@ -165,13 +168,14 @@ fn series_of_a_workload_that_is_gone_are_dropped() {
     check(&text, line);
     metrics.observe_snapshot(&Snapshot::default());
     assert!(!metrics.text().contains("workload=\"web\""));
+    assert!(text.contains("revision=\"aa\"") && !metrics.text().contains("revision=\"aa\""));
     check(&metrics.text(), r#"mainstay_workloads{phase="Running"} 0"#);
 }
 
 #[test]
 fn two_agents_in_one_process_count_apart() {
     let (first, second) = (Metrics::new(), Metrics::new());
-    first.reconcile(Duration::ZERO, false);
+    first.reconcile(Duration::ZERO, false, true);
     check(&first.text(), r#"mainstay_reconciles_total{outcome="error"} 1"#);
     check(&second.text(), r#"mainstay_reconciles_total{outcome="error"} 0"#);
 }

@@ -33,6 +33,12 @@ impl Runtime for Embedded {
         let pods = self
             .blocking(|inner| {
                 let (found, damaged) = records::pods(inner.layout());
+                let newer = |error: &records::RecordError| matches!(error, records::RecordError::Newer { .. });
+                let (newer, damaged): (Vec<_>, Vec<_>) =
+                    damaged.into_iter().partition(|(_, error)| error.as_ref().is_some_and(newer));
+                if let Some(error) = newer.into_iter().find_map(|(_, error)| error) {
+                    return Err(failure("list pods", FailureClass::Permanent, error));
+                }
                 for (uid, error) in damaged {
                     // A pod without a readable record cannot be kept going: what is left of it is removed.
                     let error = error.map(|error| chain(&error)).unwrap_or_default();

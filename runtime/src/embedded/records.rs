@@ -21,6 +21,13 @@ struct Versioned<T> {
     record: T,
 }
 
+/// What a record says of itself, whatever else is in it; exit records call it `version`.
+#[derive(Deserialize)]
+struct Mark {
+    #[serde(alias = "version")]
+    schema: u32,
+}
+
 /// What is known of an attempt from the moment it is started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StartRecord {
@@ -52,6 +59,17 @@ pub(super) enum RecordError {
         /// Why.
         source: std::io::Error,
     },
+    /// A newer version has written it. It may say what this one must not do, so nothing is done: containers run on.
+    #[error(
+        "record {} was written by a newer version (schema {schema}, this one knows {SCHEMA}): install that version again",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Its schema.
+        schema: u32,
+    },
     /// It is damaged.
     #[error("record {} is damaged", path.display())]
     Damaged {
@@ -60,6 +78,17 @@ pub(super) enum RecordError {
         /// Why.
         source: serde_json::Error,
     },
+}
+
+/// Why it cannot be told how an attempt is.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AttemptError {
+    /// Its records.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// What is left of it.
+    #[error(transparent)]
+    Container(#[from] container::ContainerError),
 }
 
 pub(super) fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), RecordError> {
@@ -75,9 +104,18 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(RecordError::Io { verb: "read", path: path.to_owned(), source }),
     };
+    check(path, &bytes)?;
     let versioned: Versioned<T> =
         serde_json::from_slice(&bytes).map_err(|source| RecordError::Damaged { path: path.to_owned(), source })?;
     Ok(Some(versioned.record))
+}
+
+/// Refuses what a newer version has written.
+fn check(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+    match serde_json::from_slice::<Mark>(bytes) {
+        Ok(Mark { schema }) if schema > SCHEMA => Err(RecordError::Newer { path: path.to_owned(), schema }),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Every pod there is a record of. A directory without a readable one is told apart, never removed here.
@@ -101,10 +139,17 @@ pub(super) fn newest(
     uid: &PodUid,
     name: &str,
     boot_id: &str,
-) -> Result<Option<(Attempt, ContainerFacts)>, container::ContainerError> {
+) -> Result<Option<(Attempt, ContainerFacts)>, AttemptError> {
     for number in attempts(&layout.container(uid, name)).into_iter().rev() {
         let attempt = layout.attempt(uid, name, number);
-        let Ok(Some(start)) = read::<StartRecord>(&attempt.start_file()) else { continue };
+        let start = match read::<StartRecord>(&attempt.start_file()) {
+            Ok(Some(start)) => start,
+            Err(error @ RecordError::Newer { .. }) => return Err(error.into()),
+            Ok(None) | Err(_) => continue,
+        };
+        if let Ok(bytes) = std::fs::read(attempt.exit_file()) {
+            check(&attempt.exit_file(), &bytes)?;
+        }
         let state = state(&attempt, &start, boot_id)?;
         let unhealthy = matches!(state, ContainerState::Exited(_)) && attempt.unhealthy_file().exists();
         let image_check = start.image_check;
@@ -143,5 +188,59 @@ fn ended_with_boot(start: &StartRecord) -> Exit {
         error: Some("the host was restarted".to_owned()),
         message: None,
         stopped: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start() -> StartRecord {
+        StartRecord {
+            series: 0,
+            boot_id: "b".to_owned(),
+            image: spec::digest::Digest::of(b"image"),
+            stop_signal: 15,
+            started: Timestamp(1),
+            image_check: None,
+        }
+    }
+
+    #[test]
+    fn records_of_newer_versions_are_refused_and_not_taken_for_damaged() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("start.json");
+        write(&path, &start()).expect("written");
+        let good = std::fs::read_to_string(&path).expect("there");
+        let check = |text: &str, want: &str| {
+            std::fs::write(&path, text).expect("the directory is ours");
+            let found = match read::<StartRecord>(&path) {
+                Ok(Some(_)) => "read",
+                Ok(None) => "none",
+                Err(RecordError::Newer { .. }) => "newer",
+                Err(RecordError::Damaged { .. }) => "damaged",
+                Err(RecordError::Io { .. }) => "io",
+            };
+            assert_eq!(found, want, "{text}");
+        };
+        check(&good, "read");
+        check(&good.replace("{", "{\"added\":1,"), "read");
+        // Also where everything that this version knows is in it, and where it is not.
+        check(&good.replace("\"schema\":1", "\"schema\":2"), "newer");
+        check("{\"schema\":2}", "newer");
+        check("{\"schema\":1}", "damaged");
+        check("{", "damaged");
+    }
+
+    #[test]
+    fn an_end_that_a_newer_version_has_recorded_is_no_reason_to_start_anew() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let layout = Layout { data: dir.path().join("data"), run: dir.path().join("run"), cgroup: "none".to_owned() };
+        let uid = PodUid("u".to_owned());
+        let attempt = layout.attempt(&uid, "main", 0);
+        write(&attempt.start_file(), &start()).expect("written");
+        std::fs::write(attempt.exit_file(), "{\"version\":2,\"reason\":\"new words\"}").expect("the directory is ours");
+        let error = newest(&layout, &uid, "main", "b").err().map(|error| error.to_string()).expect("refused");
+        assert!(error.contains("exit.json was written by a newer version (schema 2"), "{error}");
     }
 }

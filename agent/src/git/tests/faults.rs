@@ -97,6 +97,96 @@ async fn a_cache_that_is_gone_is_made_again() {
     }
 }
 
+/// Overwrites every object of the clone that is of this kind; how many.
+fn damage(remote: &Remote, kind: &str) -> usize {
+    use std::os::unix::fs::PermissionsExt as _;
+    let clone = remote.home().join("repository");
+    let git = |args: &[&str]| {
+        let output = Command::new("git").arg("--git-dir").arg(&clone).args(args).output().expect("git is installed");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // A file for each object, whatever it was fetched as.
+    for entry in std::fs::read_dir(clone.join("objects/pack")).expect("a directory").flatten() {
+        let aside = remote.dir.path().join(entry.file_name());
+        std::fs::rename(entry.path(), &aside).expect("the same file system");
+        if aside.extension().is_some_and(|extension| extension == "pack") {
+            let pack = std::fs::File::open(&aside).expect("it is there");
+            let unpack = ["unpack-objects", "-q"];
+            let status = Command::new("git").arg("--git-dir").arg(&clone).args(unpack).stdin(pack).status();
+            assert!(status.expect("git is installed").success());
+        }
+    }
+    let objects = git(&["cat-file", "--batch-all-objects", "--batch-check"]);
+    let mut damaged = 0;
+    for line in objects.lines().filter(|line| line.split(' ').nth(1) == Some(kind)) {
+        let (directory, file) = line.split(' ').next().expect("a name").split_at(2);
+        let path = clone.join("objects").join(directory).join(file);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+        std::fs::write(&path, "damaged").expect("it is ours");
+        damaged += 1;
+    }
+    damaged
+}
+
+/// git asks the remote only for what it thinks it has not: after a power cut the objects of a revision may be there and
+/// empty, which is seen when its files are written.
+#[tokio::test]
+async fn a_clone_with_damaged_contents_is_made_again() {
+    let remote = Remote::new();
+    remote.commit("hosts/web/stays.yaml", "stays");
+    let source = remote.source(Some("main"), Some("hosts/web"));
+    follow(&remote, &source).await.expect("a first revision");
+    for kind in ["blob", "tree", "commit"] {
+        assert!(damage(&remote, kind) > 0, "{kind}");
+        std::fs::remove_dir_all(remote.home().join("revisions")).expect("it was not written yet");
+        follow(&remote, &source).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert_eq!(remote.current("stays.yaml").as_deref(), Some("stays"), "{kind}");
+        assert!(damage(&remote, kind) > 0, "{kind}");
+        remote.commit("hosts/web/a.yaml", kind);
+        follow(&remote, &source).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert_eq!(remote.current("a.yaml").as_deref(), Some(kind));
+    }
+    // What the remote itself has not is no damage: the clone stays.
+    let objects = remote.home().join("repository/objects");
+    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).expect("a clone"));
+    let before = inode(&objects);
+    for path in ["hosts/none", "hosts/web/a.yaml"] {
+        let none = remote.source(Some("main"), Some(path));
+        told(follow(&remote, &none).await, &format!("cannot find the directory `{path}` in revision"));
+        assert_eq!(inode(&objects), before, "{path}");
+    }
+}
+
+/// A repository on this host belongs to whoever works in it. Nothing of its configuration is run.
+#[tokio::test]
+async fn a_repository_of_another_user_is_followed_and_runs_nothing() {
+    let remote = Remote::new();
+    let ran = remote.dir.path().join("ran");
+    let script = remote.dir.path().join("script");
+    std::fs::write(&script, format!("#!/bin/sh\ntouch '{}'\nexec \"$@\"\n", ran.display())).expect("a file");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let script = script.display().to_string();
+    for key in
+        ["uploadpack.packObjectsHook", "core.fsmonitor", "core.alternateRefsCommand", "core.pager", "core.sshCommand"]
+    {
+        remote.git(&["config", key, &script]);
+    }
+    for hook in ["post-checkout", "reference-transaction", "pre-auto-gc"] {
+        std::os::unix::fs::symlink(&script, remote.work().join(".git/hooks").join(hook)).expect("a hook");
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let given = Command::new("chown").args(["-hR", "12345:12345"]).arg(remote.work()).status().expect("chown");
+    assert!(given.success());
+    for url in [format!("file://{}", remote.work().display()), remote.work().display().to_string()] {
+        drop(std::fs::remove_dir_all(remote.home()));
+        follow(&remote, &GitSource { url, ..remote.source(Some("main"), None) }).await.expect("a revision");
+        assert_eq!(remote.current("hosts/web/a.yaml").as_deref(), Some("one"));
+    }
+    assert!(!ran.exists(), "nothing of the repository was run");
+}
+
 #[tokio::test]
 async fn more_than_manifests_is_refused() {
     let remote = Remote::new();

@@ -1,0 +1,134 @@
+//! Whether a newer version has left records that this one would misread.
+//!
+//! Each kind of record has a schema number, which rises when an older version must not go by it any more. Such a version
+//! would take a Job that has ended for one that never ran, or what is paused for what is not. It does nothing instead:
+//! containers run on, and the version that wrote the records can be installed again.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Kinds of records that are not sealed: where they are below the data directory (`*` stands for any name), and the newest
+/// schema that this version reads.
+const KINDS: &[(&str, u32)] = &[
+    ("pods/*/pod.json", 1),
+    ("pods/*/*/*/start.json", 1),
+    ("pods/*/*/*/exit.json", 1),
+    ("memory/*.json", 1),
+    ("generations/*.json", 1),
+    ("network/networks/*.json", 1),
+    ("network/leases/*.json", 1),
+    ("network/services.json", 1),
+    ("orders.json", 1),
+    ("sources.json", 1),
+];
+
+/// A record that this version cannot go by.
+#[derive(Debug, thiserror::Error)]
+#[error("record {} was written by a newer version (schema {schema}, this one reads {known})", path.display())]
+pub struct Newer {
+    path: PathBuf,
+    schema: u32,
+    known: u32,
+}
+
+impl Newer {
+    /// What the reader can do.
+    pub const HINT: &str = "install the version again that was here before; containers are as it left them";
+}
+
+/// What a record says of itself; exit records call it `version`.
+#[derive(Deserialize)]
+struct Mark {
+    #[serde(alias = "version")]
+    schema: u32,
+}
+
+/// Looks at every record. One that is damaged or cannot be read is the business of who needs it.
+///
+/// # Errors
+/// The first one of a newer schema.
+pub(crate) fn check(data_dir: &Path) -> Result<(), Newer> {
+    for (pattern, known) in KINDS {
+        for path in below(data_dir, pattern).unwrap_or_default() {
+            let Ok(bytes) = std::fs::read(&path) else { continue };
+            match serde_json::from_slice::<Mark>(&bytes) {
+                Ok(Mark { schema }) if schema > *known => return Err(Newer { path, schema, known: *known }),
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Files that a pattern means, there or not: a plain name at its end is put behind each directory.
+pub(super) fn below(dir: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+    let mut found = vec![dir.to_owned()];
+    let parts: Vec<&str> = pattern.split('/').collect();
+    for part in parts {
+        let mut next = Vec::new();
+        for dir in found {
+            match part.strip_prefix('*') {
+                None => next.push(dir.join(part)),
+                Some(ending) => next.extend(entries(&dir)?.into_iter().filter(|path| matches(path, ending))),
+            }
+        }
+        found = next;
+    }
+    Ok(found)
+}
+
+/// What volumes of pods hold is not ours.
+fn matches(path: &Path, ending: &str) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    name.ends_with(ending) && name != "volumes"
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    match std::fs::read_dir(dir) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        // Gone in between, or a file.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_any_kind_that_is_newer_is_found() {
+        let check = |file: &str, text: &str, want: Option<u32>| {
+            let dir = tempfile::tempdir().expect("a temporary directory can be made");
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().expect("below")).expect("the directory is ours");
+            std::fs::write(&path, text).expect("the directory is ours");
+            let found = check(dir.path()).err();
+            assert_eq!(found.as_ref().map(|newer| newer.schema), want, "{file} {text}");
+            assert!(found.is_none_or(|newer| newer.path == path));
+        };
+        for file in [
+            "pods/u/pod.json",
+            "pods/u/main/3/start.json",
+            "pods/u/main/3/exit.json",
+            "memory/a.json",
+            "generations/12.json",
+            "network/networks/default.json",
+            "network/leases/u.json",
+            "network/services.json",
+            "orders.json",
+            "sources.json",
+        ] {
+            check(file, "{\"schema\":2}", Some(2));
+            check(file, "{\"version\":7,\"more\":[]}", Some(7));
+            check(file, "{\"schema\":1}", None);
+            check(file, "damaged", None);
+        }
+        check("pods/u/volumes/data/start.json", "{\"schema\":2}", None);
+        check("pods/u/main/3/upper/start.json", "{\"schema\":2}", None);
+        check("volumes/data/orders.json", "{\"schema\":2}", None);
+    }
+}
