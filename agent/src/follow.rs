@@ -187,7 +187,8 @@ impl Follower {
         let task = tokio::spawn(async move {
             let home = remote.home(&tools.data_dir);
             let (name, period) = remote.name_and_period();
-            let pause = spread(name, period);
+            let host = nix::unistd::gethostname().unwrap_or_default();
+            let pause = spread(&host.to_string_lossy(), name, period);
             tools.metrics.source_interval(&view.label, pause);
             // A clock of today fits a float to the microsecond. 0 stands for never.
             let reached = |unix: i64| tools.metrics.source_success(&view.label, unix as f64);
@@ -254,9 +255,8 @@ fn news(label: &str, before: &Known, next: &Known) -> Vec<(EventKind, &'static s
 }
 
 /// The time to the next question: up to a tenth longer, by host and name, so that a fleet does not ask at once.
-fn spread(name: &str, period: Duration) -> Duration {
-    let host = nix::unistd::gethostname().unwrap_or_default();
-    let digest = Digest::of(format!("{}\n{name}", host.to_string_lossy()).as_bytes());
+fn spread(host: &str, name: &str, period: Duration) -> Duration {
+    let digest = Digest::of(format!("{host}\n{name}").as_bytes());
     let part = u32::from_str_radix(digest.hex().get(..4).unwrap_or("0"), 16).unwrap_or(0);
     period + period.mul_f64(f64::from(part) / f64::from(0xffff) / 10.0)
 }
@@ -289,6 +289,22 @@ mod tests {
         check(Some("aa"), None, "ok", "ok", &[]);
         check(Some("aa"), Some("it is away"), "ok", "degraded", &["it is away; the last revision stays"]);
         check(Some("aa"), None, "failed", "failed", &["there is no directory"]);
+    }
+
+    #[test]
+    fn a_fleet_does_not_ask_at_once() {
+        for period in [Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(86_400)] {
+            let hosts: Vec<String> = (0..100).map(|number| format!("web-{number}")).collect();
+            let pauses: Vec<Duration> = hosts.iter().map(|host| spread(host, "fleet", period)).collect();
+            assert!(pauses.iter().all(|pause| (period..=period.mul_f64(1.1)).contains(pause)), "{pauses:?}");
+            // Each tenth of the extra time has some of them, and each host keeps its own.
+            let slot = |pause: &Duration| ((*pause - period).as_secs_f64() / period.as_secs_f64() * 100.0) as u32;
+            let slots: std::collections::BTreeSet<u32> = pauses.iter().map(slot).filter(|slot| *slot < 10).collect();
+            assert_eq!(slots.len(), 10, "{pauses:?}");
+            let again: Vec<Duration> = hosts.iter().map(|host| spread(host, "fleet", period)).collect();
+            assert_eq!(again, pauses);
+            assert_ne!(spread("web-1", "fleet", period), spread("web-1", "other", period));
+        }
     }
 
     #[test]

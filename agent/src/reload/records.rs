@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::source::NodeKey;
+
 /// Kinds of records that are not sealed: where they are below the data directory (`*` stands for any name), and the newest
 /// schema that this version reads.
 const KINDS: &[(&str, u32)] = &[
@@ -24,6 +26,10 @@ const KINDS: &[(&str, u32)] = &[
     ("orders.json", 1),
     ("sources.json", 1),
 ];
+
+/// Those that are sealed with the node's key.
+const SEALED: &[(&str, u32)] =
+    &[("versions/*.sealed", 1), ("generations/*.sealed", 1), ("last-good.sealed", 1), ("applied.sealed", 1)];
 
 /// A record that this version cannot go by.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +57,19 @@ struct Mark {
 /// # Errors
 /// The first one of a newer schema.
 pub(crate) fn check(data_dir: &Path) -> Result<(), Newer> {
-    for (pattern, known) in KINDS {
+    check_kinds(data_dir, KINDS, |path| std::fs::read(path).ok())?;
+    match NodeKey::load(&data_dir.join("node.key")) {
+        Ok(key) => check_kinds(data_dir, SEALED, |path| key.read(path).ok().flatten()),
+        Err(_) => Ok(()),
+    }
+}
+
+fn check_kinds(data_dir: &Path, kinds: &[(&str, u32)], read: impl Fn(&Path) -> Option<Vec<u8>>) -> Result<(), Newer> {
+    for (pattern, known) in kinds {
         for path in below(data_dir, pattern).unwrap_or_default() {
-            let Ok(bytes) = std::fs::read(&path) else { continue };
-            match serde_json::from_slice::<Mark>(&bytes) {
-                Ok(Mark { schema }) if schema > *known => return Err(Newer { path, schema, known: *known }),
-                Ok(_) | Err(_) => {}
+            let mark = read(&path).and_then(|bytes| serde_json::from_slice::<Mark>(&bytes).ok());
+            if let Some(Mark { schema }) = mark.filter(|mark| mark.schema > *known) {
+                return Err(Newer { path, schema, known: *known });
             }
         }
     }
@@ -126,6 +139,16 @@ mod tests {
             check(file, "{\"version\":7,\"more\":[]}", Some(7));
             check(file, "{\"schema\":1}", None);
             check(file, "damaged", None);
+        }
+        let sealed = tempfile::tempdir().expect("a temporary directory can be made");
+        let key = NodeKey::load_or_make(&sealed.path().join("node.key")).expect("a new key");
+        for file in ["versions/a.sealed", "generations/12.sealed", "last-good.sealed", "applied.sealed"] {
+            let path = sealed.path().join(file);
+            std::fs::create_dir_all(path.parent().expect("below")).expect("the directory is ours");
+            for (text, want) in [("{\"schema\":2}", true), ("{\"schema\":1}", false)] {
+                key.write(&path, text.as_bytes()).expect("the directory is ours");
+                assert_eq!(super::check(sealed.path()).is_err(), want, "{file} {text}");
+            }
         }
         check("pods/u/volumes/data/start.json", "{\"schema\":2}", None);
         check("pods/u/main/3/upper/start.json", "{\"schema\":2}", None);
