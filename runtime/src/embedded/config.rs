@@ -219,7 +219,7 @@ fn resources(record: &PodRecord, container: &ContainerSpec, high_percent: u32) -
         return resources;
     }
     let node = rustix::system::sysinfo();
-    let memory = u64::from(node.totalram).saturating_mul(u64::from(node.mem_unit));
+    let memory = node.totalram.saturating_mul(u64::from(node.mem_unit));
     resources.oom_score_adj.get_or_insert_with(|| spec::qos::oom_score_adj(&record.spec, container, memory));
     if record.spec.all_containers().any(|other| spec::qos::cpu_request(&other.resources) > 0) {
         resources.cpu_shares = Some(spec::qos::cpu_shares(spec::qos::cpu_request(&resources)));
