@@ -12,27 +12,37 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::http::Head;
 
-/// A repository with a work tree.
+/// A bare repository, as a server has it, and the clone that somebody works in.
 #[derive(Debug)]
 pub struct Repository {
-    dir: PathBuf,
+    bare: PathBuf,
+    work: PathBuf,
 }
 
 impl Repository {
     /// An empty one in a directory of its own.
-    pub fn new(dir: PathBuf) -> Self {
-        std::fs::create_dir_all(&dir).expect("the temporary directory is ours");
-        let repository = Self { dir };
+    pub fn new(bare: PathBuf) -> Self {
+        let work = bare.with_extension("work");
+        for dir in [&bare, &work] {
+            std::fs::create_dir_all(dir).expect("the temporary directory is ours");
+        }
+        let repository = Self { bare, work };
         repository.git(&["init", "--quiet", "--initial-branch=main"]);
+        repository.git(&["init", "--quiet", "--initial-branch=main", "--bare", &repository.bare.to_string_lossy()]);
         repository
     }
 
-    /// Its work tree.
+    /// The bare repository.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.bare
     }
 
-    /// Runs git in the work tree; what it printed.
+    /// The work tree of the clone.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// Runs git in the clone; what it printed. Nobody else sees of it before [`Self::push`].
     ///
     /// # Panics
     /// When git fails.
@@ -40,7 +50,7 @@ impl Repository {
         let output = Command::new("git")
             .args(["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "gpg.format=ssh"])
             .args(arguments)
-            .current_dir(&self.dir)
+            .current_dir(&self.work)
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .output()
@@ -49,9 +59,14 @@ impl Repository {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// Writes a file and commits; the commit. `sign` names a private key.
+    /// Lets the bare repository have all branches and tags of the clone, and no others.
+    pub fn push(&self) {
+        self.git(&["push", "--quiet", "--mirror", &self.bare.to_string_lossy()]);
+    }
+
+    /// Writes a file, commits and pushes; the commit. `sign` names a private key.
     pub fn commit(&self, file: &str, content: &str, sign: Option<&Path>) -> String {
-        let path = self.dir.join(file);
+        let path = self.work.join(file);
         std::fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("the directory is ours");
         std::fs::write(path, content).expect("the directory is ours");
         self.git(&["add", "--all"]);
@@ -62,6 +77,7 @@ impl Repository {
             }
             None => self.git(&["commit", "--quiet", "--message", "change"]),
         };
+        self.push();
         self.git(&["rev-parse", "HEAD"])
     }
 }

@@ -49,7 +49,7 @@ fn a_repository_is_followed_and_only_signed_revisions_count() {
     let first = repository.commit("hosts/one/web.yaml", &web("web", &image, "one", 8080), Some(&key));
     let server = GitServer::start(sandbox.dir().join("repositories"), "a-canary-of-a-token");
 
-    let url = server.url("fleet/.git");
+    let url = server.url("fleet");
     let settings = format!(
         "[{{ name = 'fleet', url = '{url}', ref = 'main', path = 'hosts/one', poll = '1h', token_file = '{}', \
          allowed_signers_file = '{}' }}]",
@@ -121,7 +121,7 @@ fn a_wrong_password_gets_nothing_and_goes_nowhere_else() {
     repository.commit("web.yaml", "kind: List\napiVersion: v1\nitems: []\n", None);
     let server = GitServer::start(sandbox.dir().join("repositories"), "right");
     let settings =
-        format!("[{{ name = 'fleet', url = '{}', token_file = '{}' }}]", server.url("fleet/.git"), token.display());
+        format!("[{{ name = 'fleet', url = '{}', token_file = '{}' }}]", server.url("fleet"), token.display());
     let mut agent = Agent::start_with(&sandbox, &[], &[("MAINSTAY_GIT", &settings)]);
     agent.wait_status("the refusal is told", |status| status.errors().contains("cannot ask").then_some(()));
     assert!(server.refused() >= 1);
@@ -150,7 +150,7 @@ fn a_full_disk_during_a_fetch_changes_nothing() {
     // 6 MiB that no compression makes smaller come with the next revision; less is left.
     let noise: Vec<u8> =
         (0..6_u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n % 31).to_le_bytes()).collect();
-    std::fs::write(repository.dir().join("noise.bin"), noise).expect("the directory is ours");
+    std::fs::write(repository.work().join("noise.bin"), noise).expect("the directory is ours");
     let second = repository.commit("web.yaml", &web("web", &image, "two", 8080), None);
     let balloon = sandbox.data().join("balloon");
     // Full when it is fetched, and when it was fetched and its files are written.

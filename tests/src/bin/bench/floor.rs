@@ -45,7 +45,7 @@ impl Floor {
             Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => {}
             Err(_) => return None,
         }
-        let dir = dir.join("floor");
+        let dir = dir.join("floor").join(runtime);
         let root = dir.join("rootfs");
         for (name, bytes, mode) in tests::image::fixture_files() {
             let path = root.join(name.trim_start_matches('/'));
