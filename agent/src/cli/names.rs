@@ -76,7 +76,7 @@ pub(super) fn resolve<'a>(snapshot: &'a Snapshot, text: &str) -> Result<Target<'
     }
     let (workload, container, pods) = match found.as_slice() {
         [one] => one,
-        [] => return Err(unknown(snapshot, text)),
+        [] => return Err(without(snapshot, text).unwrap_or_else(|| unknown(snapshot, text))),
         many => {
             let names = many.iter().map(|(workload, container, _)| match container {
                 Some(container) => format!("{}/{container}", full(workload)),
@@ -111,6 +111,16 @@ impl Target<'_> {
             format!("taking container `{}` of pod `{}`{pods}", self.container.name, self.pod.name)
         })
     }
+}
+
+/// What is wrong with `NAME/CONTAINER` where the pod is there.
+fn without(snapshot: &Snapshot, text: &str) -> Option<CliError> {
+    let (name, container) = text.rsplit_once('/')?;
+    let mut all = snapshot.workloads.iter().flat_map(|workload| workload.pods.iter().map(move |pod| (workload, pod)));
+    let (_, pod) = all.find(|(workload, pod)| fits_pod(workload, pod, name))?;
+    let known: Vec<&str> = pod.containers.iter().map(|container| container.name.as_str()).collect();
+    let message = format!("pod `{}` has no container `{container}`", pod.name);
+    Some(CliError::new(message).cause(format!("it has {}", known.join(", "))).hint("name one of these"))
 }
 
 pub(super) fn ambiguous(text: &str, names: impl Iterator<Item = String>) -> CliError {

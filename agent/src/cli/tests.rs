@@ -129,7 +129,7 @@ async fn a_name_finds_its_container_or_lists_the_candidates() {
     check("pod/worker", "worker worker");
     check("web/worker", "worker-b worker");
     check("nope", "there is no workload or pod `nope`");
-    check("web/nope", "there is no workload or pod `web/nope`");
+    check("web/nope", "pod `web-1a2b3c4d-0` has no container `nope` it has nginx, logger");
     check("00000000000000ff", "worker worker");
 }
 
