@@ -193,7 +193,10 @@ case $phase in
     # What follows is about the new version.
     check "dpkg upgrades again" dpkg -i new.deb
     check "the upgraded agent answers" soon 60 eval 'mainstay status >/dev/null 2>&1'
-    # Pods with limits of both kinds are guaranteed what they have; nothing else of the unit reaches them.
+    # Pods with limits of both kinds are guaranteed what they have; of the unit they have the limits of processes, and those
+    # of a new unit only from an agent that was started under it.
+    systemctl restart mainstay.service
+    soon 60 eval 'mainstay status >/dev/null 2>&1'
     pod a 8081 version-00 >/etc/mainstay/manifests/a.yaml
     check "a pod of the new version" soon 120 eval '[ "$(version_at 8081)" = version-00 ]'
     pid=$(for pid in $(containers | cut -d' ' -f1); do grep -qz 'GREETING=version-00' "/proc/$pid/environ" && echo "$pid"; done | head -n 1)
