@@ -104,10 +104,15 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(RecordError::Io { verb: "read", path: path.to_owned(), source }),
     };
-    check(path, &bytes)?;
-    let versioned: Versioned<T> =
-        serde_json::from_slice(&bytes).map_err(|source| RecordError::Damaged { path: path.to_owned(), source })?;
-    Ok(Some(versioned.record))
+    match serde_json::from_slice::<Versioned<T>>(&bytes) {
+        Ok(Versioned { schema, record }) if schema <= SCHEMA => Ok(Some(record)),
+        Ok(Versioned { schema, .. }) => Err(RecordError::Newer { path: path.to_owned(), schema }),
+        Err(source) => {
+            // What cannot be parsed may be of a newer version, and is damaged if it is not.
+            check(path, &bytes)?;
+            Err(RecordError::Damaged { path: path.to_owned(), source })
+        }
+    }
 }
 
 /// Refuses what a newer version has written.

@@ -62,14 +62,7 @@ async fn check(expires_at: f64, expected: usize) {
         false => http(401, &[("www-authenticate", "Basic realm=\"ecr\"")], ""),
     });
     let metadata = metadata();
-    let mut config = patient();
-    config.ecr = EcrConfig {
-        metadata_endpoint: format!("http://{}", metadata.address),
-        api_endpoint: Some(format!("http://{}", api.address)),
-    };
-    let host = HostConfig { ecr_region: Some("eu-west-1".to_owned()), ..HostConfig::default() };
-    config.hosts.insert(server.address.to_string(), host);
-    let rig = rig(config);
+    let rig = rig(config_of(&server, &metadata, &api));
     for repository in ["team/a", "team/b"] {
         let name = reference(&server, repository);
         assert_eq!(rig.pull(&name, &Vec::new()).await.expect("it is pulled").digest, image.digest());
