@@ -75,6 +75,8 @@ impl Sshd {
         );
         std::fs::write(dir.join("sshd_config"), config).expect("a file");
         let log = std::fs::File::create(dir.join("sshd.log")).expect("a file");
+        // Its service makes this directory; where that has never run it is missing.
+        drop(std::fs::create_dir("/run/sshd"));
         let mut sshd = Command::new(program);
         sshd.args(["-D", "-e", "-f"]).arg(dir.join("sshd_config")).stdin(Stdio::null()).stderr(log);
         let server = Self { child: sshd.spawn().expect("it is installed"), port };
