@@ -210,6 +210,13 @@ case $phase in
     pod a 8081 version-0 >/etc/mainstay/manifests/a.yaml
     check "back to the version of before" soon 120 eval '[ "$(version_at 8081)" = version-0 ]'
     journalctl -u mainstay.service -p warning --no-pager -o cat | tail -n 5 | sed 's/^/INFO journal: /'
+    # What was said about one workload is found by its field, with priority and unit.
+    entry=$(journalctl _SYSTEMD_UNIT=mainstay.service MAINSTAY_WORKLOAD=Pod/default/a -o json --no-pager -n 1)
+    info "entry: $(echo "$entry" | cut -c1-600)"
+    case $entry in
+    *'"CODE_FILE":"agent/src/'*) ok "log lines are found by their fields" ;;
+    *) fail "no entry of the workload in the journal" ;;
+    esac
     next reboot
     ;;
   2) # After an orderly reboot.

@@ -5,6 +5,7 @@
 //! read at the moment of a scrape and at no other time, so that an idle agent is idle.
 
 mod containers;
+mod journal;
 mod logging;
 mod names;
 mod process;
