@@ -108,7 +108,7 @@ pub const KEYS: &[Key] = &[
     key!(
         "traces",
         "OpenTelemetry collector that gets a span for each action, such as http://127.0.0.1:4318, or `none`",
-        |s, i| s.traces = values::optional(i, values::http)?,
+        |s, i| s.traces = values::optional(i, values::collector)?,
         |s| json!(s.traces.as_deref().unwrap_or("none"))
     ),
     key!(

@@ -98,6 +98,7 @@ fn every_kind_of_value_is_read_from_file_and_text() {
         "\"http://10.0.0.1\"",
         "config.toml:1",
     );
+    #[cfg(feature = "traces")]
     check("traces", &file("traces = 'https://otel:4318'"), &[], &[], "\"https://otel:4318\"", "config.toml:1");
     check("traces", &file("traces = 'none'"), &[], &[], "\"none\"", "config.toml:1");
     check(

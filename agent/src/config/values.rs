@@ -189,6 +189,14 @@ pub(super) fn http(input: Input<'_>) -> Result<String, String> {
     Ok(address.trim_end_matches('/').to_owned())
 }
 
+/// Where traces go, if this binary can make any.
+pub(super) fn collector(input: Input<'_>) -> Result<String, String> {
+    if cfg!(not(feature = "traces")) {
+        return Err("this binary was built without traces (cargo feature `traces`)".to_owned());
+    }
+    http(input)
+}
+
 /// Maintenance windows: a list, or a text with `;` between them.
 pub(super) fn windows(input: Input<'_>) -> Result<Vec<spec::window::Window>, String> {
     let text = match input {
