@@ -2,6 +2,8 @@
 //! the configured transport, and credentials for the configured host only. What it starts ends with it, and neither
 //! its time nor its files are without limit.
 
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -45,6 +47,9 @@ const PASSED_ON: &[&str] = &["PATH", "http_proxy", "https_proxy", "HTTPS_PROXY",
 /// Serves a repository of this host, whoever owns it: the configuration names it, and git takes none of our settings along
 /// to what serves it. It runs no hooks, and no program that such a repository's own configuration names.
 const UPLOAD_PACK: &str = "--upload-pack=git -c 'safe.directory=*' upload-pack";
+
+/// What git calls the repository that a clone without all of its files has them from.
+pub(super) const REMOTE: &str = "source";
 
 /// What can go wrong with a repository.
 #[derive(Debug, thiserror::Error)]
@@ -208,6 +213,8 @@ impl<'a> Git<'a> {
         ];
         let mut settings: Vec<(String, String)> =
             fixed.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        settings.push((format!("remote.{REMOTE}.url"), self.source.url.clone()));
+        settings.push((format!("remote.{REMOTE}.promisor"), "true".to_owned()));
         settings.push((format!("protocol.{}.allow", transport.word()), "always".to_owned()));
         if let Some(file) = &self.source.ca_file {
             settings.push(("http.sslCAInfo".to_owned(), file.display().to_string()));
@@ -227,6 +234,17 @@ impl<'a> Git<'a> {
 
     /// Runs git; what it wrote to its output. `what` says what for, behind "cannot".
     pub(super) async fn run(&self, verb: &'static str, args: &[&str], what: &str) -> Result<String, GitError> {
+        self.run_with("", verb, args, what).await
+    }
+
+    /// Runs git with a list of objects as its input.
+    pub(super) async fn run_with(
+        &self,
+        input: &str,
+        verb: &'static str,
+        args: &[&str],
+        what: &str,
+    ) -> Result<String, GitError> {
         let mut command = Command::new("git");
         command.arg("--git-dir").arg(self.home.join("repository")).arg(verb);
         if matches!(verb, "ls-remote" | "fetch") && self.source.transport() == Transport::File {
@@ -246,7 +264,11 @@ impl<'a> Git<'a> {
         if verb == "checkout-index" {
             command.env("GIT_WORK_TREE", self.work_tree());
         }
-        let settings = self.settings()?;
+        let mut settings = self.settings()?;
+        if !input.is_empty() {
+            // Single objects are fetched: a server that is told of commits would take the files of these for known.
+            settings.push(("fetch.negotiationAlgorithm".to_owned(), "noop".to_owned()));
+        }
         command.env("GIT_CONFIG_COUNT", settings.len().to_string());
         for (index, (key, value)) in settings.iter().enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{index}"), key).env(format!("GIT_CONFIG_VALUE_{index}"), value);
@@ -254,7 +276,12 @@ impl<'a> Git<'a> {
         if self.source.transport() == Transport::Ssh {
             command.env("GIT_SSH_COMMAND", self.ssh()?);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        command
+            .stdin(given(input).map_err(GitError::Run)?)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
         let child = command.spawn().map_err(GitError::Run)?;
         let group = Group::of(&child);
         if let Some(pid) = group.0.and_then(|pid| rustix::process::Pid::from_raw(pid.as_raw())) {
@@ -305,6 +332,17 @@ impl<'a> Git<'a> {
         }
         Ok(command)
     }
+}
+
+/// An input that is there as a whole: nobody has to write it while the output is read.
+fn given(input: &str) -> std::io::Result<Stdio> {
+    if input.is_empty() {
+        return Ok(Stdio::null());
+    }
+    let mut file = File::from(rustix::fs::memfd_create("input", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(input.as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// Whether this answer of `git version` is that of one that will do.

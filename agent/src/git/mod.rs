@@ -1,8 +1,9 @@
 //! A Git repository as a source: follows a branch, tag or commit and puts the files of the revision that counts into
 //! a directory, which is then read like any other.
 //!
-//! The remote is asked with `ls-remote` first; only a change is fetched, one commit deep, submodules never. The clone
-//! is a cache: when something is wrong with it, it is made again. The switch to another revision is one rename of a
+//! The remote is asked with `ls-remote` first; only a change is fetched, one commit deep, submodules never. Of a
+//! repository of which one directory is followed only the files of that come, where the server can leave out others. The
+//! clone is a cache: when something is wrong with it, it is made again. The switch to another revision is one rename of a
 //! symlink. A fetch that fails and a signature that is not good change nothing.
 
 mod command;
@@ -13,7 +14,7 @@ use spec::digest::Digest;
 
 pub use command::GitError;
 
-use self::command::{Git, Limits};
+use self::command::{Git, Limits, REMOTE};
 use crate::config::GitSource;
 use crate::revisions;
 
@@ -36,11 +37,12 @@ async fn poll_within(source: &GitSource, home: &Path, now: Option<&str>, limits:
     if now == Some(wanted.commit.as_str()) && revisions::counts(home, &place(&view, &wanted.commit)) {
         return Ok(wanted.commit);
     }
-    match take(source, home, &git, &wanted, &view).await {
+    let part = source.path.is_some();
+    match take(source, home, &git, &wanted, &view, part).await {
         Err(GitError::Failed { .. }) => {
-            // The clone is a cache: whatever is wrong with it, a new one has not.
+            // The clone is a cache: whatever is wrong with it, a new one has not, and one that is whole least of all.
             drop(std::fs::remove_dir_all(home.join("repository")));
-            take(source, home, &git, &wanted, &view).await
+            take(source, home, &git, &wanted, &view, false).await
         }
         result => result,
     }
@@ -48,9 +50,16 @@ async fn poll_within(source: &GitSource, home: &Path, now: Option<&str>, limits:
 
 /// Fetches and switches. Damage of the clone may be noticed by each of its steps: an object that is there already is not
 /// fetched again.
-async fn take(source: &GitSource, home: &Path, git: &Git<'_>, wanted: &Wanted, view: &str) -> Result<String, GitError> {
-    let commit = fetch(source, home, git, wanted).await?;
-    switch(source, home, git, &commit, place(view, &commit)).await?;
+async fn take(
+    source: &GitSource,
+    home: &Path,
+    git: &Git<'_>,
+    wanted: &Wanted,
+    view: &str,
+    part: bool,
+) -> Result<String, GitError> {
+    let commit = fetch(source, home, git, wanted, part).await?;
+    switch(source, home, git, &commit, place(view, &commit), part).await?;
     Ok(commit)
 }
 
@@ -86,14 +95,28 @@ async fn wanted(source: &GitSource, git: &Git<'_>) -> Result<Wanted, GitError> {
     }
 }
 
-/// Fetches what is wanted and checks its signature; the commit.
-async fn fetch(source: &GitSource, home: &Path, git: &Git<'_>, wanted: &Wanted) -> Result<String, GitError> {
+/// Fetches what is wanted, of which `part` has no files yet, and checks its signature; the commit.
+async fn fetch(
+    source: &GitSource,
+    home: &Path,
+    git: &Git<'_>,
+    wanted: &Wanted,
+    part: bool,
+) -> Result<String, GitError> {
+    let place = "make a place for the repository";
     if !home.join("repository").join("HEAD").exists() {
-        git.run("init", &["--quiet", "--bare"], "make a place for the repository").await?;
+        git.run("init", &["--quiet", "--bare"], place).await?;
+    }
+    if part {
+        // Objects may be missing from such a clone: gitrepository-layout, "extensions.partialClone".
+        git.run("config", &["core.repositoryFormatVersion", "1"], place).await?;
+        git.run("config", &["extensions.partialClone", REMOTE], place).await?;
     }
     let what = format!("fetch {} of {}", wanted.name, source.url);
     let refspec = format!("+{}:{FETCHED}", wanted.name);
-    let args = ["--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--", &source.url, &refspec];
+    let mut args = vec!["--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"];
+    args.extend(if part { ["--filter=blob:none", "--", REMOTE] } else { ["--no-filter", "--", &source.url] });
+    args.push(&refspec);
     git.run("fetch", &args, &what).await?;
     let commit = git.run("rev-parse", &["--verify", &format!("{FETCHED}^{{commit}}")], "find the commit").await?;
     let commit = commit.trim().to_owned();
@@ -114,6 +137,19 @@ async fn fetch(source: &GitSource, home: &Path, git: &Git<'_>, wanted: &Wanted) 
         }
     }
     Ok(commit)
+}
+
+/// Fetches the files of a tree that are missing, all at once.
+async fn fetch_files(source: &GitSource, git: &Git<'_>, tree: &str, commit: &str) -> Result<(), GitError> {
+    let what = format!("find out which files of revision {commit} are missing");
+    let listed = git.run("rev-list", &["--objects", "--missing=print", tree], &what).await?;
+    let missing: String = listed.lines().filter_map(|line| line.strip_prefix('?')).flat_map(|id| [id, "\n"]).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let what = format!("fetch files of revision {commit} from {}", source.url);
+    let args = ["--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--filter=blob:none"];
+    git.run_with(&missing, "fetch", &[&args[..], &["--stdin", REMOTE]].concat(), &what).await.map(drop)
 }
 
 /// Who may sign.
@@ -139,7 +175,14 @@ fn place(view: &str, commit: &str) -> PathBuf {
 }
 
 /// Writes the files of a revision and lets it count.
-async fn switch(source: &GitSource, home: &Path, git: &Git<'_>, commit: &str, place: PathBuf) -> Result<(), GitError> {
+async fn switch(
+    source: &GitSource,
+    home: &Path,
+    git: &Git<'_>,
+    commit: &str,
+    place: PathBuf,
+    part: bool,
+) -> Result<(), GitError> {
     let failed = |error| GitError::Write { revision: commit.to_owned(), source: error };
     let directory = home.join(&place);
     if !directory.is_dir() {
@@ -150,6 +193,9 @@ async fn switch(source: &GitSource, home: &Path, git: &Git<'_>, commit: &str, pl
         let what = format!("read revision {commit}");
         if let Some(path) = &source.path {
             find(git, commit, path, &what).await?;
+        }
+        if part {
+            fetch_files(source, git, &tree, commit).await?;
         }
         let listed = git.run("ls-tree", &["-r", "-l", "-z", "--full-tree", &tree], &what).await?;
         check_size(&listed, commit, git.limits())?;

@@ -109,6 +109,43 @@ async fn a_branch_is_followed_and_a_path_is_all_that_is_seen() {
     assert_eq!(kept, 2, "the one that counts, and the one before");
 }
 
+/// Where the server can leave out files, those of other directories do not come.
+#[tokio::test]
+async fn files_elsewhere_are_not_fetched() {
+    let remote = Remote::new();
+    remote.git(&["config", "uploadpack.allowFilter", "true"]);
+    for number in 0..20 {
+        remote.commit(&format!("elsewhere/{number}"), &format!("large {number}"));
+    }
+    let missing = || {
+        let clone = remote.home().join("repository");
+        let mut git = Command::new("git");
+        git.arg("--git-dir").arg(clone).args(["rev-list", "--objects", "--missing=print", super::FETCHED]);
+        let output = git.env("GIT_NO_LAZY_FETCH", "1").output().expect("git is installed");
+        String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.starts_with('?')).count()
+    };
+    let part = remote.source(None, Some("hosts/web"));
+    follow(&remote, &part).await.expect("a first revision");
+    assert_eq!((remote.current("a.yaml").as_deref(), missing()), (Some("one"), 20));
+    // Others change, this does; what is known already is not fetched again.
+    remote.commit("elsewhere/20", "large 20");
+    remote.commit("hosts/web/b.yaml", "two");
+    follow(&remote, &part).await.expect("a second");
+    assert_eq!((remote.current("a.yaml").as_deref(), remote.current("b.yaml").as_deref()), (Some("one"), Some("two")));
+    assert_eq!(missing(), 21);
+    // Another directory of the same revision, and then all of them.
+    let other = remote.source(None, Some("elsewhere"));
+    follow(&remote, &other).await.expect("another directory");
+    assert_eq!(remote.current("20").as_deref(), Some("large 20"));
+    follow(&remote, &remote.source(None, None)).await.expect("the whole tree");
+    assert_eq!((remote.current("elsewhere/7").as_deref(), missing()), (Some("large 7"), 0));
+    // What has no filters serves all, as it did before it had them.
+    remote.git(&["config", "uploadpack.allowFilter", "false"]);
+    remote.commit("hosts/web/b.yaml", "three");
+    follow(&remote, &part).await.expect("a server without filters");
+    assert_eq!((remote.current("b.yaml").as_deref(), missing()), (Some("three"), 0));
+}
+
 #[tokio::test]
 async fn tags_and_commits_stay_where_they_are() {
     let remote = Remote::new();

@@ -132,18 +132,30 @@ fn damage(remote: &Remote, kind: &str) -> usize {
 /// empty, which is seen when its files are written.
 #[tokio::test]
 async fn a_clone_with_damaged_contents_is_made_again() {
+    damages(&Remote::new()).await;
+}
+
+/// Objects that are missing on purpose are no damage, and damage is none that is on purpose.
+#[tokio::test]
+async fn so_is_one_that_has_only_some_files() {
     let remote = Remote::new();
+    remote.git(&["config", "uploadpack.allowFilter", "true"]);
+    remote.commit("elsewhere/b.yaml", "elsewhere");
+    damages(&remote).await;
+}
+
+async fn damages(remote: &Remote) {
     remote.commit("hosts/web/stays.yaml", "stays");
     let source = remote.source(Some("main"), Some("hosts/web"));
-    follow(&remote, &source).await.expect("a first revision");
+    follow(remote, &source).await.expect("a first revision");
     for kind in ["blob", "tree", "commit"] {
-        assert!(damage(&remote, kind) > 0, "{kind}");
+        assert!(damage(remote, kind) > 0, "{kind}");
         std::fs::remove_dir_all(remote.home().join("revisions")).expect("it was not written yet");
-        follow(&remote, &source).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
+        follow(remote, &source).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
         assert_eq!(remote.current("stays.yaml").as_deref(), Some("stays"), "{kind}");
-        assert!(damage(&remote, kind) > 0, "{kind}");
+        assert!(damage(remote, kind) > 0, "{kind}");
         remote.commit("hosts/web/a.yaml", kind);
-        follow(&remote, &source).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
+        follow(remote, &source).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
         assert_eq!(remote.current("a.yaml").as_deref(), Some(kind));
     }
     // What the remote itself has not is no damage: the clone stays.
@@ -152,7 +164,7 @@ async fn a_clone_with_damaged_contents_is_made_again() {
     let before = inode(&objects);
     for path in ["hosts/none", "hosts/web/a.yaml"] {
         let none = remote.source(Some("main"), Some(path));
-        told(follow(&remote, &none).await, &format!("cannot find the directory `{path}` in revision"));
+        told(follow(remote, &none).await, &format!("cannot find the directory `{path}` in revision"));
         assert_eq!(inode(&objects), before, "{path}");
     }
 }
