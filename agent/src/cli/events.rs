@@ -47,7 +47,38 @@ pub(super) fn events(settings: &Settings, wanted: &Wanted, io: &mut Io<'_>) -> O
     Ok(0)
 }
 
+/// How long after the agent went away it is looked for again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Events as they come. An agent that goes away (an upgrade, a restart) is waited for, and nothing is told twice or left
+/// out: the numbers of events go on.
 fn follow(client: &Client, filter: &Filter, io: &mut Io<'_>) -> Outcome {
+    let mut filter = filter.clone();
+    let mut last: Option<u64> = None;
+    let mut told_away = false;
+    follow_once(client, &filter, &mut last, io)?;
+    // All that is kept is asked for; what was shown is left out below.
+    filter.limit = None;
+    if last.is_none() {
+        filter.since = filter.since.max(io.now.checked_mul(1000));
+    }
+    loop {
+        match follow_once(client, &filter, &mut last, io) {
+            Ok(()) => told_away = false,
+            Err(Failed::Output(error)) => return Err(Failed::Output(error)),
+            Err(_) if told_away => {}
+            Err(_) => {
+                writeln!(io.err, "the agent is away; waiting for it")?;
+                io.err.flush()?;
+                told_away = true;
+            }
+        }
+        std::thread::sleep(AGAIN);
+    }
+}
+
+/// Events of one connection, without those up to `last`.
+fn follow_once(client: &Client, filter: &Filter, last: &mut Option<u64>, io: &mut Io<'_>) -> Result<(), Failed> {
     let mut path = format!("/v1/events?follow=true&limit={}", filter.limit.unwrap_or(usize::MAX));
     if filter.kind.is_some() {
         path.push_str("&kind=Warning");
@@ -61,13 +92,13 @@ fn follow(client: &Client, filter: &Filter, io: &mut Io<'_>) -> Outcome {
     }
     let mut failed: Option<std::io::Error> = None;
     client.lines(&path, &mut |line| {
-        let written = if io.json {
-            io.out.write_all(line)
-        } else {
-            match serde_json::from_slice::<Record>(line) {
-                Ok(record) => show(&record, io),
-                Err(error) => Err(error.into()),
+        let written = match serde_json::from_slice::<Record>(line) {
+            Ok(record) if last.is_some_and(|last| record.number <= last) => Ok(()),
+            Ok(record) => {
+                *last = Some(record.number);
+                if io.json { io.out.write_all(line) } else { show(&record, io) }
             }
+            Err(error) => Err(error.into()),
         };
         match written.and_then(|()| io.out.flush()) {
             Ok(()) => true,
@@ -77,7 +108,7 @@ fn follow(client: &Client, filter: &Filter, io: &mut Io<'_>) -> Outcome {
             }
         }
     })?;
-    failed.map_or(Ok(0), |error| Err(Failed::Output(error)))
+    failed.map_or(Ok(()), |error| Err(Failed::Output(error)))
 }
 
 /// For a query.
