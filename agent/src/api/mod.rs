@@ -6,11 +6,12 @@ mod error;
 mod events;
 mod health;
 mod hook;
+mod public;
 mod routes;
 mod socket;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::status::Snapshot;
 use crate::telemetry::Metrics;
 
 pub use error::{ErrorBody, ErrorDetail};
+use public::Public;
 
 /// Requests that are being answered may go on for so long when the agent ends.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -128,7 +130,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Another agent answers on the socket, or something cannot be bound.
+    /// Another agent answers on the socket, or it cannot be made.
     pub async fn start(state: ApiState, inherited: Option<std::os::unix::net::UnixListener>) -> Result<Self, ApiError> {
         let settings = Arc::clone(&state.settings);
         let path = settings.socket();
@@ -145,21 +147,23 @@ impl Server {
         let api = public_routes().merge(private_routes()).fallback(error::not_found).with_state(shared.clone());
         tasks.spawn(serve(axum::serve(listener, api).with_graceful_shutdown(stop_of(ends.clone()))));
         let mut metrics_address = None;
-        if let Some(wanted) = settings.metrics_listen {
-            let (listener, bound) = bind("metrics", wanted, &settings.metrics_address_file()).await?;
-            metrics_address = Some(bound);
-            let public = public_routes().fallback(error::not_found).with_state(shared.clone());
-            tasks.spawn(serve(axum::serve(listener, public).with_graceful_shutdown(stop_of(ends.clone()))));
+        if let Some(address) = settings.metrics_listen {
+            let routes = public_routes().fallback(error::not_found).with_state(shared.clone());
+            let metrics = Public { what: "metrics", address, file: settings.metrics_address_file(), routes };
+            let (bound, serving) = metrics.serve(&shared.state.journal, ends.clone()).await;
+            metrics_address = bound;
+            tasks.spawn(serving);
         }
         if let Some(wanted) = settings.sync_hook.clone() {
-            let (listener, _) = bind("the sync hook", wanted.listen, &settings.hook_address_file()).await?;
-            let hook = hook::routes(wanted, shared.state.sync, shared.state.metrics);
-            tasks.spawn(serve(axum::serve(listener, hook).with_graceful_shutdown(stop_of(ends))));
+            let (address, file) = (wanted.listen, settings.hook_address_file());
+            let routes = hook::routes(wanted, shared.state.sync, shared.state.metrics);
+            let hook = Public { what: "the sync hook", address, file, routes };
+            tasks.spawn(hook.serve(&shared.state.journal, ends).await.1);
         }
         Ok(Self { tasks, stopping, socket: bound, metrics_address })
     }
 
-    /// Where metrics are served on TCP.
+    /// Where metrics are served on TCP, if that works by now.
     #[must_use]
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
@@ -202,6 +206,7 @@ fn public_routes() -> Router<Shared> {
 fn private_routes() -> Router<Shared> {
     Router::new()
         .route("/v1/version", get(routes::version))
+        .route("/v1/ping", get(routes::ping))
         .route("/v1/status", get(routes::status))
         .route("/v1/plan", get(routes::plan))
         .route("/v1/config", get(routes::config))
@@ -220,26 +225,6 @@ fn private_routes() -> Router<Shared> {
         .route("/v1/orders", post(routes::order))
         .route("/v1/reload", post(routes::reload))
         .method_not_allowed_fallback(error::wrong_method)
-}
-
-/// Takes an address and says in a file which one it is.
-async fn bind(
-    what: &'static str,
-    address: SocketAddr,
-    file: &Path,
-) -> Result<(tokio::net::TcpListener, SocketAddr), ApiError> {
-    let failed = |source| ApiError::Listen { what, address, source };
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    write_address(file, bound)?;
-    Ok((listener, bound))
-}
-
-fn write_address(path: &Path, address: SocketAddr) -> Result<(), ApiError> {
-    let failed = |source| ApiError::AddressFile { path: path.to_owned(), source };
-    let draft = path.with_extension("addr.tmp");
-    std::fs::write(&draft, format!("{address}\n")).map_err(failed)?;
-    std::fs::rename(&draft, path).map_err(failed)
 }
 
 #[cfg(test)]

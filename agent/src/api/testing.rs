@@ -157,11 +157,15 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) async fn start() -> Self {
+        Self::with_metrics(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    pub(crate) async fn with_metrics(address: std::net::SocketAddr) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let settings = Arc::new(Settings {
             run_dir: dir.path().join("run"),
             data_dir: dir.path().join("data"),
-            metrics_listen: Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0))),
+            metrics_listen: Some(address),
             ..Settings::default()
         });
         let logs = vec![dir.path().join("0.log")];

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::testing::{Fixture, busy_snapshot};
 use super::{ApiError, Server};
 use crate::cli::client::Client;
-use crate::events::{Event, EventKind};
+use crate::events::{Event, EventKind, Filter};
 use crate::reconciler::{self, Command};
 
 /// Status and body of an answer.
@@ -55,6 +55,27 @@ async fn reading_routes_answer_from_the_snapshot() {
     check(&fixture, "/v1/nope", 404, "/error/message", json!("there is no /v1/nope")).await;
     check(&fixture, "/v1/down", 405, "/error/code", json!("wrong_method")).await;
     check(&fixture, "/v1/events?limit=many", 400, "/error/code", json!("bad_request")).await;
+}
+
+/// Metrics are no condition for pods: at a boot somebody else may have the port.
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_taken_is_told_and_served_once_it_is_free() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = other.local_addr().expect("it is bound");
+    let fixture = Fixture::with_metrics(address).await;
+    assert_eq!(fixture.server.metrics_address(), None);
+    let told = fixture.journal.recent(&Filter::default()).expect("the journal can be read");
+    let told = &told.first().expect("an event").event;
+    assert!(told.reason == "listen_failed" && told.message.contains(&address.to_string()), "{told:?}");
+    let file = fixture.settings.metrics_address_file();
+    assert!(!file.exists());
+    drop(other);
+    // The time of the test passes while nobody does anything.
+    while !file.exists() {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    std::net::TcpStream::connect(address).expect("it is served");
+    fixture.server.stop().await;
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod replace;
 mod watch;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -101,6 +102,16 @@ pub enum Refusal {
     /// A setting that cannot change now.
     #[error("cannot change {} while containers may run", .0.join(", "))]
     Fixed(Vec<String>),
+    /// An address that the next agent would serve on is in use, or none of this host.
+    #[error("cannot serve `{setting}` on {address}")]
+    Address {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The new binary cannot be put in place.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
@@ -113,6 +124,7 @@ impl Refusal {
         match self {
             Self::Fixed(_) => Some("run `mainstay down`, change it, and start the agent again"),
             Self::Check(CheckError::Newer(_)) => Some(Newer::HINT),
+            Self::Address { .. } => Some("choose another one, or end what uses it"),
             Self::Check(_) | Self::Replace(_) => None,
         }
     }
@@ -147,12 +159,27 @@ fn changes(now: &Map<String, Value>, next: &Map<String, Value>) -> Vec<String> {
     names.filter(|name| now.get(*name).zip(next.get(*name)).is_some_and(|(a, b)| a != b)).cloned().collect()
 }
 
+/// Where an agent with these settings serves on TCP.
+fn addresses(settings: &Map<String, Value>) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+    let hook = settings.get("sync_hook").and_then(|hook| hook.get("listen"));
+    [("metrics_listen", settings.get("metrics_listen")), ("sync_hook", hook)]
+        .into_iter()
+        .filter_map(|(setting, address)| Some((setting, address?.as_str()?.parse().ok()?)))
+}
+
 /// The verdict over an answer.
 fn judge(now: &Map<String, Value>, answer: &Answer, always: bool) -> Result<Verdict, Refusal> {
     let changed = changes(now, &answer.settings);
     let fixed: Vec<String> = changed.iter().filter(|name| FIXED.contains(&name.as_str())).cloned().collect();
     if !fixed.is_empty() {
         return Err(Refusal::Fixed(fixed));
+    }
+    for (setting, address) in addresses(&answer.settings) {
+        // This agent's own is free once it has ended, and so is another one with the same port.
+        if addresses(now).any(|(_, other)| other.port() == address.port()) {
+            continue;
+        }
+        std::net::TcpListener::bind(address).map_err(|source| Refusal::Address { setting, address, source })?;
     }
     Ok(Verdict { reloading: always || !changed.is_empty(), version: answer.version.clone(), changed })
 }

@@ -36,6 +36,28 @@ fn what_changes_decides() {
 }
 
 #[test]
+fn an_address_that_somebody_has_is_refused_before_the_switch() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let taken = other.local_addr().expect("it is bound");
+    let check = |now: Value, next: Value, expected: Result<(), &str>| {
+        let answer = Answer { version: "2".to_owned(), settings: settings(next.clone()), pods: 0 };
+        let found = judge(&settings(now), &answer, true).map(drop).map_err(|error| error.to_string());
+        assert_eq!(found, expected.map_err(str::to_owned), "{next}");
+    };
+    let (none, metrics) = (json!({ "metrics_listen": "none" }), json!({ "metrics_listen": taken }));
+    let refused = format!("cannot serve `metrics_listen` on {taken}");
+    check(none.clone(), metrics.clone(), Err(&refused));
+    let hook = json!({ "sync_hook": { "listen": taken, "secret_file": "/s" } });
+    check(none.clone(), hook, Err(&format!("cannot serve `sync_hook` on {taken}")));
+    // It is this agent itself that has it.
+    check(metrics.clone(), metrics.clone(), Ok(()));
+    check(metrics.clone(), json!({ "metrics_listen": format!("0.0.0.0:{}", taken.port()) }), Ok(()));
+    check(metrics.clone(), none, Ok(()));
+    drop(other);
+    check(json!({}), metrics, Ok(()));
+}
+
+#[test]
 fn the_check_asks_the_same_run() {
     let check = |args: &str, expected: &str| {
         let args = args.split(' ').map(OsString::from).collect();
