@@ -20,6 +20,7 @@ pub mod git;
 pub mod headline;
 pub mod history;
 mod http;
+mod known;
 pub mod memory;
 pub mod orders;
 pub mod probe;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use runtime::container::external::Program;
 use runtime::embedded::{Embedded, Layout, OpenError, Options};
 use runtime::image::registry::RegistryConfig;
@@ -25,9 +26,9 @@ use crate::orders::Orders;
 use crate::reconciler::{Command, Event, Parts, Reconciler};
 use crate::reload::{self, Handle, Invocation, Refusal, Request, Verdict};
 use crate::source::{SealError, Sources, watch};
+use crate::status::Snapshot;
 use crate::systemd::{EXIT_AFTER_DOWN, Inherited, Notifier, NotifyError, report, watchdog_limit};
 use crate::telemetry::Metrics;
-use crate::traces::Traces;
 use crate::versions::Versions;
 
 /// Why the agent ended.
@@ -198,6 +199,9 @@ pub enum Ended {
 /// Something that it cannot do without is missing.
 pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError> {
     let invocation = Invocation::of_process().map_err(RunError::Invocation)?;
+    // First of all: unasked, the signal would end an agent that is still opening things.
+    let (requests, mut requested) = tokio::sync::mpsc::unbounded_channel();
+    let hangups = hangups(requests.clone()).map_err(RunError::Signals)?;
     let clock: SharedClock = Arc::new(HostClock);
     reload::check_records(&settings.data_dir)?;
     let runtime = Arc::new(Embedded::open(options(&settings, true)?)?);
@@ -221,7 +225,10 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     let (versions, known_versions) = Versions::open(&settings.data_dir)?;
     let orders = Orders::open(&settings.data_dir);
     let notifier = Arc::new(Notifier::of_process()?);
-    let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::default());
+    // Whoever asks before the first pass is told what there is: nothing would read as "ended" or "nothing to stop".
+    let known = crate::known::snapshot(&settings.data_dir).unwrap_or_default();
+    let known = Snapshot { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), ..known };
+    let (snapshot, snapshots) = tokio::sync::watch::channel(Arc::new(known));
     let resting = tokio::spawn(crate::rest::run(snapshots.clone()));
     let (reconciler, events) = Reconciler::new(Parts {
         executor: executor(&settings, Arc::clone(&runtime), Arc::clone(&clock)),
@@ -242,13 +249,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         failures: Failures::open(&settings.data_dir, &settings.run_dir)?,
         planner: Arc::new(spec::plan::plan),
     });
-    let (reconciler, tracing) = match &settings.traces {
-        Some(collector) => {
-            let (traces, sending) = Traces::to(collector, &settings.node_name);
-            (reconciler.with_traces(traces), Some(tokio::spawn(sending)))
-        }
-        None => (reconciler, None),
-    };
+    let (reconciler, tracing) = traced(reconciler, &settings);
     let labels =
         crate::ec2::with_labels(settings.node_metadata.as_deref(), &settings.data_dir, &settings.node_labels).await;
     let sources = Sources::open(
@@ -310,7 +311,6 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         }
         .run(),
     );
-    let (requests, mut requested) = tokio::sync::mpsc::unbounded_channel();
     let by_file = requests.clone();
     let config_watch = reload::watch(&config, move || {
         // The receiver goes when the agent ends.
@@ -367,7 +367,6 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     announce(&settings, &server);
     let watchdog = watchdog_limit(|name| std::env::var(name).ok(), std::process::id());
     let reporting = tokio::spawn(report(Arc::clone(&notifier), watchdog, events.clone(), snapshots));
-    let hangups = hangups(requests).map_err(RunError::Signals)?;
     let shown = reload::shown(&settings);
     let told = |verdict: Result<&Verdict, &Refusal>| tell(verdict, &journal, &metrics, clock.unix());
     let looping = reconciler.run();
@@ -389,11 +388,15 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
             notifier.reloading();
             let _ = events.send(Event::Command(Command::Settle(SETTLE)));
             // The next agent sees from facts what this one has left in the middle.
-            if tokio::time::timeout(SETTLE * 2, &mut looping).await.is_err() {
-                tracing::warn!("the loop does not end; going on without it");
+            tokio::select! {
+                settled = tokio::time::timeout(SETTLE * 2, &mut looping) => {
+                    if settled.is_err() {
+                        tracing::warn!("the loop does not end; going on without it");
+                    }
+                    Ok(Ended::Again(invocation.clone()))
+                }
+                () = told_to_end(&mut terminate) => Ok(Ended::Code(0)),
             }
-            tracing::info!("agent executes itself anew; containers keep running");
-            Ok(Ended::Again(invocation.clone()))
         }
     };
     gc.abort();
@@ -412,7 +415,29 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
         inherited.hand_on().map_err(RunError::Inherited)?;
     }
     server.stop().await;
-    result
+    // What the signal was for is not what would run next.
+    let ended = told_to_end(&mut terminate).now_or_never().is_some();
+    match result {
+        Ok(Ended::Again(_)) if ended => Ok(Ended::Code(0)),
+        Ok(Ended::Again(again)) => {
+            tracing::info!("agent executes itself anew; containers keep running");
+            Ok(Ended::Again(again))
+        }
+        result => result,
+    }
+}
+
+/// Has actions traced where a collector is named, and the task that sends them there.
+#[cfg(feature = "traces")]
+fn traced(reconciler: Reconciler, settings: &Settings) -> (Reconciler, Option<tokio::task::JoinHandle<()>>) {
+    let Some(collector) = &settings.traces else { return (reconciler, None) };
+    let (traces, sending) = crate::traces::Traces::to(collector, &settings.node_name);
+    (reconciler.with_traces(traces), Some(tokio::spawn(sending)))
+}
+
+#[cfg(not(feature = "traces"))]
+fn traced(reconciler: Reconciler, _: &Settings) -> (Reconciler, Option<tokio::task::JoinHandle<()>>) {
+    (reconciler, None)
 }
 
 /// Asks for a reload at each SIGHUP. An agent on a terminal is left to end with it, as programs do.

@@ -119,6 +119,12 @@ fn a_reload_touches_no_container() {
     let output = fs::File::create(&followed).expect("the directory is ours");
     let mut follower = sandbox.command();
     let mut follower = follower.args(["logs", "-f", "web"]).stdout(output).spawn().expect("the binary runs");
+    // And what happens.
+    let happened = sandbox.dir().join("happened");
+    let output = fs::File::create(&happened).expect("the directory is ours");
+    let mut watcher = sandbox.command();
+    watcher.args(["-o", "json", "events", "-f", "-n", "1000"]).stdout(output);
+    let mut watcher = watcher.spawn().expect("the binary runs");
     let mut said = 0;
     let mut say = || {
         said += 1;
@@ -176,6 +182,18 @@ fn a_reload_touches_no_container() {
     assert_eq!(lines(&agent.cli(&["logs", "web"]).ok().stdout), expected);
     follower.kill().expect("the child is ours");
     drop(follower.wait());
+    // Nor is an event, and none came twice, though four agents have told them.
+    agent.wait_for("every event is followed", SOON, |agent| {
+        let numbers = |text: &str| -> Vec<u64> {
+            let records = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+            records.filter_map(|record| record.ok()?["number"].as_u64()).collect()
+        };
+        let all = agent.json(&["events", "-n", "1000"]);
+        let all: String = all.as_array().into_iter().flatten().map(Value::to_string).collect();
+        (numbers(&fs::read_to_string(&happened).unwrap_or_default()) == numbers(&all)).then_some(())
+    });
+    watcher.kill().expect("the child is ours");
+    drop(watcher.wait());
     // It heals as before: the loop is alive.
     kill(Pid::from_raw(pids[0]), Signal::SIGKILL).expect("the container runs");
     agent.wait_status("the container runs again", |status| {
@@ -183,6 +201,50 @@ fn a_reload_touches_no_container() {
         (now.len() == 1 && now != pids).then_some(())
     });
     assert_eq!(agent.stop(), 0);
+    sandbox.down();
+    sandbox.assert_clean();
+}
+
+#[test]
+fn log_lines_are_entries_of_the_journal() {
+    if !require_root("log_lines_are_entries_of_the_journal") {
+        return;
+    }
+    let sandbox = Sandbox::new("journal");
+    let socket = UnixDatagram::bind(sandbox.dir().join("socket")).expect("the directory is ours");
+    socket.set_read_timeout(Some(SOON)).expect("the time is not zero");
+    let stream = fs::File::create(sandbox.dir().join("stderr")).expect("the directory is ours");
+    let file = stream.metadata().expect("it is open");
+    sandbox.write("bad.yaml", "kind: Pod\napiVersion: v1\n");
+    // The journal's address is fixed, so the agent has a /run of its own.
+    let mounts =
+        r#"mount -t tmpfs run /run && mkdir -p /run/systemd/journal && mount --bind "$0" /run/systemd/journal"#;
+    let agent = sandbox.command();
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", &format!("{mounts} && exec \"$@\"")]);
+    command.arg(sandbox.dir()).arg(agent.get_program()).args(agent.get_args()).arg("run").arg(sandbox.manifests());
+    command.envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env("JOURNAL_STREAM", format!("{}:{}", file.dev(), file.ino())).stderr(stream);
+    let mut child = command.spawn().expect("unshare is there");
+
+    let mut buffer = [0; 65536];
+    let mut entries = Vec::new();
+    let found = loop {
+        let Ok(length) = socket.recv(&mut buffer) else { break None };
+        let entry = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        entries.push(entry.clone());
+        if entry.contains("bad.yaml") {
+            break Some(entry);
+        }
+    };
+    kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid fits")), Signal::SIGTERM).expect("the agent runs");
+    child.wait().expect("the child is ours");
+    let entry = found.unwrap_or_else(|| panic!("no entry of the fault: {entries:?}"));
+    for field in ["PRIORITY=3\n", "SYSLOG_IDENTIFIER=mainstay\n", "MAINSTAY_SOURCE=", "CODE_FILE=agent/src/"] {
+        assert!(entry.contains(field), "{field} in {entry}");
+    }
+    let rest = fs::read_to_string(sandbox.dir().join("stderr")).expect("it is there");
+    assert!(!rest.contains("bad.yaml"), "told once: {rest}");
     sandbox.down();
     sandbox.assert_clean();
 }
@@ -229,6 +291,18 @@ fn another_binary_takes_over_only_when_it_works() {
         agent.wait_page(8080, "/", |body| body == "one\n");
     }
     assert!(fs::exists(exe.with_file_name("mainstay.previous")).expect("it can be looked for"));
+
+    // An agent that has not read its sources yet, since git is at work in them, knows what runs all the same.
+    let lock = sandbox.manifests().join(".git/index.lock");
+    fs::create_dir(sandbox.manifests().join(".git")).expect("the directory is ours");
+    fs::write(&lock, "").expect("the directory is ours");
+    agent.cli(&["upgrade", "--binary", new.to_str().expect("plain path")]).ok();
+    assert_eq!(agent.json(&["status"])["passes"], 0, "it waits for git");
+    agent.cli(&["logs", "web"]).ok();
+    let asked = agent.cli(&["down"]);
+    assert!(asked.code == 2 && asked.stderr.contains("not stopping 1 pod of 1 workload"), "{}", asked.stderr);
+    fs::remove_file(&lock).expect("it is there");
+    agent.wait_status("the sources are read", |status| (status.pids("web") == pids).then_some(()));
 
     // A shim that the other binary has started is spoken to.
     kill(Pid::from_raw(pids[0]), Signal::SIGKILL).expect("the container runs");

@@ -62,6 +62,16 @@ pub(super) async fn version(State(shared): State<Shared>) -> Json<Value> {
     }))
 }
 
+/// Answers when the loop does.
+pub(super) async fn ping(State(shared): State<Shared>) -> Answer<Value> {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let sent = shared.state.commands.send(Event::Ping(reply)).is_ok();
+    if sent && answer.await.is_ok() {
+        return Ok(Json(json!({})));
+    }
+    Err(Failure::failed("the loop has ended".to_owned()))
+}
+
 pub(super) async fn status(State(shared): State<Shared>) -> Json<Arc<Snapshot>> {
     Json(current(&shared))
 }

@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,6 +19,8 @@ const MAX_HEAD: u64 = 64 << 10;
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     socket: PathBuf,
+    /// How long nothing may come; without one it is waited for ever, as behind a socket of systemd that nobody serves.
+    limit: Option<Duration>,
 }
 
 /// An answer as it came.
@@ -29,7 +32,14 @@ pub(crate) struct Answer {
 
 impl Client {
     pub(crate) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, limit: None }
+    }
+
+    /// The same, for an answer before this moment.
+    pub(super) fn until(&self, deadline: Instant) -> Self {
+        // None at all would be no limit.
+        let limit = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        Self { limit: Some(limit), ..self.clone() }
     }
 
     /// A value that the agent has.
@@ -100,6 +110,8 @@ impl Client {
 
     fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Result<BufReader<UnixStream>, CliError> {
         let mut stream = UnixStream::connect(&self.socket).map_err(|error| unreachable(&self.socket, &error))?;
+        stream.set_read_timeout(self.limit).map_err(|error| self.broken(error))?;
+        stream.set_write_timeout(self.limit).map_err(|error| self.broken(error))?;
         let body = body.map(Value::to_string).unwrap_or_default();
         let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
         let request = format!(
@@ -136,13 +148,17 @@ impl Client {
         }
     }
 
-    /// Whether nobody listens.
-    pub(super) fn is_away(&self) -> bool {
-        UnixStream::connect(&self.socket).is_err_and(|error| nobody_listens(&error))
+    /// Whether the agent is there for others only.
+    pub(super) fn is_denied(&self) -> bool {
+        UnixStream::connect(&self.socket).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
     }
 
     fn broken(&self, error: std::io::Error) -> CliError {
-        CliError::new("cannot talk to the agent").place(self.socket.display().to_string()).cause(error)
+        let told = CliError::new("cannot talk to the agent").place(self.socket.display().to_string());
+        match error.kind() {
+            ErrorKind::WouldBlock => told.cause("it did not answer in time"),
+            _ => told.cause(error),
+        }
     }
 }
 

@@ -1,15 +1,29 @@
 //! `mainstay config`: effective settings and where each comes from.
 
-use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
+use serde_json::{Map, Value, json};
+
+use super::client::Client;
 use super::output::{CliError, Io, Outcome, Table};
 use crate::config::{ConfigError, Entry, Loaded, Problem};
 
+/// An agent that does not answer by then is not asked: the command is for one that does not come up, too.
+const LIMIT: Duration = Duration::from_secs(2);
+
 pub(super) fn config(loaded: &Loaded, io: &mut Io<'_>) -> Outcome {
     let entries = loaded.entries();
+    // The unit's environment and arguments are not those of this command.
+    let agent: Map<String, Value> =
+        Client::new(loaded.settings.socket()).until(Instant::now() + LIMIT).get("/v1/config").unwrap_or_default();
+    let of_agent = |entry: &Entry| agent.get(entry.key.name).filter(|value| **value != entry.value);
     if io.json {
         let entry = |entry: &Entry| {
-            (entry.key.name.to_owned(), json!({ "value": entry.value, "origin": entry.origin.to_string() }))
+            let mut shown = json!({ "value": entry.value, "origin": entry.origin.to_string() });
+            if let Some(value) = of_agent(entry) {
+                shown["agent"] = value.clone();
+            }
+            (entry.key.name.to_owned(), shown)
         };
         let settings: serde_json::Map<String, Value> = entries.iter().map(entry).collect();
         io.json(&json!({ "settings": settings, "files": loaded.files, "warnings": loaded.warnings }))?;
@@ -17,17 +31,23 @@ pub(super) fn config(loaded: &Loaded, io: &mut Io<'_>) -> Outcome {
     }
     let mut table = Table::new(&["SETTING", "VALUE", "ORIGIN"]);
     for entry in &entries {
-        let value = match &entry.value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        table.row([entry.key.name.to_owned(), value, entry.origin.to_string()]);
+        table.row([entry.key.name.to_owned(), plain(&entry.value), entry.origin.to_string()]);
     }
     table.write(io.out)?;
+    for (entry, value) in entries.iter().filter_map(|entry| Some((entry, of_agent(entry)?))) {
+        writeln!(io.err, "note: the agent that runs has {} = {}", entry.key.name, super::output::clean(&plain(value)))?;
+    }
     for warning in &loaded.warnings {
         writeln!(io.err, "warning: {warning}")?;
     }
     Ok(0)
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// Everything that is wrong with the configuration, the first problem as the error itself.

@@ -1,14 +1,13 @@
-//! What the records of pods tell while no agent runs. Read only; the layout is `runtime`'s
-//! (`<data>/pods/<uid>/pod.json`, `<data>/pods/<uid>/<container>/<attempt>/log`).
+//! What the disk tells while no agent runs. Read only; the layout is `runtime`'s
+//! (`<data>/pods/<uid>/<container>/<attempt>/log`).
 
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use spec::observed::PodRecord;
 
 use super::output::CliError;
-use crate::status::{ContainerStatus, PodStatus, Snapshot, WorkloadStatus};
+use crate::status::Snapshot;
 
 /// All attempts of a container.
 pub(super) fn container_dir(data: &Path, uid: &str, container: &str) -> PathBuf {
@@ -25,50 +24,17 @@ pub(super) fn attempts(container: &Path) -> Vec<u32> {
 
 /// Every record of a pod that can be read.
 pub(super) fn records(data: &Path) -> Result<Vec<PodRecord>, CliError> {
-    let dir = data.join("pods");
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => {
-            let told = CliError::new("cannot read the records of pods").place(dir.display().to_string()).cause(&error);
-            let root = error.kind() == ErrorKind::PermissionDenied;
-            return Err(if root { told.hint("run the command as root, such as with sudo") } else { told });
-        }
-    };
-    let mut records: Vec<PodRecord> = entries
-        .flatten()
-        .filter_map(|entry| {
-            // A record that cannot be read is the agent's to complain about; here the others count.
-            let bytes = std::fs::read(entry.path().join("pod.json")).ok()?;
-            serde_json::from_slice(&bytes).ok()
-        })
-        .collect();
-    records.sort_by(|a: &PodRecord, b| (&a.workload, a.ordinal, &a.uid).cmp(&(&b.workload, b.ordinal, &b.uid)));
-    Ok(records)
+    crate::known::records(data).map_err(|error| unreadable(data, &error))
 }
 
 /// Pods by workload as far as records tell; phases are unknown.
 pub(super) fn snapshot(data: &Path) -> Result<Snapshot, CliError> {
-    let mut workloads = BTreeMap::new();
-    for record in records(data)? {
-        let status = workloads.entry(record.workload.clone()).or_insert_with(|| WorkloadStatus {
-            kind: record.workload.kind.to_string(),
-            namespace: record.workload.namespace.clone(),
-            name: record.workload.name.clone(),
-            source: record.source.file.clone(),
-            ..WorkloadStatus::default()
-        });
-        let one = |name: &str, init| ContainerStatus { name: name.to_owned(), init, ..ContainerStatus::default() };
-        let init = record.spec.init_containers.iter().map(|container| one(&container.name, true));
-        let main = record.spec.containers.iter().map(|container| one(&container.name, false));
-        status.pods.push(PodStatus {
-            uid: record.uid.0.clone(),
-            name: record.name.clone(),
-            revision: record.revision.clone(),
-            created: record.created_unix,
-            containers: init.chain(main).collect(),
-            ..PodStatus::default()
-        });
-    }
-    Ok(Snapshot { workloads: workloads.into_values().collect(), ..Snapshot::default() })
+    crate::known::snapshot(data).map_err(|error| unreadable(data, &error))
+}
+
+fn unreadable(data: &Path, error: &std::io::Error) -> CliError {
+    let place = data.join("pods").display().to_string();
+    let told = CliError::new("cannot read the records of pods").place(place).cause(error);
+    let root = error.kind() == ErrorKind::PermissionDenied;
+    if root { told.hint("run the command as root, such as with sudo") } else { told }
 }

@@ -59,7 +59,8 @@ pub(super) fn drain(client: &Client, timeout: Duration, io: &mut Io<'_>) -> Outc
         let snapshot: Snapshot = client.get("/v1/status")?;
         let left: Vec<String> =
             snapshot.workloads.iter().filter(|workload| runs(workload)).map(super::names::full).collect();
-        if left.is_empty() {
+        // Until its first pass an agent does not know what runs.
+        if snapshot.passes > 0 && left.is_empty() {
             return Ok(0);
         }
         if Instant::now() >= deadline {

@@ -50,10 +50,23 @@ pub(super) fn stats(client: &Client, name: Option<&str>, io: &mut Io<'_>) -> Out
 pub(super) fn top(client: &Client, name: Option<&str>, io: &mut Io<'_>) -> Outcome {
     let mut before = read(client, name)?;
     let mut wait = SAMPLE;
+    let mut told = false;
     loop {
         std::thread::sleep(wait);
         wait = REFRESH;
-        let after = read(client, name)?;
+        let after = match read(client, name) {
+            Ok(after) => after,
+            // The agent is replaced or the workload is: both come back.
+            Err(error) => {
+                if !told {
+                    writeln!(io.err, "{}; waiting", error.message)?;
+                    io.err.flush()?;
+                    told = true;
+                }
+                continue;
+            }
+        };
+        told = false;
         let mut rows = rows(&before, &after);
         before = after;
         rows.sort_by_key(|row| std::cmp::Reverse((row.cpu_milli, row.memory_bytes)));

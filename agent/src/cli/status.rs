@@ -40,20 +40,29 @@ fn settle(client: &Client, wait: Duration) -> Result<(Snapshot, bool), CliError>
     let deadline = Instant::now() + wait;
     let mut read = None;
     loop {
-        // An agent of before this question says that it does not know it.
-        let ask = || client.get("/v1/reading").map_or(0, |answer: ReadingAnswer| answer.reading);
-        let read_by = *read.get_or_insert_with(ask);
+        let client = client.until(deadline);
+        read = read.or_else(|| reading(&client));
         match client.get::<Snapshot>("/v1/status") {
             Ok(snapshot) => {
-                let settled = snapshot.reading >= read_by && is_settled(&snapshot);
+                let settled = read.is_some_and(|read| snapshot.reading >= read) && is_settled(&snapshot);
                 if settled || Instant::now() >= deadline {
                     return Ok((snapshot, settled));
                 }
             }
-            Err(_) if Instant::now() < deadline && client.is_away() => read = None,
+            Err(_) if Instant::now() < deadline && !client.is_denied() => read = None,
             Err(error) => return Err(error),
         }
         std::thread::sleep(LOOK.min(deadline.saturating_duration_since(Instant::now())));
+    }
+}
+
+/// The number of a reading that has seen what is in the sources now; `None` when the agent does not say in time.
+fn reading(client: &Client) -> Option<u64> {
+    let answer = client.request("GET", "/v1/reading", None).ok()?;
+    match serde_json::from_slice(&answer.body) {
+        Ok(ReadingAnswer { reading }) => Some(reading),
+        // An agent of before this question says that it does not know it.
+        Err(_) => (answer.status == 404).then_some(0),
     }
 }
 

@@ -63,14 +63,21 @@ fn ask(client: &Client, binary: Option<&str>) -> Result<Verdict, Failed> {
         .map_err(|error| CliError::new("cannot understand the agent's answer").cause(error).into())
 }
 
-/// Waits until another agent answers and has read its sources once.
+/// Waits until another agent answers whose loop goes round. It need not have read its sources: one of them may hang, and
+/// did so before.
 fn wait(client: &Client, before: &Agent) -> Result<Agent, ()> {
     let deadline = Instant::now() + LIMIT;
     while Instant::now() < deadline {
+        let client = client.until(deadline);
         let agent = client.get::<Agent>("/v1/version").ok().filter(|agent| agent.instance != before.instance);
-        let passed = || client.get::<Snapshot>("/v1/status").is_ok_and(|snapshot| snapshot.passes > 0);
+        let goes_round = || match client.request("GET", "/v1/ping", None) {
+            Ok(answer) if answer.status == 200 => true,
+            // A version of before this question.
+            Ok(_) => client.get::<Snapshot>("/v1/status").is_ok_and(|snapshot| snapshot.passes > 0),
+            Err(_) => false,
+        };
         if let Some(agent) = agent
-            && passed()
+            && goes_round()
         {
             return Ok(agent);
         }
