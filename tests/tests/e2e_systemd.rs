@@ -125,6 +125,12 @@ fn a_reload_touches_no_container() {
     let mut watcher = sandbox.command();
     watcher.args(["-o", "json", "events", "-f", "-n", "1000"]).stdout(output);
     let mut watcher = watcher.spawn().expect("the binary runs");
+    // And what containers use.
+    let used = sandbox.dir().join("used");
+    let output = fs::File::create(&used).expect("the directory is ours");
+    let mut top = sandbox.command();
+    let mut top = top.args(["-o", "json", "top"]).stdout(output).spawn().expect("the binary runs");
+    let readings = || fs::read_to_string(&used).unwrap_or_default().lines().count();
     let mut said = 0;
     let mut say = || {
         said += 1;
@@ -194,13 +200,25 @@ fn a_reload_touches_no_container() {
     });
     watcher.kill().expect("the child is ours");
     drop(watcher.wait());
+    let before = readings();
+    agent.wait_for("readings go on", SOON, |_| (readings() > before).then_some(()));
+    top.kill().expect("the child is ours");
+    drop(top.wait());
+    // The command does not have the variable that names the agent's file.
+    let config = agent.cli(&["config"]).ok();
+    assert!(config.stderr.contains("note: the agent that runs has log_level = debug"), "{}", config.stderr);
     // It heals as before: the loop is alive.
     kill(Pid::from_raw(pids[0]), Signal::SIGKILL).expect("the container runs");
     agent.wait_status("the container runs again", |status| {
         let now = status.pids("web");
         (now.len() == 1 && now != pids).then_some(())
     });
-    assert_eq!(agent.stop(), 0);
+    // Told to end in the middle of a reload, it ends.
+    let pid = Pid::from_raw(i32::try_from(agent.pid()).expect("a pid fits"));
+    kill(pid, Signal::SIGHUP).expect("the agent runs");
+    manager.wait("RELOADING=1\nMONOTONIC_USEC=");
+    kill(pid, Signal::SIGTERM).expect("the agent runs");
+    agent.wait_for("the agent ends", SOON, Agent::exited);
     sandbox.down();
     sandbox.assert_clean();
 }
