@@ -69,6 +69,7 @@ async fn deliver(
     metrics: Metrics,
     pauses: &[Duration],
 ) {
+    metrics.webhook(&webhook.name);
     let client = match crate::http::builder(LIMIT).build() {
         Ok(client) => client,
         Err(error) => {
