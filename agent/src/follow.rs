@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::clock::SharedClock;
 use crate::config::{ArchiveSource, GitSource, OciSource, Settings};
-use crate::events::{Event, EventKind, Journal};
+use crate::events::{Event, EventKind, Journal, Word};
 use crate::revisions;
 use crate::status::SourceStatus;
 use crate::telemetry::Metrics;
@@ -206,8 +206,10 @@ impl Follower {
                 };
                 for (kind, reason, message) in news(&view.label, &before, &next) {
                     match kind {
-                        EventKind::Normal => tracing::info!(source = view.label, reason, "{message}"),
-                        EventKind::Warning => tracing::error!(source = view.label, reason, "{message}"),
+                        EventKind::Normal => tracing::info!(source = view.label, reason = reason.as_str(), "{message}"),
+                        EventKind::Warning => {
+                            tracing::error!(source = view.label, reason = reason.as_str(), "{message}")
+                        }
                     }
                     tools.journal.record(Event::of_node(tools.clock.unix(), kind, reason, message));
                 }
@@ -229,7 +231,7 @@ impl Follower {
 }
 
 /// What a try has changed, as events: nobody is told twice of the same error.
-fn news(label: &str, before: &Known, next: &Known) -> Vec<(EventKind, &'static str, String)> {
+fn news(label: &str, before: &Known, next: &Known) -> Vec<(EventKind, Word, String)> {
     let mut news = Vec::new();
     match &next.error {
         Some(error) if before.error.as_ref() != Some(error) => {
@@ -237,17 +239,17 @@ fn news(label: &str, before: &Known, next: &Known) -> Vec<(EventKind, &'static s
                 Some(revision) => format!("; revision {revision} stays"),
                 None => String::new(),
             };
-            news.push((EventKind::Warning, "source_failed", format!("{label}: {error}{stays}")));
+            news.push((EventKind::Warning, Word::SOURCE_FAILED, format!("{label}: {error}{stays}")));
         }
         None if before.error.is_some() => {
-            news.push((EventKind::Normal, "source_recovered", format!("{label} can be read again")));
+            news.push((EventKind::Normal, Word::SOURCE_RECOVERED, format!("{label} can be read again")));
         }
         Some(_) | None => {}
     }
     match &next.revision {
         Some(revision) if before.revision.as_ref() != Some(revision) => {
             let from = before.revision.as_ref().map(|before| format!(", before it {before}")).unwrap_or_default();
-            news.push((EventKind::Normal, "source_switched", format!("{label}: revision {revision} counts{from}")));
+            news.push((EventKind::Normal, Word::SOURCE_SWITCHED, format!("{label}: revision {revision} counts{from}")));
         }
         Some(_) | None => {}
     }
@@ -316,10 +318,11 @@ mod tests {
         };
         let check = |before: &str, next: &str, want: &[(&str, &str)]| {
             let news = news("fleet", &known(before), &known(next));
-            let found: Vec<(&str, &str)> = news.iter().map(|(_, reason, text)| (*reason, text.as_str())).collect();
+            let found: Vec<(&str, &str)> =
+                news.iter().map(|(_, reason, text)| (reason.as_str(), text.as_str())).collect();
             assert_eq!(found, want, "{before:?} to {next:?}");
             for (kind, reason, _) in &news {
-                assert_eq!(*kind == EventKind::Warning, *reason == "source_failed");
+                assert_eq!(*kind == EventKind::Warning, *reason == Word::SOURCE_FAILED);
             }
         };
         check("", "aa", &[("source_switched", "fleet: revision aa counts")]);

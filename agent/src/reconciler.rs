@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::SharedClock;
 use crate::disk::{DiskReport, DiskWatch};
 use crate::drain::DrainWatch;
-use crate::events::{EventKind, Journal};
+use crate::events::{EventKind, Journal, Word};
 use crate::executor::{Executor, Outcome, newer};
 use crate::failures::Failures;
 use crate::history::History;
@@ -418,7 +418,7 @@ impl Reconciler {
         {
             tracing::warn!(id = %removal.id, reason = %removal.reason, "removal held");
             let message = format!("{}; release it with `mainstay approve {}`", removal.reason, removal.id);
-            self.journal.record(event(self.clock.unix(), EventKind::Warning, "removal_held", None, message));
+            self.journal.record(event(self.clock.unix(), EventKind::Warning, Word::REMOVAL_HELD, None, message));
         }
         self.removal = removal;
     }
@@ -566,8 +566,8 @@ impl Reconciler {
             "action failed"
         );
         if count == 1 {
-            let reason = format!("{}_failed", step.action.word());
-            self.journal.record(self.step_event(step, EventKind::Warning, &reason, message.to_owned()));
+            let reason = Word::of_failure(&step.action);
+            self.journal.record(self.step_event(step, EventKind::Warning, reason, message.to_owned()));
         }
         // It may have done its work all the same.
         match &key {
@@ -682,7 +682,7 @@ impl Reconciler {
         }
         let sentence = crate::snapshot::sentence(step);
         let kind = if step.reason.is_bad_news() { EventKind::Warning } else { EventKind::Normal };
-        self.journal.record(self.step_event(step, kind, step.reason.word(), sentence));
+        self.journal.record(self.step_event(step, kind, Word::of_step(&step.reason), sentence));
     }
 
     async fn command(&mut self, command: Command) -> bool {

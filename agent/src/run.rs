@@ -15,7 +15,7 @@ use spec::env::NodeFacts;
 use crate::api::{ApiState, Server};
 use crate::clock::{HostClock, SharedClock};
 use crate::config::Settings;
-use crate::events::{EventKind, Journal, JournalError};
+use crate::events::{EventKind, Journal, JournalError, Word};
 use crate::executor::{Executor, random_uid};
 use crate::failures::Failures;
 use crate::follow::{Follower, Remote, Tools, View};
@@ -299,7 +299,7 @@ pub async fn run(settings: Settings, config: PathBuf) -> Result<Ended, RunError>
     for why in missing_runtimes(&settings)? {
         tracing::warn!("{why}");
         let unix = clock.unix();
-        journal.record(crate::events::Event::of_node(unix, EventKind::Warning, "runtime_missing", why));
+        journal.record(crate::events::Event::of_node(unix, EventKind::Warning, Word::RUNTIME_MISSING, why));
     }
     let log_gc = tokio::spawn(
         LogGc {
@@ -466,12 +466,12 @@ fn tell(verdict: Result<&Verdict, &Refusal>, journal: &Journal, metrics: &Metric
             let changed = verdict.changed.join(", ");
             tracing::info!(version = verdict.version, changed, "reloading");
             let what = if changed.is_empty() { String::new() } else { format!("; changed: {changed}") };
-            (EventKind::Normal, "reloading", format!("version {} takes over{what}", verdict.version))
+            (EventKind::Normal, Word::RELOADING, format!("version {} takes over{what}", verdict.version))
         }
         Err(refusal) => {
             let message = spec::causes::chain(refusal);
             tracing::error!(error = message, "not reloaded: the agent goes on as it was");
-            (EventKind::Warning, "reload_refused", format!("the agent goes on as it was: {message}"))
+            (EventKind::Warning, Word::RELOAD_REFUSED, format!("the agent goes on as it was: {message}"))
         }
     };
     journal.record(crate::events::Event::of_node(unix, kind, reason, message));

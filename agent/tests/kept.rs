@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent::clock::HostClock;
-use agent::events::{Event, EventKind, Filter, Journal};
+use agent::events::{Event, EventKind, Filter, Journal, Word};
 use agent::history::{self, History, Images};
 use agent::memory::Memories;
 use agent::orders::{Orders, Pin};
@@ -107,7 +107,9 @@ fn keep(data: &Path) {
     });
     ordered.expect("written");
     let journal = Journal::open(&data.join("events"), None).expect("a new one");
-    journal.record(Event::of_node(7, EventKind::Warning, "kept", "told".to_owned()));
+    // A word that this version has not is read as it is.
+    let event = Event::of_node(7, EventKind::Warning, Word::HELD, "told".to_owned());
+    journal.record(Event { reason: "kept".to_owned(), ..event });
 }
 
 fn ended() -> JobMemory {

@@ -250,6 +250,11 @@ case $phase in
       dpkg -i new.deb >/dev/null 2>&1
       check "remove" dpkg -r mainstay
       if answers 8081; then fail "a container survived the removal"; else ok "removal stops containers"; fi
+      check "the package comes back" dpkg -i new.deb
+      check "and its agent runs at once" soon 60 active mainstay.service
+      check "and at the next boot" systemctl is-enabled --quiet mainstay.service
+      check "the pods are back with it" soon 180 eval 'answers 8081 && answers 8082'
+      check "remove again" dpkg -r mainstay
       mkdir -p /var/lib/mainstay/volumes/data && echo precious >/var/lib/mainstay/volumes/data/file
       dpkg -P mainstay >purge.out 2>&1
       if [ "$(cat /var/lib/mainstay/volumes/data/file)" = precious ] && grep -q volumes/data purge.out; then

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::ApiError;
 use crate::clock::{Clock as _, HostClock};
-use crate::events::{Event, EventKind, Journal};
+use crate::events::{Event, EventKind, Journal, Word};
 
 /// How long after a failure the address is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ impl Public {
             drop(std::fs::remove_file(&self.file));
             let message = format!("{}; it is tried again", spec::causes::chain(error));
             tracing::error!("{message}");
-            journal.record(Event::of_node(HostClock.unix(), EventKind::Warning, "listen_failed", message));
+            journal.record(Event::of_node(HostClock.unix(), EventKind::Warning, Word::LISTEN_FAILED, message));
         }
         let mut stop = stopping.clone();
         let serving = async move {

@@ -1,6 +1,7 @@
 //! One entry for each thing that can be set: its name in files, its variable, its flag, what it means, how it is
 //! read and how it is shown.
 
+use runtime::image::registry::RegistryConfig;
 use serde_json::{Value, json};
 
 use super::values::{self, Input};
@@ -167,12 +168,9 @@ pub const KEYS: &[Key] = &[
         humantime::format_duration(s.resync).to_string()
     )),
     // What a registry's table holds may name files with credentials but never holds one itself.
-    key!(
-        "registries",
-        "mirrors, plain http and certificates by registry",
-        |s, i| s.registries = values::table(i)?,
-        |s| { serde_json::to_value(&s.registries).unwrap_or(Value::Null) }
-    ),
+    key!("registries", "mirrors, plain http and certificates by registry", |s, i| s.registries = registries(i)?, |s| {
+        serde_json::to_value(&s.registries).unwrap_or(Value::Null)
+    }),
     key!(
         "runtimes",
         "OCI runtimes beside the built-in one, which pods select by name (`runtimeClassName`)",
@@ -300,6 +298,18 @@ pub const KEYS: &[Key] = &[
         show: |s| json!(s.boot_id),
     },
 ];
+
+/// The table of registries, when the runtime can make sense of it; else what is wrong and in which part.
+fn registries(input: Input<'_>) -> Result<toml::Table, String> {
+    let table = values::table(input)?;
+    let read = |table: toml::Table| table.try_into::<RegistryConfig>();
+    let Err(error) = read(table.clone()) else { return Ok(table) };
+    let alone = |(name, value): &(&String, &toml::Value)| {
+        value.is_table() && read(toml::Table::from_iter([((*name).clone(), (*value).clone())])).is_err()
+    };
+    let part = table.iter().find(alone).map(|(name, _)| format!("`{name}`: ")).unwrap_or_default();
+    Err(format!("{part}{}", tables::told(&error)))
+}
 
 fn percent(input: Input<'_>) -> Result<u8, String> {
     values::number(input, 1, 100).map(|number| u8::try_from(number).unwrap_or(100))

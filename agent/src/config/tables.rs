@@ -50,13 +50,18 @@ fn table_of<T: Named>(index: usize, value: toml::Value) -> Result<T, String> {
     let called = value.get("name").and_then(toml::Value::as_str).map(|name| format!("`{name}`"));
     value.try_into().map_err(|error: toml::de::Error| {
         let called = called.unwrap_or_else(|| format!("number {}", index + 1));
-        let mut words = error.message().split('`').skip(1).step_by(2);
-        let meant = words.next().and_then(|wrong| Some((wrong, super::layers::nearest(wrong, words)?)));
-        match meant.filter(|_| error.message().starts_with("unknown field")) {
-            Some((wrong, meant)) => format!("{called}: unknown field `{wrong}`, did you mean `{meant}`?"),
-            None => format!("{called}: {}", error.message()),
-        }
+        format!("{called}: {}", told(&error))
     })
+}
+
+/// A complaint, with what may have been meant by a name that is none.
+pub(super) fn told(error: &toml::de::Error) -> String {
+    let mut words = error.message().split('`').skip(1).step_by(2);
+    let meant = words.next().and_then(|wrong| Some((wrong, super::layers::nearest(wrong, words)?)));
+    match meant.filter(|_| error.message().starts_with("unknown field")) {
+        Some((wrong, meant)) => format!("unknown field `{wrong}`, did you mean `{meant}`?"),
+        None => error.message().to_owned(),
+    }
 }
 
 /// Whether a path names something below the place that it is joined to.

@@ -157,6 +157,27 @@ fn every_problem_of_every_layer_is_reported_with_its_place() {
 }
 
 #[test]
+fn a_mistake_about_registries_is_told_with_its_place() {
+    let check = |text: &str, expected: &str| {
+        let found = problems(&[("config.toml", text)], &[], &[]);
+        let hint = "registries is: mirrors, plain http and certificates by registry";
+        assert_eq!(found, [format!("config.toml:{expected} | {hint}")], "{text}");
+    };
+    check(
+        "bridge = 'x0'\n[registries.\"docker.io\"]\nmirorrs = ['http://m:5000']\n",
+        "2:2 `registries`: `docker.io`: unknown field `mirorrs`, did you mean `mirrors`?",
+    );
+    check(
+        "[registries]\nparalel_layers = 3\n",
+        "1:2 `registries`: unknown field `paralel_layers`, did you mean `parallel_layers`?",
+    );
+    check("[registries]\nstall_limit = 'soon'\n", "1:2 `registries`: expected number at 0");
+    let good = "[registries]\nparallel_layers = 3\n[registries.hosts.\"docker.io\"]\nmirrors = []\n";
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    assert!(layers(dir.path(), &[("config.toml", good)], &[], &[]).load().is_ok());
+}
+
+#[test]
 fn a_named_file_must_exist_and_the_default_one_need_not() {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let absent = Layers { default_config: Some(dir.path().join("config.toml")), ..Layers::default() };

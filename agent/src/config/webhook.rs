@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::tables::Named;
-use crate::events::{Event, EventKind, Record};
+use crate::events::{Event, EventKind, Record, Word};
 
 /// What may stand in a template as `${name}`.
 const PLACES: [&str; 9] = ["node", "number", "time", "kind", "reason", "workload", "pod", "container", "message"];
@@ -104,6 +104,18 @@ impl Named for Webhook {
                 return about("expected an absolute path or credential:NAME for a file");
             }
         }
+        if self.events.is_empty() {
+            return about("`events` is empty, so nothing would ever be sent: leave it out for all warnings");
+        }
+        let known = || [EventKind::Warning, EventKind::Normal].map(EventKind::word).into_iter().chain(Word::all());
+        if let Some(wrong) = self.events.iter().find(|word| known().all(|known| known != *word)) {
+            return Err(match super::nearest(wrong, known()) {
+                Some(close) => format!("`{wrong}` is no event, did you mean `{close}`?"),
+                None => {
+                    format!("`{wrong}` is no event: expected `warning`, `normal`, or a reason of `mainstay events`")
+                }
+            });
+        }
         let mut rest = self.template.as_deref().unwrap_or_default();
         while let Some((_, after)) = rest.split_once("${") {
             match after.split_once('}') {
@@ -135,6 +147,12 @@ mod tests {
         check("name='a', url='https://host/x'", None);
         check("name='a', url_file='credential:chat', events=['warning', 'held']", None);
         check("name='a', url='http://10.0.0.1:8080/', template='{\"t\": \"${message}\"}'", None);
+        check("name='a', url='https://h', events=['normal', 'rolled_back', 'pull_failed', 'spec_changed']", None);
+        let close = "`rolledback` is no event, did you mean `rolled_back`?";
+        check("name='a', url='https://h', events=['warning', 'rolledback']", Some(close));
+        check("name='a', url='https://h', events=['Warning']", Some("did you mean `warning`?"));
+        check("name='a', url='https://h', events=['everything']", Some("is no event: expected `warning`"));
+        check("name='a', url='https://h', events=[]", Some("nothing would ever be sent"));
         check("name='a'", Some("either `url` or `url_file`"));
         check("name='a', url='https://h', url_file='/f'", Some("either"));
         check("name='a', url='https://me:secret@h/'", Some("without credentials"));

@@ -5,6 +5,7 @@
 //! full), events still reach the followers and are counted as lost.
 
 mod store;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -15,6 +16,7 @@ use tokio::sync::broadcast;
 
 use crate::telemetry::Metrics;
 use store::Store;
+pub use words::Word;
 
 /// Followers that are so many events behind lose the oldest.
 const FOLLOWER_BACKLOG: usize = 1024;
@@ -47,7 +49,7 @@ pub struct Event {
     pub unix_millis: i64,
     /// Whether it needs attention.
     pub kind: EventKind,
-    /// Why, in the plan's word.
+    /// Why: a [`Word`]; versions to come may have others.
     pub reason: String,
     /// The workload, as `Kind/namespace/name`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,11 +70,11 @@ pub struct Event {
 impl Event {
     /// Something that happened to the node as a whole. `unix` is in seconds of Unix time.
     #[must_use]
-    pub fn of_node(unix: i64, kind: EventKind, reason: &str, message: String) -> Self {
+    pub fn of_node(unix: i64, kind: EventKind, reason: Word, message: String) -> Self {
         Self {
             unix_millis: unix.saturating_mul(1000),
             kind,
-            reason: reason.to_owned(),
+            reason: reason.as_str().to_owned(),
             workload: None,
             pod: None,
             container: None,

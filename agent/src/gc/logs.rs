@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::clock::SharedClock;
 use crate::config::LogLimit;
-use crate::events::{Event, EventKind, Journal};
+use crate::events::{Event, EventKind, Journal, Word};
 use crate::telemetry::Metrics;
 
 /// Between two looks while more than half of the limit is taken.
@@ -74,7 +74,7 @@ impl LogGc {
                         *untold.entry(owner.clone()).or_default() += bytes;
                     }
                     if !untold.is_empty() && told.is_none_or(|told| told.elapsed() >= PAUSE) {
-                        self.event("logs_removed", removed(&std::mem::take(&mut untold), pass.limit));
+                        self.event(Word::LOGS_REMOVED, removed(&std::mem::take(&mut untold), pass.limit));
                         told = Some(Instant::now());
                     }
                     if is_roomy(before, pass.left, pass.limit) {
@@ -87,7 +87,7 @@ impl LogGc {
             };
             if let Some(message) = complaint.clone().filter(|_| complaint != complained) {
                 tracing::warn!(message, "logs not removed");
-                self.event("logs_not_removed", message);
+                self.event(Word::LOGS_NOT_REMOVED, message);
             }
             complained = complaint;
             tokio::time::sleep(pause).await;
@@ -103,7 +103,7 @@ impl LogGc {
         Ok(pass)
     }
 
-    fn event(&self, reason: &str, message: String) {
+    fn event(&self, reason: Word, message: String) {
         self.journal.record(Event::of_node(self.clock.unix(), EventKind::Warning, reason, message));
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::clock::SharedClock;
 use crate::config::ImageGcSettings;
-use crate::events::{Event, EventKind, Journal};
+use crate::events::{Event, EventKind, Journal, Word};
 use crate::telemetry::Metrics;
 
 /// An image that was used so short a time ago stays (kubelet's imageMinimumGCAge).
@@ -89,7 +89,7 @@ impl ImageGc {
             if complaint.is_some() && complaint != complained {
                 let message = complaint.clone().unwrap_or_default();
                 tracing::warn!(message, "images not removed");
-                self.event(EventKind::Warning, "image_gc_failed", message);
+                self.event(EventKind::Warning, Word::IMAGE_GC_FAILED, message);
             }
             complained = complaint;
             if short {
@@ -119,10 +119,10 @@ impl ImageGc {
         tracing::info!(images = count, bytes, names, "images removed");
         let mib = bytes.div_ceil(1 << 20);
         let message = format!("{count} unused image(s) removed, {mib} MiB: {names}");
-        self.event(EventKind::Normal, "image_gc", message);
+        self.event(EventKind::Normal, Word::IMAGE_GC, message);
     }
 
-    fn event(&self, kind: EventKind, reason: &str, message: String) {
+    fn event(&self, kind: EventKind, reason: Word, message: String) {
         self.journal.record(Event::of_node(self.clock.unix(), kind, reason, message));
     }
 }

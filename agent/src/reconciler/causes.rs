@@ -6,17 +6,17 @@ use spec::plan::{Action, Goals, Step};
 use spec::workload::{Desired, WorkloadId};
 
 use super::{EventKind, Reconciler, event};
-use crate::events::Event as JournalEvent;
+use crate::events::{Event as JournalEvent, Word};
 
 impl Reconciler {
     /// Writes something down that nothing of this agent caused.
-    pub(super) fn say(&mut self, reason: &str, workload: Option<&WorkloadId>, message: String) -> u64 {
-        tracing::info!(reason, workload = workload.map(tracing::field::display), "{message}");
+    pub(super) fn say(&mut self, reason: Word, workload: Option<&WorkloadId>, message: String) -> u64 {
+        tracing::info!(reason = reason.as_str(), workload = workload.map(tracing::field::display), "{message}");
         self.journal.record(event(self.clock.unix(), EventKind::Normal, reason, workload, message))
     }
 
     /// An event of a step, with what it is about and what caused it.
-    pub(super) fn step_event(&self, step: &Step, kind: EventKind, reason: &str, message: String) -> JournalEvent {
+    pub(super) fn step_event(&self, step: &Step, kind: EventKind, reason: Word, message: String) -> JournalEvent {
         let mut event = event(self.clock.unix(), kind, reason, step.workload.as_ref(), message);
         let (pod, container) = match &step.action {
             Action::StartContainer { pod, container, .. } | Action::StopContainer { pod, container, .. } => {
@@ -86,7 +86,7 @@ impl Reconciler {
             found.push((id.clone(), format!("{}: it is gone from there", old.workload.source.file)));
         }
         for (id, message) in found {
-            let number = self.say("source_changed", Some(&id), message);
+            let number = self.say(Word::SOURCE_CHANGED, Some(&id), message);
             self.causes.insert(id, number);
         }
     }
@@ -109,7 +109,7 @@ impl Reconciler {
         let ordered = exit.stopped || self.observed.stopping.contains_key(&record.uid);
         let bad = !ordered && (exit.code != 0 || exit.oom);
         let kind = if bad { EventKind::Warning } else { EventKind::Normal };
-        let word = if exit.oom { "oom_killed" } else { "exited" };
+        let word = if exit.oom { Word::OOM_KILLED } else { Word::EXITED };
         let mut event = event(self.clock.unix(), kind, word, Some(id), sentence(name, &record.name, exit));
         (event.pod, event.container) = (Some(record.name.clone()), Some(name.to_owned()));
         event.cause = self.causes.get(id).copied();

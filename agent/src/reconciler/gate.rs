@@ -16,6 +16,7 @@ use spec::window::{self, Window, any_open};
 use spec::workload::{Desired, Workload, WorkloadId};
 
 use super::Reconciler;
+use crate::events::Word;
 use crate::history::{Generation, Images, label};
 use crate::orders::Standing;
 use crate::status::SourceStatus;
@@ -80,7 +81,7 @@ impl Reconciler {
 
     pub(super) fn unpin(&mut self, why: &str) {
         if let Some((number, _)) = self.gates.pinned.take() {
-            self.say("rollback_over", None, format!("generation {number} is left: {why}"));
+            self.say(Word::ROLLBACK_OVER, None, format!("generation {number} is left: {why}"));
         }
         if let Err(error) = self.orders.change(|standing| standing.pinned = None) {
             tracing::error!(%error, "the end of the rollback is not written down");

@@ -9,7 +9,7 @@ use spec::plan::{ActionKey, Hold, Plan, Reason, Step};
 use spec::workload::WorkloadId;
 
 use super::Reconciler;
-use crate::events::{Event as JournalEvent, EventKind};
+use crate::events::{Event as JournalEvent, EventKind, Word};
 use crate::executor::Outcome;
 use crate::probe::HealthReport;
 use crate::pulls::{amount, images};
@@ -56,9 +56,9 @@ impl Reconciler {
             })
             && let Some(pod) = self.observed.pods.get(&report.pod)
         {
-            let word = if report.health.failed { "unhealthy" } else { "not_ready" };
+            let word = if report.health.failed { Word::UNHEALTHY } else { Word::NOT_READY };
             let message = format!("container `{}` of pod `{}`: {message}", report.container, pod.record.name);
-            tracing::warn!(workload = %pod.record.workload, container = report.container, reason = word, "probe failed");
+            tracing::warn!(workload = %pod.record.workload, container = report.container, reason = word.as_str(), "probe failed");
             let id = pod.record.workload.clone();
             let mut event = event(self.clock.unix(), EventKind::Warning, word, Some(&id), message);
             (event.pod, event.container) = (self.pod_name(&report.pod), Some(report.container.clone()));
@@ -89,7 +89,7 @@ impl Reconciler {
             self.journal.record(event(
                 self.clock.unix(),
                 EventKind::Normal,
-                "fetching_images",
+                Word::FETCHING_IMAGES,
                 Some(&id),
                 message.clone(),
             ));
@@ -103,29 +103,20 @@ impl Reconciler {
             return;
         }
         let message = fetched(bytes, elapsed);
-        self.journal.record(event(self.clock.unix(), EventKind::Normal, "images_fetched", Some(id), message));
+        self.journal.record(event(self.clock.unix(), EventKind::Normal, Word::IMAGES_FETCHED, Some(id), message));
     }
 
     /// Writes down what is newly waited for.
     pub(super) fn note_holds(&mut self, plan: &Plan) {
         for (workload, hold) in plan.holds.iter().filter(|hold| !self.last_holds.contains(hold)) {
-            match hold {
-                Hold::BackingOff { .. }
-                | Hold::GaveUp { .. }
-                | Hold::UpdateFailed { .. }
-                | Hold::JobFailed { .. }
-                | Hold::Paused { .. }
-                | Hold::ClockNotSet
-                | Hold::ClockBehind { .. } => {
-                    tracing::warn!(%workload, reason = hold.word(), "{hold}");
-                    self.journal.record(event(
-                        self.clock.unix(),
-                        EventKind::Warning,
-                        hold.word(),
-                        Some(workload),
-                        hold.to_string(),
-                    ));
-                }
+            let told = match hold {
+                Hold::BackingOff { .. } => Word::BACKING_OFF,
+                Hold::GaveUp { .. } => Word::GAVE_UP,
+                Hold::UpdateFailed { .. } => Word::UPDATE_FAILED,
+                Hold::JobFailed { .. } => Word::JOB_FAILED,
+                Hold::Paused { .. } => Word::PAUSED,
+                Hold::ClockNotSet => Word::CLOCK_NOT_SET,
+                Hold::ClockBehind { .. } => Word::CLOCK_BEHIND,
                 Hold::Pulling
                 | Hold::Failed { .. }
                 | Hold::Dependency { .. }
@@ -133,8 +124,12 @@ impl Reconciler {
                 | Hold::NotReady
                 | Hold::PreviousRun { .. } => {
                     tracing::debug!(%workload, reason = hold.word(), "{hold}");
+                    continue;
                 }
-            }
+            };
+            tracing::warn!(%workload, reason = told.as_str(), "{hold}");
+            let message = hold.to_string();
+            self.journal.record(event(self.clock.unix(), EventKind::Warning, told, Some(workload), message));
         }
         self.last_holds.clone_from(&plan.holds);
     }
@@ -143,14 +138,14 @@ impl Reconciler {
 pub(super) fn event(
     unix: i64,
     kind: EventKind,
-    reason: &str,
+    reason: Word,
     workload: Option<&WorkloadId>,
     message: String,
 ) -> JournalEvent {
     JournalEvent {
         unix_millis: unix.saturating_mul(1000),
         kind,
-        reason: reason.to_owned(),
+        reason: reason.as_str().to_owned(),
         workload: workload.map(ToString::to_string),
         pod: None,
         container: None,

@@ -4,6 +4,7 @@ use spec::budget::{Approval, HeldRemoval};
 
 use super::gate::wish_label;
 use super::{EventKind, Reconciler, event};
+use crate::events::Word;
 use crate::orders::{Order, Pin, Standing};
 use crate::status::HeldStatus;
 
@@ -14,8 +15,8 @@ impl Reconciler {
         let removal = self.removal.as_ref().filter(|removal| removal.id == id);
         let source = self.reading.sources.iter().find(|source| source.approve.as_deref() == Some(id));
         let (reason, message) = match (removal, source) {
-            (Some(removal), _) => ("removal_approved", format!("{id}: {}", removal.reason)),
-            (None, Some(source)) => ("source_approved", format!("{id}: what {} shows counts", source.path)),
+            (Some(removal), _) => (Word::REMOVAL_APPROVED, format!("{id}: {}", removal.reason)),
+            (None, Some(source)) => (Word::SOURCE_APPROVED, format!("{id}: what {} shows counts", source.path)),
             (None, None) => return Ok(false),
         };
         let approval = removal.map(HeldRemoval::approval);
@@ -24,7 +25,7 @@ impl Reconciler {
             None => standing.sources.push(id.to_owned()),
         });
         changed.map_err(|error| format!("cannot write the approval down: {error}"))?;
-        tracing::info!(id, reason, "approved");
+        tracing::info!(id, reason = reason.as_str(), "approved");
         self.journal.record(event(self.clock.unix(), EventKind::Normal, reason, None, message));
         Ok(true)
     }
@@ -39,7 +40,7 @@ impl Reconciler {
                 self.stand(|standing| standing.paused.extend([(what, unix)]))?;
                 self.reconsider();
                 let about = workload.unwrap_or_else(|| "everything".to_owned());
-                Ok(self.ordered("paused", format!("{about} is paused: changes wait, healing goes on")))
+                Ok(self.ordered(Word::PAUSED, format!("{about} is paused: changes wait, healing goes on")))
             }
             Order::Resume { workload: Some(workload) } => {
                 let standing = self.orders.standing();
@@ -51,7 +52,7 @@ impl Reconciler {
                 }
                 self.stand(|standing| standing.paused.retain(|known, _| *known != workload))?;
                 self.reconsider();
-                Ok(self.ordered("resumed", format!("{workload} goes on")))
+                Ok(self.ordered(Word::RESUMED, format!("{workload} goes on")))
             }
             Order::Resume { workload: None } => {
                 self.stand(|standing| {
@@ -60,7 +61,7 @@ impl Reconciler {
                 })?;
                 self.unpin("a person said so");
                 self.reconsider();
-                Ok(self.ordered("resumed", "everything goes on".to_owned()))
+                Ok(self.ordered(Word::RESUMED, "everything goes on".to_owned()))
             }
             Order::Rollback { generation } => {
                 if !self.ready {
@@ -72,12 +73,12 @@ impl Reconciler {
                 self.stand(|standing| standing.pinned = Some(Pin { generation, revision }))?;
                 self.pin(generation, whole);
                 let message = format!("back to generation {generation}, until the sources change or `mainstay resume`");
-                Ok(self.ordered("rolled_back", message))
+                Ok(self.ordered(Word::ROLLED_BACK, message))
             }
             Order::Drain => {
                 self.stand(|standing| standing.drained = Some(standing.drained.unwrap_or(unix)))?;
                 self.reconsider();
-                Ok(self.ordered("drained", "everything is stopped, until `mainstay uncordon`".to_owned()))
+                Ok(self.ordered(Word::DRAINED, "everything is stopped, until `mainstay uncordon`".to_owned()))
             }
             Order::Uncordon => {
                 if self.orders.standing().drained.is_none() {
@@ -85,7 +86,7 @@ impl Reconciler {
                 }
                 self.stand(|standing| standing.drained = None)?;
                 self.reconsider();
-                Ok(self.ordered("resumed", "the node is in use again".to_owned()))
+                Ok(self.ordered(Word::RESUMED, "the node is in use again".to_owned()))
             }
         }
     }
@@ -118,7 +119,7 @@ impl Reconciler {
         changed.map(drop).map_err(|error| format!("cannot write the order down: {error}"))
     }
 
-    fn ordered(&mut self, reason: &str, message: String) -> String {
+    fn ordered(&mut self, reason: Word, message: String) -> String {
         self.say(reason, None, message.clone());
         message
     }
@@ -128,12 +129,12 @@ impl Reconciler {
         let before = std::mem::take(&mut self.reading.held);
         for (id, HeldStatus { reason, message }) in &reading.held {
             if before.get(id).is_none_or(|known| known.reason != *reason) {
-                let warning = event(self.clock.unix(), EventKind::Warning, "held", Some(id), message.clone());
+                let warning = event(self.clock.unix(), EventKind::Warning, Word::HELD, Some(id), message.clone());
                 self.journal.record(warning);
             }
         }
         for id in before.keys().filter(|id| !reading.held.contains_key(id)) {
-            self.say("held_no_more", Some(id), "its source is well again".to_owned());
+            self.say(Word::HELD_NO_MORE, Some(id), "its source is well again".to_owned());
         }
     }
 }

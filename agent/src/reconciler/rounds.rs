@@ -10,7 +10,7 @@ use spec::workload::{OnFailure, WorkloadId};
 
 use super::Reconciler;
 use super::notes::event;
-use crate::events::EventKind;
+use crate::events::{EventKind, Word};
 
 impl Reconciler {
     /// Plans, and plans again where what is remembered of versions has changed: a version that failed makes other goals.
@@ -89,12 +89,12 @@ impl Reconciler {
         let (reason, failed, next) = match good {
             Some(good) => {
                 let [failed, good] = bad.names(&good);
-                ("rolled_back", failed, format!("version {good} comes back"))
+                (Word::ROLLED_BACK, failed, format!("version {good} comes back"))
             }
-            None => ("update_failed", bad.revision.clone(), "nothing more is done for it".to_owned()),
+            None => (Word::UPDATE_FAILED, bad.revision.clone(), "nothing more is done for it".to_owned()),
         };
         let message = format!("version {failed} failed: {}; {next}", bad.cause);
-        tracing::warn!(workload = %id, reason, cause = bad.cause.word(), "{message}");
+        tracing::warn!(workload = %id, reason = reason.as_str(), cause = bad.cause.word(), "{message}");
         self.metrics.version_failed(bad.cause.word(), back);
         self.journal.record(event(self.clock.unix(), EventKind::Warning, reason, Some(id), message));
     }

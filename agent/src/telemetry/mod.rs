@@ -259,14 +259,24 @@ impl Metrics {
 
     /// A container was started again.
     pub fn container_restart(&self, workload: &WorkloadId, container: &str) {
-        self.container_series(workload, container, &self.0.restarts).inc();
+        self.begin_container(&workload.namespace, &workload.name, container);
+        self.0.restarts.with_label_values(&[workload.namespace.as_str(), &workload.name, container]).inc();
     }
 
     /// A run of a CronJob has ended.
     pub fn run_ended(&self, workload: &WorkloadId, ok: bool) {
-        let labels = [workload.namespace.clone(), workload.name.clone()];
-        self.0.cron_runs.with_label_values(&[labels[0].as_str(), &labels[1], outcome(ok)]).inc();
-        self.0.cron_series.lock().unwrap_or_else(PoisonError::into_inner).insert(labels);
+        self.begin_schedule(&workload.namespace, &workload.name);
+        self.0.cron_runs.with_label_values(&[workload.namespace.as_str(), &workload.name, outcome(ok)]).inc();
+    }
+
+    /// Counters of a CronJob are there before its first run has ended.
+    fn begin_schedule(&self, namespace: &str, name: &str) {
+        let new = [namespace.to_owned(), name.to_owned()];
+        if self.0.cron_series.lock().unwrap_or_else(PoisonError::into_inner).insert(new) {
+            for ok in [true, false] {
+                self.0.cron_runs.with_label_values(&[namespace, name, outcome(ok)]);
+            }
+        }
     }
 
     /// Moments of every CronJob; series of those that are gone are dropped.
@@ -277,6 +287,7 @@ impl Metrics {
         }
         for workload in &snapshot.workloads {
             let Some(cron) = &workload.cron else { continue };
+            self.begin_schedule(&workload.namespace, &workload.name);
             for (vector, moment) in [
                 (&inner.cron_next, cron.next_run),
                 (&inner.cron_last, cron.last_run),
@@ -291,7 +302,8 @@ impl Metrics {
 
     /// A container was ended by the kernel for want of memory.
     pub fn container_oom(&self, workload: &WorkloadId, container: &str) {
-        self.container_series(workload, container, &self.0.ooms).inc();
+        self.begin_container(&workload.namespace, &workload.name, container);
+        self.0.ooms.with_label_values(&[workload.namespace.as_str(), &workload.name, container]).inc();
     }
 
     /// A version of a workload failed. `cause` is the word of the plan.
@@ -300,11 +312,15 @@ impl Metrics {
         self.0.versions_failed.with_label_values(&[cause, reaction]).inc();
     }
 
-    fn container_series(&self, workload: &WorkloadId, container: &str, of: &CounterVec) -> Counter {
-        let labels = [workload.namespace.clone(), workload.name.clone(), container.to_owned()];
-        let series = of.with_label_values(&[labels[0].as_str(), &labels[1], &labels[2]]);
-        self.0.container_series.lock().unwrap_or_else(PoisonError::into_inner).insert(labels);
-        series
+    /// Counters of a container are there before anything has happened to it: `increase()` of a series that appears with
+    /// its first step is nothing.
+    fn begin_container(&self, namespace: &str, workload: &str, container: &str) {
+        let new = [namespace, workload, container].map(str::to_owned);
+        if self.0.container_series.lock().unwrap_or_else(PoisonError::into_inner).insert(new) {
+            for vector in [&self.0.restarts, &self.0.ooms] {
+                vector.with_label_values(&[namespace, workload, container]);
+            }
+        }
     }
 
     /// A pull from a registry has ended.
@@ -373,6 +389,13 @@ impl Metrics {
         self.0.notifications.with_label_values(&[webhook, outcome]).inc_by(as_float(events));
     }
 
+    /// There is a webhook of this name in the configuration: its counters are there before the first event.
+    pub fn webhook(&self, name: &str) {
+        for outcome in ["ok", "error", "dropped"] {
+            self.notification(name, outcome, 0);
+        }
+    }
+
     /// Somebody has called the sync hook, with the secret or without.
     pub fn sync_request(&self, ok: bool) {
         self.0.sync_requests.with_label_values(&[outcome(ok)]).inc();
@@ -389,6 +412,11 @@ impl Metrics {
         let waits = snapshot.workloads.iter().filter_map(|w| Some(w.waiting.first()?.reason.as_str()));
         count(&inner.waiting, &[], waits);
         self.observe_schedules(snapshot);
+        for workload in &snapshot.workloads {
+            for container in workload.pods.iter().flat_map(|pod| &pod.containers) {
+                self.begin_container(&workload.namespace, &workload.name, &container.name);
+            }
+        }
         inner.ports.set(as_float(snapshot.ports.len() as u64));
         inner.planned.set(as_float(snapshot.plan.len() as u64));
 

@@ -172,6 +172,33 @@ fn series_of_a_workload_that_is_gone_are_dropped() {
     check(&metrics.text(), r#"mainstay_workloads{phase="Running"} 0"#);
 }
 
+/// What alerts take the increase of: a series that appears with its first step has none.
+#[test]
+fn counters_are_at_zero_before_anything_happens() {
+    let metrics = Metrics::new();
+    metrics.observe_snapshot(&snapshot());
+    metrics.webhook("chat");
+    let container = r#"{container="app",namespace="default",workload="web"}"#;
+    for name in ["mainstay_container_restarts_total", "mainstay_container_ooms_total"] {
+        check(&metrics.text(), &format!("{name}{container} 0"));
+    }
+    for outcome in ["ok", "error"] {
+        let labels = format!(r#"{{cronjob="web",namespace="default",outcome="{outcome}"}}"#);
+        check(&metrics.text(), &format!("mainstay_cronjob_runs_total{labels} 0"));
+    }
+    for outcome in ["ok", "error", "dropped"] {
+        let labels = format!(r#"{{outcome="{outcome}",webhook="chat"}}"#);
+        check(&metrics.text(), &format!("mainstay_notifications_total{labels} 0"));
+    }
+    // Each counts for itself, whichever is first.
+    metrics.container_oom(&id(), "app");
+    metrics.container_oom(&id(), "new");
+    check(&metrics.text(), &format!("mainstay_container_ooms_total{container} 1"));
+    check(&metrics.text(), &format!("mainstay_container_restarts_total{container} 0"));
+    let new = container.replace("app", "new");
+    check(&metrics.text(), &format!("mainstay_container_restarts_total{new} 0"));
+}
+
 #[test]
 fn two_agents_in_one_process_count_apart() {
     let (first, second) = (Metrics::new(), Metrics::new());

@@ -81,7 +81,7 @@ pub enum UnpackError {
         found: Digest,
     },
     /// `openat2` is missing.
-    #[error("cannot unpack safely: this kernel has no openat2 (Linux 5.6 or later is needed)")]
+    #[error("cannot unpack safely: this kernel has no openat2 (Linux 5.12 or later is needed)")]
     Kernel,
     /// A thread could not be started, or ended in a panic.
     #[error("cannot unpack: a worker thread failed")]
@@ -120,7 +120,7 @@ impl UnpackError {
             Self::Limit { .. } => {
                 Some("nothing of the image was kept: it holds more than any image needs, look at where it comes from")
             }
-            Self::Kernel => Some("use Linux 5.6 or later"),
+            Self::Kernel => Some("use Linux 5.12 or later"),
             Self::Stream(_)
             | Self::Space { .. }
             | Self::Inodes { .. }
