@@ -231,8 +231,10 @@ fn a_remote_that_was_never_fetched_takes_the_place_of_nothing() {
     let config = sandbox.dir().join("config.toml");
     let configure = |text: &str| std::fs::write(&config, text).expect("the directory is ours");
     let repository = sandbox.dir().join("fleet");
-    let follow =
-        |name: &str| configure(&format!("[[git]]\nname = '{name}'\nurl = '{}'\npoll = '1h'\n", repository.display()));
+    let follow_at = |name: &str, url: &Path| {
+        configure(&format!("[[git]]\nname = '{name}'\nurl = '{}'\npoll = '1h'\n", url.display()))
+    };
+    let follow = |name: &str| follow_at(name, &repository);
     // While the agent executes itself anew, questions are refused.
     let complains = |agent: &mut Agent<'_>, held: &str| {
         agent.wait_for("the remote is complained about", Duration::from_secs(30), |agent| {
@@ -272,6 +274,13 @@ fn a_remote_that_was_never_fetched_takes_the_place_of_nothing() {
     agent.cli(&["sync"]).ok();
     agent.wait_status("it counts", |status| (!status.is_held("a") && !status.is_held("b")).then_some(()));
     agent.assert_untouched(&names[..2], &pids, Duration::from_millis(300));
+
+    // The name is given to another repository: what is there stays, and is not told of that one.
+    follow_at("company", &away);
+    complains(&mut agent, &format!("; the files of {}#HEAD at ", repository.display()));
+    agent.assert_untouched(&names[..2], &pids, Duration::from_millis(300));
+    let source = &agent.json(&["status"])["sources"][0];
+    assert!(source["revision"].is_null() && source["lastSuccess"].is_null(), "{source}");
     assert_eq!(agent.stop(), 0);
     sandbox.down();
     sandbox.assert_clean();
