@@ -72,8 +72,15 @@ impl Remote {
     #[must_use]
     pub fn view(&self, data_dir: &Path) -> View {
         let home = self.home(data_dir);
-        let (revision, last_success) = (revisions::current(&home), revisions::last_success(&home));
-        let status = Known { revision, last_success, error: None };
+        let revision = revisions::current(&home);
+        let status = match revisions::remote(&home).filter(|remote| *remote != self.label()) {
+            // The name belonged to another one, which says nothing of this one.
+            Some(remote) => {
+                let whose = |revision: String| format!("{remote} at {}", short(&revision));
+                Known { files_of: revision.map(whose), ..Known::default() }
+            }
+            None => Known { revision, last_success: revisions::last_success(&home), ..Known::default() },
+        };
         View { label: self.label(), root: home.join("current"), status: Arc::new(Mutex::new(status)) }
     }
 
@@ -102,6 +109,21 @@ pub struct Known {
     pub last_success: Option<i64>,
     /// What went wrong at the last try.
     pub error: Option<String>,
+    /// Whose files count as long as there is no revision: those of another remote, which had the name before.
+    pub files_of: Option<String>,
+}
+
+impl Known {
+    /// What stays when the remote cannot be reached.
+    fn stays(&self) -> Option<String> {
+        let revision = self.revision.as_ref().map(|revision| format!("revision {revision}"));
+        revision.or_else(|| self.files_of.as_ref().map(|other| format!("{other}, which had this name before,")))
+    }
+}
+
+/// A revision for people.
+fn short(revision: &str) -> &str {
+    revision.get(..12).unwrap_or(revision)
 }
 
 /// What everybody may see of something that is followed.
@@ -125,10 +147,17 @@ impl View {
         if status.revision.is_none() && known.error.is_none() {
             // There is nothing to read before it was fetched for the first time, and nothing wrong with that.
             "waiting".clone_into(&mut status.state);
-            status.errors.clear();
+            match &known.files_of {
+                None => status.errors.clear(),
+                Some(other) => status.warnings.push(format!("nothing was fetched yet: the files are those of {other}")),
+            }
         }
         if let Some(error) = known.error {
-            let stays = if status.revision.is_some() { "; the last revision stays" } else { "" };
+            let stays = match (&status.revision, &known.files_of) {
+                (Some(_), _) => "; the last revision stays".to_owned(),
+                (None, Some(other)) => format!("; the files of {other} stay"),
+                (None, None) => String::new(),
+            };
             let error = format!("{error}{stays}");
             if status.state == "failed" {
                 status.errors.clear();
@@ -195,12 +224,15 @@ impl Follower {
             reached(view.status().last_success.unwrap_or(0));
             loop {
                 let before = view.status();
-                let next = match remote.poll(&home, before.revision.as_deref(), &tools.artifacts).await {
+                // The files of another remote may be just those that this one has.
+                let now = revisions::current(&home);
+                let next = match remote.poll(&home, now.as_deref(), &tools.artifacts).await {
                     Ok(revision) => {
                         let unix = tools.clock.unix();
                         reached(unix);
                         revisions::note_success(&home, unix);
-                        Known { revision: Some(revision), last_success: Some(unix), error: None }
+                        revisions::note_remote(&home, &view.label);
+                        Known { revision: Some(revision), last_success: Some(unix), ..Known::default() }
                     }
                     Err(error) => Known { error: Some(error), ..before.clone() },
                 };
@@ -235,10 +267,7 @@ fn news(label: &str, before: &Known, next: &Known) -> Vec<(EventKind, Word, Stri
     let mut news = Vec::new();
     match &next.error {
         Some(error) if before.error.as_ref() != Some(error) => {
-            let stays = match &next.revision {
-                Some(revision) => format!("; revision {revision} stays"),
-                None => String::new(),
-            };
+            let stays = next.stays().map(|what| format!("; {what} stays")).unwrap_or_default();
             news.push((EventKind::Warning, Word::SOURCE_FAILED, format!("{label}: {error}{stays}")));
         }
         None if before.error.is_some() => {
@@ -248,7 +277,8 @@ fn news(label: &str, before: &Known, next: &Known) -> Vec<(EventKind, Word, Stri
     }
     match &next.revision {
         Some(revision) if before.revision.as_ref() != Some(revision) => {
-            let from = before.revision.as_ref().map(|before| format!(", before it {before}")).unwrap_or_default();
+            let before = before.revision.as_ref().or(before.files_of.as_ref());
+            let from = before.map(|before| format!(", before it {before}")).unwrap_or_default();
             news.push((EventKind::Normal, Word::SOURCE_SWITCHED, format!("{label}: revision {revision} counts{from}")));
         }
         Some(_) | None => {}
@@ -274,6 +304,7 @@ mod tests {
                 revision: revision.map(str::to_owned),
                 last_success: revision.map(|_| 7),
                 error: error.map(str::to_owned),
+                files_of: None,
             };
             let status = Arc::new(Mutex::new(known));
             let view = View { label: "fleet".to_owned(), root: PathBuf::from("/d/current"), status };
@@ -314,7 +345,7 @@ mod tests {
         let known = |text: &str| {
             let (revision, error) = text.split_once(' ').unwrap_or((text, ""));
             let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-            Known { revision: some(revision), last_success: None, error: some(error) }
+            Known { revision: some(revision), error: some(error), ..Known::default() }
         };
         let check = |before: &str, next: &str, want: &[(&str, &str)]| {
             let news = news("fleet", &known(before), &known(next));
@@ -381,5 +412,60 @@ mod tests {
             drop(follower);
         }
         assert_eq!(ages, [Some("0".to_owned()), Some("1700000000".to_owned())]);
+    }
+
+    /// A name that is given to another remote: its directory stays, and nothing that the one before did is told of it.
+    #[test]
+    fn another_remote_of_the_same_name_begins_anew() {
+        let dir = tempfile::tempdir().expect("a directory for the test");
+        let remote = |url: &str, reference: &str| {
+            let table = format!("name = 'fleet'\nurl = 'file:///{url}'\nref = '{reference}'");
+            Remote::Git(toml::from_str(&table).expect("a repository"))
+        };
+        let home = remote("old", "main").home(dir.path());
+        let status = |url: &str, reference: &str| remote(url, reference).view(dir.path()).status();
+        assert_eq!(status("old", "main"), Known::default());
+        revisions::prepare(&home).expect("ours");
+        std::fs::create_dir(home.join("revisions/0123456789abcdef-1")).expect("ours");
+        revisions::switch(&home, Path::new("revisions/0123456789abcdef-1")).expect("it is there");
+        revisions::note_success(&home, 1_700_000_000);
+        let own = Known {
+            revision: Some("0123456789abcdef".to_owned()),
+            last_success: revisions::last_success(&home),
+            ..Known::default()
+        };
+        assert_eq!(status("old", "main"), own, "one of a version that made no such note");
+        revisions::note_remote(&home, "file:///old#main");
+        assert_eq!(status("old", "main"), own);
+        let other = Known { files_of: Some("file:///old#main at 0123456789ab".to_owned()), ..Known::default() };
+        assert_eq!(status("new", "main"), other);
+        assert_eq!(status("old", "stable"), other);
+
+        let told = |view: &View| {
+            let mut status =
+                SourceStatus { state: "ok".to_owned(), errors: vec!["broken".to_owned()], ..Default::default() };
+            view.tell(&mut status);
+            assert_eq!((status.revision, status.last_success), (None, None));
+            (status.state, status.errors, status.warnings)
+        };
+        let view = remote("new", "main").view(dir.path());
+        let warning = "nothing was fetched yet: the files are those of file:///old#main at 0123456789ab".to_owned();
+        assert_eq!(told(&view), ("waiting".to_owned(), vec!["broken".to_owned()], vec![warning]));
+        let failed = Known { error: Some("away".to_owned()), ..other.clone() };
+        view.set(failed.clone());
+        let error = "away; the files of file:///old#main at 0123456789ab stay".to_owned();
+        assert_eq!(told(&view), ("degraded".to_owned(), vec!["broken".to_owned(), error], vec![]));
+        let texts = |before: &Known, next: &Known| -> Vec<String> {
+            news("fleet", before, next).into_iter().map(|(_, _, text)| text).collect()
+        };
+        let stays = "file:///old#main at 0123456789ab, which had this name before, stays";
+        assert_eq!(texts(&other, &failed), [format!("fleet: away; {stays}")]);
+        let fetched = Known { revision: Some("bb".to_owned()), ..Known::default() };
+        let switched = "fleet: revision bb counts, before it file:///old#main at 0123456789ab";
+        assert_eq!(texts(&other, &fetched), [switched]);
+
+        // It has answered: what is there is its own, and no more that of the one before.
+        revisions::note_remote(&home, &view.label);
+        assert_eq!((status("new", "main"), status("old", "main").revision), (own, None));
     }
 }

@@ -63,11 +63,11 @@ impl Memories {
                 .map_err(|error| error.to_string())
                 .and_then(|bytes| serde_json::from_slice::<Stored>(&bytes).map_err(|error| error.to_string()));
             match stored {
-                Ok(stored) if stored.schema == SCHEMA => {
+                Ok(stored) if stored.schema <= SCHEMA => {
                     known.insert(stored.workload, stored.memory);
                 }
                 Ok(stored) => {
-                    tracing::error!(file = %path.display(), schema = stored.schema, "written by another version");
+                    tracing::error!(file = %path.display(), schema = stored.schema, "written by a newer version");
                 }
                 Err(error) => {
                     let aside = path.with_extension("damaged");
@@ -146,6 +146,19 @@ mod tests {
         assert_eq!(known, BTreeMap::from([(id("a"), memory(3)), (id(&"x".repeat(300)), memory(4))]));
         memories.clear().expect("it can be removed");
         assert!(memories.load().is_empty());
+    }
+
+    #[test]
+    fn what_an_older_version_has_written_counts_and_what_a_newer_one_has_does_not() {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let memories = Memories::new(dir.path());
+        for (name, schema) in [("a", SCHEMA - 1), ("b", SCHEMA), ("c", SCHEMA + 1)] {
+            let stored = Stored { schema, workload: id(name), memory: JobMemory::default() };
+            let bytes = serde_json::to_vec(&stored).expect("plain data");
+            memories.write(&memories.path(&id(name)), &bytes).expect("it can be written");
+        }
+        assert_eq!(memories.load().into_keys().collect::<Vec<_>>(), [id("a"), id("b")]);
+        assert!(memories.path(&id("c")).exists(), "who wrote it may come back");
     }
 
     #[test]

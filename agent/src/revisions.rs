@@ -2,11 +2,14 @@
 //! to the one that counts.
 //!
 //! The switch is one rename of that symlink, after everything that it leads to is on the disk. When the remote was
-//! reached last is the time of the file `asked`, so that a restart does not forget it.
+//! reached last is the time of the file `asked`, so that a restart does not forget it. `remote.json` names the remote that
+//! all this is of: the directory has a name that the settings may give to another one.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
 
 /// The time of the last success is noted this often at most: a host that idles writes next to nothing.
 const NOTED: Duration = Duration::from_secs(300);
@@ -71,6 +74,32 @@ pub(crate) fn note_success(home: &Path, unix: i64) {
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     drop(file.and_then(|file| file.set_modified(time)));
 }
+
+/// Where the files come from.
+#[derive(Serialize, Deserialize)]
+struct Origin {
+    schema: u32,
+    /// URL, reference and path, as people see them.
+    remote: String,
+}
+
+/// Notes of which remote the files are that count. Losing the note lets the next one be taken for it.
+pub(crate) fn note_remote(home: &Path, remote: &str) {
+    if self::remote(home).as_deref() == Some(remote) {
+        return;
+    }
+    let origin = Origin { schema: 1, remote: remote.to_owned() };
+    if let Err(error) = crate::record::write(&home.join(ORIGIN), &origin) {
+        tracing::warn!(%error, remote, "cannot note whose files these are");
+    }
+}
+
+/// Of which remote the files are that count; `None` when it was never noted.
+pub(crate) fn remote(home: &Path) -> Option<String> {
+    crate::record::read(&home.join(ORIGIN)).map(|Origin { remote, .. }| remote)
+}
+
+const ORIGIN: &str = "remote.json";
 
 /// When the remote was reached last, in seconds of Unix time, up to five minutes too early.
 pub(crate) fn last_success(home: &Path) -> Option<i64> {

@@ -163,6 +163,8 @@ pub struct Agent<'a> {
     log: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// The directory of manifests that it is started with.
+    manifests: Option<PathBuf>,
 }
 
 impl<'a> Agent<'a> {
@@ -179,12 +181,30 @@ impl<'a> Agent<'a> {
     /// # Panics
     /// As [`Agent::start`].
     pub fn start_with(sandbox: &'a Sandbox, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_on(sandbox, Some(sandbox.manifests()), arguments, environment)
+    }
+
+    /// Starts it with a configuration file, which has to name the sources.
+    ///
+    /// # Panics
+    /// As [`Agent::start`].
+    pub fn start_configured(sandbox: &'a Sandbox, file: &Path) -> Self {
+        Self::start_on(sandbox, None, &[], &[("MAINSTAY_CONFIG", &file.to_string_lossy())])
+    }
+
+    fn start_on(
+        sandbox: &'a Sandbox,
+        manifests: Option<PathBuf>,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut agent = Self {
             sandbox,
             child: None,
             log: sandbox.dir().join("agent.log"),
             arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
             environment: environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            manifests,
         };
         agent.launch();
         agent
@@ -196,7 +216,7 @@ impl<'a> Agent<'a> {
         command
             .arg("run")
             .args(&self.arguments)
-            .arg(self.sandbox.manifests())
+            .args(&self.manifests)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(log.try_clone().expect("a file can be duplicated"))
             .stderr(log);

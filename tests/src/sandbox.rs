@@ -44,6 +44,13 @@ pub fn skipped(test: &str, why: &str) {
 }
 
 /// Why this machine cannot run containers, if so.
+/// Linux can mount a tmpfs with other user ids since 6.3; files of pods lie on one.
+pub fn idmapped_tmpfs() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(3))
+}
+
 fn unable() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("not root".to_owned());

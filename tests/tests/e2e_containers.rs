@@ -127,20 +127,13 @@ fn a_service_is_boxed_like_dockers() {
     }
 }
 
-/// Linux can mount a tmpfs with other user ids since 6.3; files of pods lie on one.
-fn idmapped_tmpfs() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(6), Some(3))
-}
-
 #[test]
 fn root_of_a_user_namespace_is_nobody_outside() {
     use std::os::unix::fs::MetadataExt as _;
     if !require_root("root_of_a_user_namespace_is_nobody_outside") {
         return;
     }
-    if !idmapped_tmpfs() {
+    if !tests::sandbox::idmapped_tmpfs() {
         return tests::sandbox::skipped("root_of_a_user_namespace_is_nobody_outside", "Linux before 6.3");
     }
     const FIRST: u32 = 0x7000_0000;

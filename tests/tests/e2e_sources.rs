@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tests::git::Repository;
 use tests::manifest::pod;
 use tests::{Agent, require_root, world};
 
@@ -214,4 +215,73 @@ fn a_checkout_in_place_is_one_change() {
         agent.assert_untouched(&names, &pids, Duration::from_millis(400));
         assert_eq!(created(&agent) - before, 3, "each was replaced once");
     }
+}
+
+#[test]
+fn a_remote_that_was_never_fetched_takes_the_place_of_nothing() {
+    if !require_root("a_remote_that_was_never_fetched_takes_the_place_of_nothing") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("moved");
+    let pod = |name: &str| pod(name, &image, &["sleep"]).to_string();
+    let names = ["a", "b", "c"];
+    for name in names {
+        sandbox.write(&format!("{name}.json"), &pod(name));
+    }
+    let config = sandbox.dir().join("config.toml");
+    let configure = |text: &str| std::fs::write(&config, text).expect("the directory is ours");
+    let repository = sandbox.dir().join("fleet");
+    let follow_at = |name: &str, url: &Path| {
+        configure(&format!("[[git]]\nname = '{name}'\nurl = '{}'\npoll = '1h'\n", url.display()))
+    };
+    let follow = |name: &str| follow_at(name, &repository);
+    // While the agent executes itself anew, questions are refused.
+    let complains = |agent: &mut Agent<'_>, held: &str| {
+        agent.wait_for("the remote is complained about", Duration::from_secs(30), |agent| {
+            let told = agent.cli(&["status"]).stdout;
+            (told.contains("cannot ask") && told.contains(held)).then_some(())
+        });
+    };
+    configure(&format!("sources = ['{}']\n", sandbox.manifests().display()));
+    let mut agent = Agent::start_configured(&sandbox, &config);
+    let mut pids: Vec<Vec<i32>> = names.iter().map(|name| agent.wait_ready(name, 1)).collect();
+
+    // The first remote is named; there is nothing behind it yet.
+    follow("fleet");
+    complains(&mut agent, "3 held");
+    agent.assert_untouched(&names, &pids, Duration::from_millis(1500));
+    agent.restart();
+    complains(&mut agent, "3 held");
+    agent.assert_untouched(&names, &pids, Duration::from_millis(500));
+    // It can be fetched, and counts: one of the three is not in it.
+    let remote = Repository::new(repository.clone());
+    remote.commit("a.json", &pod("a"), None);
+    remote.commit("b.json", &pod("b"), None);
+    agent.cli(&["sync"]).ok();
+    agent.wait_status("the repository counts", |status| {
+        (status.workload("c").is_none() && !status.is_held("a") && !status.is_held("b")).then_some(())
+    });
+    pids.truncate(2);
+    agent.assert_untouched(&names[..2], &pids, Duration::from_millis(300));
+
+    // The same under another name, while it cannot be asked.
+    let away = sandbox.dir().join("away");
+    std::fs::rename(&repository, &away).expect("it is there");
+    follow("company");
+    complains(&mut agent, "2 held");
+    agent.assert_untouched(&names[..2], &pids, Duration::from_millis(1500));
+    std::fs::rename(&away, &repository).expect("it is there");
+    agent.cli(&["sync"]).ok();
+    agent.wait_status("it counts", |status| (!status.is_held("a") && !status.is_held("b")).then_some(()));
+    agent.assert_untouched(&names[..2], &pids, Duration::from_millis(300));
+
+    // The name is given to another repository: what is there stays, and is not told of that one.
+    follow_at("company", &away);
+    complains(&mut agent, &format!("; the files of {}#HEAD at ", repository.display()));
+    agent.assert_untouched(&names[..2], &pids, Duration::from_millis(300));
+    let source = &agent.json(&["status"])["sources"][0];
+    assert!(source["revision"].is_null() && source["lastSuccess"].is_null(), "{source}");
+    assert_eq!(agent.stop(), 0);
+    sandbox.down();
+    sandbox.assert_clean();
 }

@@ -185,7 +185,7 @@ async fn switch(
 ) -> Result<(), GitError> {
     let failed = |error| GitError::Write { revision: commit.to_owned(), source: error };
     let directory = home.join(&place);
-    if !directory.is_dir() {
+    if !revisions::counts(home, &place) {
         let tree = match &source.path {
             Some(path) => format!("{commit}:{}", path.display()),
             None => format!("{commit}^{{tree}}"),
@@ -206,6 +206,8 @@ async fn switch(
         git.run("read-tree", &[&tree], &what).await?;
         let draft = revisions::draft(home).map_err(failed)?;
         git.run("checkout-index", &["--all", "--force", "--quiet"], "write the files").await?;
+        // One that does not count may be what a power cut left of it.
+        drop(std::fs::remove_dir_all(&directory));
         std::fs::rename(&draft, &directory).map_err(failed)?;
     }
     let home = home.to_owned();

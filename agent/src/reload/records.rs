@@ -16,6 +16,7 @@ use crate::source::NodeKey;
 /// schema that this version reads.
 const KINDS: &[(&str, u32)] = &[
     ("pods/*/pod.json", 1),
+    ("pods/*/users.json", 1),
     ("pods/*/*/*/start.json", 1),
     ("pods/*/*/*/exit.json", 1),
     ("memory/*.json", 1),
@@ -23,6 +24,13 @@ const KINDS: &[(&str, u32)] = &[
     ("network/networks/*.json", 1),
     ("network/leases/*.json", 1),
     ("network/services.json", 1),
+    ("images/records/*.json", 1),
+    ("images/refs/*.json", 1),
+    ("images/layers/*/layer.json", 1),
+    ("volumes/*/volume.json", 1),
+    ("git/*/remote.json", 1),
+    ("archives/*/remote.json", 1),
+    ("oci/*/remote.json", 1),
     ("orders.json", 1),
     ("sources.json", 1),
 ];
@@ -85,7 +93,12 @@ pub(super) fn below(dir: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
         for dir in found {
             match part.strip_prefix('*') {
                 None => next.push(dir.join(part)),
-                Some(ending) => next.extend(entries(&dir)?.into_iter().filter(|path| matches(path, ending))),
+                // What volumes of pods hold is not ours.
+                Some(ending) => {
+                    next.extend(entries(&dir)?.into_iter().filter(|path| {
+                        ends(path, ending) && !(pattern.starts_with("pods/") && path.ends_with("volumes"))
+                    }))
+                }
             }
         }
         found = next;
@@ -93,10 +106,8 @@ pub(super) fn below(dir: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What volumes of pods hold is not ours.
-fn matches(path: &Path, ending: &str) -> bool {
-    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-    name.ends_with(ending) && name != "volumes"
+fn ends(path: &Path, ending: &str) -> bool {
+    path.file_name().and_then(OsStr::to_str).unwrap_or_default().ends_with(ending)
 }
 
 fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -125,6 +136,7 @@ mod tests {
         };
         for file in [
             "pods/u/pod.json",
+            "pods/u/users.json",
             "pods/u/main/3/start.json",
             "pods/u/main/3/exit.json",
             "memory/a.json",
@@ -132,6 +144,14 @@ mod tests {
             "network/networks/default.json",
             "network/leases/u.json",
             "network/services.json",
+            "images/records/d.json",
+            "images/refs/h.json",
+            "images/layers/d/layer.json",
+            "volumes/data/volume.json",
+            "volumes/volumes/volume.json",
+            "git/fleet/remote.json",
+            "archives/fleet/remote.json",
+            "oci/fleet/remote.json",
             "orders.json",
             "sources.json",
         ] {

@@ -13,6 +13,7 @@ use spec::manifest::compose::ComposeProject;
 use spec::manifest::{FileObjects, Object, ParseOptions, parse_file};
 use spec::workload::ObjectId;
 
+use super::lost::Lost;
 use super::projects::StoredProject;
 use super::seal::{NodeKey, SealError};
 
@@ -121,7 +122,7 @@ impl LastGood {
         &self,
         files: &[FileObjects],
         unreadable: &BTreeMap<String, String>,
-        lost_prefixes: &[(String, String)],
+        lost: &Lost,
     ) -> Vec<(Good, &'static str, String)> {
         let present: BTreeSet<&ObjectId> = files.iter().flat_map(|f| &f.objects).map(|o| &o.id).collect();
         let broken: BTreeMap<&ObjectId, &str> =
@@ -139,10 +140,8 @@ impl LastGood {
             } else if let Some(error) = unreadable.get(&good.file) {
                 Some(("unreadable", format!("{}: {error}; the last good version is kept", good.file)))
             } else {
-                lost_prefixes
-                    .iter()
-                    .find(|(prefix, _)| Path::new(&good.file).starts_with(prefix))
-                    .map(|(_, error)| ("source_failed", format!("{error}; the last good version is kept")))
+                let sentence = |error| format!("{error}; the last good version is kept");
+                lost.why(&good.file).map(|error| ("source_failed", sentence(error)))
             };
             if let Some((word, sentence)) = why {
                 kept.push((good.clone(), word, sentence));

@@ -6,6 +6,7 @@
 
 mod evidence;
 mod lastgood;
+mod lost;
 mod projects;
 mod seal;
 mod watch;
@@ -13,7 +14,7 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spec::diagnostic::{Diagnostic, Severity};
 use spec::digest::Digest;
@@ -31,9 +32,13 @@ use crate::status::{HeldStatus, SourceStatus};
 use crate::telemetry::Metrics;
 use evidence::{Doubt, Known};
 use lastgood::{Good, LastGood};
+use lost::{Lost, Unreadable};
 use projects::ProjectReading;
 pub use seal::{NodeKey, SealError};
 pub use watch::{Watching, watch};
+
+/// The directories and what was found in each.
+type Listed = [(PathBuf, Result<Listing, Unreadable>)];
 
 /// Reads sources.
 pub struct Sources {
@@ -62,8 +67,10 @@ pub struct Sources {
     /// Directories of the last listing, and git's word on them before it.
     directories: Vec<PathBuf>,
     git: GitState,
-    /// Files with good objects that the last listing lacked: gone when the next one lacks them too.
-    vanishing: BTreeSet<String>,
+    /// Files with good objects that the last listing lacked, and since when: gone when they stay away.
+    vanishing: BTreeMap<String, Instant>,
+    /// The last reading was not certain yet.
+    deferred: bool,
     /// What is followed elsewhere, by the directory where its files appear.
     repositories: BTreeMap<PathBuf, View>,
     /// Content and state of everything at the last reading.
@@ -113,7 +120,8 @@ impl Sources {
             again: None,
             directories: Vec::new(),
             git: GitState::default(),
-            vanishing: BTreeSet::new(),
+            vanishing: BTreeMap::new(),
+            deferred: false,
             repositories: BTreeMap::new(),
             stamp: None,
             bound: BTreeSet::new(),
@@ -154,6 +162,12 @@ impl Sources {
         self.again
     }
 
+    /// Whether the last [`Sources::read`] saw what may be a moment in the middle of a change.
+    #[must_use]
+    pub fn is_deferred(&self) -> bool {
+        self.deferred
+    }
+
     /// The lock of a git operation that is changing a source now.
     #[must_use]
     pub fn git_lock(&mut self) -> Option<PathBuf> {
@@ -168,23 +182,26 @@ impl Sources {
         GitState::of(directories) != self.git
     }
 
-    /// Files with good objects that are in none of the listings. Editors and tools that remove and write anew leave
-    /// such a gap for a moment, so it counts only when it was seen twice.
-    fn confirm_vanished(&mut self, listed: &[(PathBuf, Result<Listing, Unreadable>)]) -> bool {
+    /// How long to wait until files with good objects that are in none of the listings are gone. Editors and tools that
+    /// remove and write anew leave such a gap for a moment.
+    fn left_to_vanish(&mut self, listed: &Listed, lost: &Lost) -> Option<Duration> {
         let there: BTreeSet<&str> = listed
             .iter()
             .filter_map(|(_, listing)| listing.as_ref().ok())
             .flat_map(|listing| &listing.files)
             .filter_map(|file| file.path.to_str())
             .collect();
-        let is_lost = |file: &str| {
-            listed.iter().any(|(root, listing)| listing.is_err() && std::path::Path::new(file).starts_with(root))
-        };
-        let vanished: BTreeSet<String> =
-            self.good.files().filter(|file| !there.contains(file) && !is_lost(file)).map(str::to_owned).collect();
-        let confirmed = vanished.is_subset(&self.vanishing);
+        let now = Instant::now();
+        let since = |file: &str| self.vanishing.get(file).copied().unwrap_or(now);
+        let vanished: BTreeMap<String, Instant> = self
+            .good
+            .files()
+            .filter(|file| !there.contains(file) && lost.why(file).is_none())
+            .map(|file| (file.to_owned(), since(file)))
+            .collect();
+        let left = vanished.values().max().map(|since| (*since + CONFIRM).saturating_duration_since(now));
         self.vanishing = vanished;
-        confirmed
+        left.filter(|left| !left.is_zero())
     }
 
     /// Reads everything; `None` when it is all as it was, or not certain yet (see [`Sources::again`]).
@@ -193,9 +210,13 @@ impl Sources {
         let mut text = String::new();
         let mut known = self.known.clone();
         for root in &self.roots {
-            let followed = self.repositories.contains_key(root);
+            let view = self.repositories.get(root);
+            let followed = view.is_some();
             let listing = if followed { discover_closed(root) } else { discover(root) }
-                .map_err(|error| Unreadable { message: spec::causes::chain(&error), approve: None })
+                .map_err(|error| match view.filter(|view| view.status().revision.is_none()) {
+                    Some(view) => Unreadable::unfetched(&view.label),
+                    None => Unreadable { message: spec::causes::chain(&error), approve: None, unfetched: false },
+                })
                 .and_then(|listing| self.believe(root, listing, &mut known));
             if !followed {
                 if listing.is_ok() {
@@ -227,10 +248,13 @@ impl Sources {
         self.again = listed.iter().any(|(_, listing)| listing.is_err()).then_some(FAILED);
         let directories = listed.iter().filter_map(|(_, listing)| listing.as_ref().ok());
         let directories: Vec<PathBuf> = directories.flat_map(|listing| listing.directories.iter().cloned()).collect();
-        let moved = self.git_moved();
+        let moved = self.git_moved().then_some(CONFIRM);
         self.directories = directories;
-        if moved || !self.confirm_vanished(&listed) {
-            self.again = Some(CONFIRM);
+        let lost = Lost::of(&listed);
+        let left = moved.max(self.left_to_vanish(&listed, &lost));
+        self.deferred = left.is_some();
+        if self.deferred {
+            self.again = left;
             return None;
         }
         let projects = self.load_projects(&listed);
@@ -262,7 +286,7 @@ impl Sources {
             return None;
         }
         self.stamp = Some(stamp);
-        Some(self.take(listed, projects, revision))
+        Some(self.take(listed, &lost, projects, revision))
     }
 
     /// Whether a listing is evidence of what is wished.
@@ -282,7 +306,7 @@ impl Sources {
         };
         match doubt {
             Some(Doubt { id, message }) if !self.orders.is_approved(&id) => {
-                Err(Unreadable { message, approve: Some(id) })
+                Err(Unreadable { message, approve: Some(id), unfetched: false })
             }
             Some(_) | None => {
                 known.insert(root.to_owned(), now);
@@ -292,10 +316,7 @@ impl Sources {
     }
 
     /// Compose projects among the listed files, by their main file. A file that is a source itself may have any name.
-    fn load_projects(
-        &self,
-        listed: &[(PathBuf, Result<Listing, Unreadable>)],
-    ) -> BTreeMap<String, Result<ProjectReading, String>> {
+    fn load_projects(&self, listed: &Listed) -> BTreeMap<String, Result<ProjectReading, String>> {
         let mut found = BTreeMap::new();
         for (root, listing) in listed {
             let Ok(listing) = listing else { continue };
@@ -322,7 +343,7 @@ impl Sources {
     fn add_projects(
         &mut self,
         projects: BTreeMap<String, Result<ProjectReading, String>>,
-        lost: &[(String, String)],
+        lost: &Lost,
         desired: &mut Desired,
         held: &mut BTreeMap<WorkloadId, HeldStatus>,
     ) -> Vec<Diagnostic> {
@@ -350,8 +371,7 @@ impl Sources {
             }
         }
         for (main, good) in &self.good.projects {
-            let gone = lost.iter().find(|(root, _)| std::path::Path::new(main).starts_with(root));
-            if let (false, Some((_, error))) = (next.contains_key(main), gone) {
+            if let (false, Some(error)) = (next.contains_key(main), lost.why(main)) {
                 let message = format!("{error}; the last good version is kept");
                 hold_project(good, desired, held, "source_failed", &message);
                 next.insert(main.clone(), good.clone());
@@ -364,6 +384,7 @@ impl Sources {
     fn take(
         &mut self,
         listed: Vec<(PathBuf, Result<Listing, Unreadable>)>,
+        lost: &Lost,
         projects: BTreeMap<String, Result<ProjectReading, String>>,
         revision: String,
     ) -> Reading {
@@ -374,7 +395,6 @@ impl Sources {
         // What was encrypted, as it is open; never shown.
         let mut opened: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
         let mut unreadable: BTreeMap<String, String> = BTreeMap::new();
-        let mut lost: Vec<(String, String)> = Vec::new();
         let mut statuses: Vec<(PathBuf, SourceStatus)> = Vec::new();
         for (root, listing) in listed {
             let mut status =
@@ -382,9 +402,8 @@ impl Sources {
             match listing {
                 Err(error) => {
                     "failed".clone_into(&mut status.state);
-                    status.errors.push(error.message.clone());
+                    status.errors.push(error.message);
                     status.approve = error.approve;
-                    lost.push((root.display().to_string(), error.message));
                 }
                 Ok(listing) => {
                     status.files = listing.files.len();
@@ -430,7 +449,7 @@ impl Sources {
         }
         self.parsed.retain(|name, _| contents.contains_key(name));
 
-        let retained = self.good.retained(&files, &unreadable, &lost);
+        let retained = self.good.retained(&files, &unreadable, lost);
         let own = files.len();
         files.extend(retained.iter().map(|(good, ..)| as_file(good)));
         let mut assembly = self.assemble(&files);
@@ -456,7 +475,7 @@ impl Sources {
         for project in projects.values().flatten() {
             contents.extend(project.loaded.files.iter().map(|(name, bytes)| (name.clone(), Arc::clone(bytes))));
         }
-        let found = self.add_projects(projects, &lost, &mut assembly.desired, &mut held);
+        let found = self.add_projects(projects, lost, &mut assembly.desired, &mut held);
         assembly.diagnostics.extend(found);
         let plain: BTreeMap<&String, &Arc<[u8]>> = contents.iter().chain(&opened).collect();
         self.remember(&files, own, &assembly.broken, &plain, &retained);
@@ -556,13 +575,6 @@ impl Sources {
     }
 }
 
-/// A source that says nothing now.
-struct Unreadable {
-    message: String,
-    /// Approving this id makes what it shows count.
-    approve: Option<String>,
-}
-
 /// A file that consists of one retained object.
 fn as_file(good: &Good) -> FileObjects {
     FileObjects { name: good.file.clone(), objects: vec![good.object.clone()], ..FileObjects::default() }
@@ -599,3 +611,6 @@ const CONFIRM: Duration = Duration::from_millis(250);
 
 /// How long changes may go on before a reading is due all the same.
 pub const LONGEST_DEBOUNCE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

@@ -104,9 +104,14 @@ pub fn watch(
                     return;
                 }
             }
-            // Who has asked may have gone.
-            for reply in asked {
-                let _ = reply.send(number);
+            if sources.is_deferred() {
+                // What was there when they asked is known when it is confirmed.
+                writers.asked.extend(asked);
+            } else {
+                // Who has asked may have gone.
+                for reply in asked {
+                    let _ = reply.send(number);
+                }
             }
             // A root that is missing has nothing to watch: it is looked for.
             let mut limit = if watcher.all_watched() { resync } else { resync.min(MISSING_ROOT) };

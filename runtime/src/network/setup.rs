@@ -316,7 +316,10 @@ impl Network {
                 subnet::choose(&in_use).ok_or_else(|| NetworkError::NoSubnet { network: name.to_owned() })?
             }
         };
-        let prefix6 = (options.ipv6 && ipv6_works()).then(|| subnet::unique_local_prefix(&machine_id(), name));
+        // Another id of the machine gives another prefix, in which addresses that pods have already would lead nowhere.
+        let own6 = known.as_ref().and_then(|known| known.prefix6);
+        let prefix6 = (options.ipv6 && ipv6_works())
+            .then(|| own6.unwrap_or_else(|| subnet::unique_local_prefix(&machine_id(), name)));
         let bridge = if name == self.config.name {
             format!("{name}0")
         } else {

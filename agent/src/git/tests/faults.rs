@@ -97,6 +97,24 @@ async fn a_cache_that_is_gone_is_made_again() {
     }
 }
 
+/// A power cut after the files of a revision got their name and before they were on the disk.
+#[tokio::test]
+async fn a_damaged_directory_of_a_revision_is_written_anew() {
+    let remote = Remote::new();
+    let source = remote.source(Some("main"), Some("hosts/web"));
+    let first = follow(&remote, &source).await.expect("a first revision");
+    let second = remote.commit("hosts/web/a.yaml", "two");
+    let place = std::fs::read_link(remote.home().join("current")).expect("it is a link");
+    let damaged = remote.home().join(place.to_str().expect("a commit").replace(&first, &second));
+    std::fs::create_dir(&damaged).expect("the directory is ours");
+    for file in ["a.yaml", "b.yaml"] {
+        std::fs::write(damaged.join(file), "").expect("a file");
+    }
+    assert_eq!(follow(&remote, &source).await.expect("a second"), second);
+    assert_eq!(remote.current("a.yaml").as_deref(), Some("two"));
+    assert_eq!(remote.current("b.yaml"), None);
+}
+
 /// Overwrites every object of the clone that is of this kind; how many.
 fn damage(remote: &Remote, kind: &str) -> usize {
     use std::os::unix::fs::PermissionsExt as _;
