@@ -1,16 +1,19 @@
 //! `mainstay adopt`: Compose files for what runs under Docker or Podman. Asks those for what they know and starts,
 //! stops and changes nothing.
 
-mod words;
+mod container;
+mod docker;
+mod health;
+mod limits;
+mod mounts;
+mod podman;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Value, json};
-use spec::manifest::compose::convert::docker_run_words;
-
 use super::output::{CliError, Io, Outcome};
+use serde_json::{Value, json};
 
 /// An answer above this many bytes is of no host.
 const MAX_BYTES: u64 = 64 << 20;
@@ -32,23 +35,19 @@ pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
     })?;
     let mut made: Vec<(String, String, Vec<String>)> = Vec::new();
     let mut refused = 0;
-    for name in wanted.names.iter().filter(|name| !list.iter().any(|found| words::is_called(found, name))) {
+    for name in wanted.names.iter().filter(|name| !list.iter().any(|found| container::is_called(found, name))) {
         refused += 1;
         writeln!(io.err, "error: there is no container `{name}`")?;
     }
     let asked_for =
-        |found: &&Value| wanted.names.is_empty() || wanted.names.iter().any(|name| words::is_called(found, name));
-    for found in list.iter().filter(asked_for).filter_map(words::container) {
-        // What was meant as a `$` stays one.
-        let escaped: Vec<String> = found.words.iter().map(|word| word.replace('$', "$$")).collect();
-        match docker_run_words(&escaped) {
-            Ok(converted) => {
-                let notes = found.notes.into_iter().chain(converted.notes).collect();
-                made.push((file_name(&found.name), converted.text, notes));
-            }
+        |found: &&Value| wanted.names.is_empty() || wanted.names.iter().any(|name| container::is_called(found, name));
+    for found in list.iter().filter(asked_for).filter_map(container::container) {
+        let name = found.name.clone();
+        match found.convert() {
+            Ok(converted) => made.push((file_name(&name), converted.text, converted.notes)),
             Err(error) => {
                 refused += 1;
-                writeln!(io.err, "error: cannot write a manifest for `{}`\ncause: {error}", found.name)?;
+                writeln!(io.err, "error: cannot write a manifest for `{name}`\ncause: {error}")?;
             }
         }
     }
@@ -73,7 +72,9 @@ pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
     if made.is_empty() && refused == 0 {
         writeln!(io.err, "no container to adopt")?;
     } else if wanted.dir.is_some() {
-        writeln!(io.err, "next: `mainstay validate` them, stop the containers there, and put the files into a source")?;
+        let next =
+            "`mainstay validate` them, stop the containers there, copy their volumes, move the files into a source";
+        writeln!(io.err, "next: {next}")?;
     }
     Ok(u8::from(refused > 0))
 }
