@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::output::{CliError, Io, Outcome};
+use crate::config::Settings;
 use serde_json::{Value, json};
 
 /// An answer above this many bytes is of no host.
@@ -24,11 +25,16 @@ pub(super) struct Wanted<'a> {
     pub(super) from: &'a str,
     /// Where files are written; without it they are shown.
     pub(super) dir: Option<&'a Path>,
+    /// Where the agent reads manifests.
+    pub(super) sources: &'a [PathBuf],
     /// Which containers; all that run without a name.
     pub(super) names: &'a [String],
 }
 
 pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
+    if let Some(dir) = wanted.dir {
+        outside_of_sources(dir, wanted.sources)?;
+    }
     let inspected = read(wanted)?;
     let list = inspected.as_array().ok_or_else(|| {
         CliError::new("cannot use this as the output of `inspect`").hint("save it with: docker inspect $(docker ps -q)")
@@ -56,6 +62,10 @@ pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
         io.json(&json!({ "files": files.collect::<Vec<_>>(), "refused": refused }))?;
         return Ok(u8::from(refused > 0));
     }
+    if let Some(dir) = wanted.dir.filter(|_| !made.is_empty()) {
+        std::fs::create_dir_all(dir)
+            .map_err(|error| CliError::new(format!("cannot make {}", dir.display())).cause(error))?;
+    }
     for (name, text, notes) in &made {
         match wanted.dir {
             Some(dir) => {
@@ -77,6 +87,36 @@ pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
         writeln!(io.err, "next: {next}")?;
     }
     Ok(u8::from(refused > 0))
+}
+
+/// Where an agent of these settings reads manifests, and where the one that runs does.
+pub(super) fn sources(settings: &Settings) -> Vec<PathBuf> {
+    let of_last: Option<Vec<PathBuf>> = crate::record::read(&settings.sources_file());
+    settings.sources.iter().cloned().chain(of_last.unwrap_or_default()).collect()
+}
+
+/// The agent would start what is written into a source at once, beside the originals.
+fn outside_of_sources(dir: &Path, sources: &[PathBuf]) -> Result<(), CliError> {
+    let Some(source) = sources.iter().find(|source| real(dir).starts_with(real(source))) else { return Ok(()) };
+    let source = source.display();
+    Err(CliError::new("cannot write into a directory that the agent reads")
+        .place(dir.display().to_string())
+        .cause(format!(
+            "{source} is a source: copies of the containers would start there while the originals run, without their data"
+        ))
+        .hint(format!(
+            "write elsewhere, such as --dir ./adopted; copy the volumes, stop the old containers, then move the files to {source}"
+        )))
+}
+
+/// A path without symlinks, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let found = path.ancestors().find_map(|above| {
+        let rest = path.strip_prefix(above).ok()?;
+        Some(above.canonicalize().ok()?.join(rest))
+    });
+    found.unwrap_or(path)
 }
 
 /// `NAME.compose.yaml`: a project of its own.

@@ -28,6 +28,32 @@ mod docker;
 mod podman;
 
 #[test]
+fn files_go_to_no_directory_that_the_agent_reads() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let source = dir.path().join("manifests");
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&source, &link).expect("linked");
+    for there in [false, true] {
+        if there {
+            std::fs::create_dir(&source).expect("made");
+        }
+        for inside in [source.clone(), source.join("new"), link.join("new"), source.join("../manifests")] {
+            let refused = outside_of_sources(&inside, std::slice::from_ref(&source));
+            assert!(refused.is_err() || (!there && inside != source && inside != source.join("new")), "{inside:?}");
+        }
+        for outside in [dir.path().to_owned(), dir.path().join("manifests-2"), dir.path().join("adopted")] {
+            assert_eq!(outside_of_sources(&outside, std::slice::from_ref(&source)), Ok(()), "{outside:?}");
+        }
+    }
+    // Those that the agent was started with count as much as those of the configuration.
+    let settings = Settings { run_dir: dir.path().to_owned(), ..Settings::default() };
+    crate::record::write(&settings.sources_file(), &std::slice::from_ref(&source)).expect("written");
+    assert_eq!(sources(&settings), [PathBuf::from("/etc/mainstay/manifests"), source.clone()]);
+    let told = outside_of_sources(&source, std::slice::from_ref(&source)).expect_err("it is refused");
+    assert!(told.place.is_some() && told.causes.len() == 1 && told.hint.is_some(), "{told:?}");
+}
+
+#[test]
 fn containers_are_named_as_docker_names_them() {
     let found = json!({"Id": "c69df0839799aa", "Name": "/shop"});
     for (name, is) in
