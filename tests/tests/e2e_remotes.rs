@@ -255,19 +255,26 @@ fn what_docker_runs_is_written_down_and_runs_here() {
     );
     std::fs::write(&docker, script).expect("the directory is ours");
     std::fs::set_permissions(&docker, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let manifests = sandbox.manifests().display().to_string();
-    let words = ["adopt", "--dir", &manifests];
-    let adopt = || {
+    let adopt = |dir: &Path| {
+        let dir = dir.display().to_string();
+        let words = ["adopt", "--dir", &dir];
         let mut command = sandbox.command();
         command.args(words).env("PATH", format!("{}:/usr/bin:/bin", programs.display()));
         sandbox.finish(command, &words)
     };
-    let adopted = adopt().ok();
+    // Not where the agent would start a second one at once.
+    let refused = adopt(&sandbox.manifests());
+    let told = refused.stderr.contains("a directory that the agent reads") && refused.stderr.contains("hint: ");
+    assert!(refused.code == 2 && told, "{} {}", refused.code, refused.stderr);
+    let dir = sandbox.dir().join("adopted");
+    let adopted = adopt(&dir).ok();
     assert!(adopted.stderr.contains("wrote ") && adopted.stderr.contains("shop.compose.yaml"), "{}", adopted.stderr);
+    std::fs::copy(dir.join("shop.compose.yaml"), sandbox.manifests().join("shop.compose.yaml"))
+        .expect("it was written");
     agent.wait_page(8080, "/", |body| body == "from $docker\n");
     let pids = agent.wait_ready("shop", 1);
     // No file is overwritten.
-    let again = adopt();
+    let again = adopt(&dir);
     assert!(again.code == 2 && again.stderr.contains("cannot write"), "{} {}", again.code, again.stderr);
     assert_eq!(agent.wait_ready("shop", 1), pids);
     agent.stop();

@@ -189,12 +189,13 @@ pub(crate) enum Command {
         words: Vec<String>,
     },
     /// Write Compose files for what runs under Docker or Podman; changes nothing there
-    #[command(after_help = "Example: mainstay adopt --from docker --dir /etc/mainstay/manifests web db")]
+    #[command(after_help = "Example: mainstay adopt --from docker --dir ./adopted web db")]
     Adopt {
         /// `docker` or `podman`, a file with the output of their `inspect`, or `-` for stdin
         #[arg(long, value_name = "FROM", default_value = "docker")]
         from: String,
-        /// Directory that the files are written to; without it they are shown. No file is overwritten
+        /// Directory that the files are written to, none that the agent reads; without it they are shown. No file is
+        /// overwritten
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
         /// Containers; without one all that run

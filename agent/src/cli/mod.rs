@@ -126,7 +126,8 @@ fn dispatch(cli: Cli, io: &mut Io<'_>) -> Outcome {
         Command::Plan { paths } => plan::plan(&paths, &settings(common, io)?, io),
         Command::Convert { words } => convert::convert(&words, io),
         Command::Adopt { from, dir, names } => {
-            adopt::adopt(&adopt::Wanted { from: &from, dir: dir.as_deref(), names: &names }, io)
+            let sources = if dir.is_some() { adopt::sources(&settings(common, io)?) } else { Vec::new() };
+            adopt::adopt(&adopt::Wanted { from: &from, dir: dir.as_deref(), sources: &sources, names: &names }, io)
         }
         Command::Explain { field } => explain::explain(field.as_deref(), io),
         Command::Down { yes } => control::down(&settings_of_last(common, io)?, yes, io),

@@ -1,16 +1,20 @@
 //! `mainstay adopt`: Compose files for what runs under Docker or Podman. Asks those for what they know and starts,
 //! stops and changes nothing.
 
-mod words;
+mod container;
+mod docker;
+mod health;
+mod limits;
+mod mounts;
+mod podman;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Value, json};
-use spec::manifest::compose::convert::docker_run_words;
-
 use super::output::{CliError, Io, Outcome};
+use crate::config::Settings;
+use serde_json::{Value, json};
 
 /// An answer above this many bytes is of no host.
 const MAX_BYTES: u64 = 64 << 20;
@@ -21,34 +25,35 @@ pub(super) struct Wanted<'a> {
     pub(super) from: &'a str,
     /// Where files are written; without it they are shown.
     pub(super) dir: Option<&'a Path>,
+    /// Where the agent reads manifests.
+    pub(super) sources: &'a [PathBuf],
     /// Which containers; all that run without a name.
     pub(super) names: &'a [String],
 }
 
 pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
+    if let Some(dir) = wanted.dir {
+        outside_of_sources(dir, wanted.sources)?;
+    }
     let inspected = read(wanted)?;
     let list = inspected.as_array().ok_or_else(|| {
         CliError::new("cannot use this as the output of `inspect`").hint("save it with: docker inspect $(docker ps -q)")
     })?;
     let mut made: Vec<(String, String, Vec<String>)> = Vec::new();
     let mut refused = 0;
-    for name in wanted.names.iter().filter(|name| !list.iter().any(|found| words::is_called(found, name))) {
+    for name in wanted.names.iter().filter(|name| !list.iter().any(|found| container::is_called(found, name))) {
         refused += 1;
         writeln!(io.err, "error: there is no container `{name}`")?;
     }
     let asked_for =
-        |found: &&Value| wanted.names.is_empty() || wanted.names.iter().any(|name| words::is_called(found, name));
-    for found in list.iter().filter(asked_for).filter_map(words::container) {
-        // What was meant as a `$` stays one.
-        let escaped: Vec<String> = found.words.iter().map(|word| word.replace('$', "$$")).collect();
-        match docker_run_words(&escaped) {
-            Ok(converted) => {
-                let notes = found.notes.into_iter().chain(converted.notes).collect();
-                made.push((file_name(&found.name), converted.text, notes));
-            }
+        |found: &&Value| wanted.names.is_empty() || wanted.names.iter().any(|name| container::is_called(found, name));
+    for found in list.iter().filter(asked_for).filter_map(container::container) {
+        let name = found.name.clone();
+        match found.convert() {
+            Ok(converted) => made.push((file_name(&name), converted.text, converted.notes)),
             Err(error) => {
                 refused += 1;
-                writeln!(io.err, "error: cannot write a manifest for `{}`\ncause: {error}", found.name)?;
+                writeln!(io.err, "error: cannot write a manifest for `{name}`\ncause: {error}")?;
             }
         }
     }
@@ -56,6 +61,10 @@ pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
         let files = made.iter().map(|(name, text, notes)| json!({ "file": name, "compose": text, "notes": notes }));
         io.json(&json!({ "files": files.collect::<Vec<_>>(), "refused": refused }))?;
         return Ok(u8::from(refused > 0));
+    }
+    if let Some(dir) = wanted.dir.filter(|_| !made.is_empty()) {
+        std::fs::create_dir_all(dir)
+            .map_err(|error| CliError::new(format!("cannot make {}", dir.display())).cause(error))?;
     }
     for (name, text, notes) in &made {
         match wanted.dir {
@@ -73,9 +82,41 @@ pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
     if made.is_empty() && refused == 0 {
         writeln!(io.err, "no container to adopt")?;
     } else if wanted.dir.is_some() {
-        writeln!(io.err, "next: `mainstay validate` them, stop the containers there, and put the files into a source")?;
+        let next =
+            "`mainstay validate` them, stop the containers there, copy their volumes, move the files into a source";
+        writeln!(io.err, "next: {next}")?;
     }
     Ok(u8::from(refused > 0))
+}
+
+/// Where an agent of these settings reads manifests, and where the one that runs does.
+pub(super) fn sources(settings: &Settings) -> Vec<PathBuf> {
+    let of_last: Option<Vec<PathBuf>> = crate::record::read(&settings.sources_file());
+    settings.sources.iter().cloned().chain(of_last.unwrap_or_default()).collect()
+}
+
+/// The agent would start what is written into a source at once, beside the originals.
+fn outside_of_sources(dir: &Path, sources: &[PathBuf]) -> Result<(), CliError> {
+    let Some(source) = sources.iter().find(|source| real(dir).starts_with(real(source))) else { return Ok(()) };
+    let source = source.display();
+    Err(CliError::new("cannot write into a directory that the agent reads")
+        .place(dir.display().to_string())
+        .cause(format!(
+            "{source} is a source: copies of the containers would start there while the originals run, without their data"
+        ))
+        .hint(format!(
+            "write elsewhere, such as --dir ./adopted; copy the volumes, stop the old containers, then move the files to {source}"
+        )))
+}
+
+/// A path without symlinks, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let found = path.ancestors().find_map(|above| {
+        let rest = path.strip_prefix(above).ok()?;
+        Some(above.canonicalize().ok()?.join(rest))
+    });
+    found.unwrap_or(path)
 }
 
 /// `NAME.compose.yaml`: a project of its own.

@@ -4,15 +4,16 @@
 //! error. The text is Compose and goes through the same loader and checks as any other file.
 
 mod flags;
+mod line;
 mod objects;
 mod words;
 mod yaml;
 
+pub use self::line::RunLine;
 pub use self::objects::{ConvertedProject, objects};
 
 use self::flags::{Flag, Kind};
 use self::yaml::Yaml;
-use super::sink::closest;
 
 /// Why a command line cannot be converted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,58 +86,7 @@ pub fn docker_run(line: &str) -> Result<Converted, ConvertError> {
 
 /// Converts the words of a command line; `$` in them are Compose variables.
 pub fn docker_run_words(words: &[String]) -> Result<Converted, ConvertError> {
-    let mut words = words.iter().map(String::as_str).peekable();
-    while words.next_if(|word| *word == "sudo" || (word.contains('=') && !word.starts_with('-'))).is_some() {}
-    let program = words.next().ok_or(ConvertError::NotRun)?;
-    if !matches!(program.rsplit('/').next(), Some("docker" | "podman" | "nerdctl")) {
-        return Err(ConvertError::NotRun);
-    }
-    words.next_if(|word| *word == "container");
-    if !matches!(words.next(), Some("run" | "create")) {
-        return Err(ConvertError::NotRun);
-    }
-    let mut run = Run::new();
-    while let Some(word) = words.next_if(|word| word.starts_with('-') && word.len() > 1) {
-        if word == "--" {
-            break;
-        }
-        if let Some(name) = word.strip_prefix("--") {
-            let (name, value) = match name.split_once('=') {
-                Some((name, value)) => (name, Some(value)),
-                None => (name, None),
-            };
-            let flag = flags::long(name).ok_or_else(|| unknown(word, name))?;
-            let value = match value {
-                None if flag.takes_value() => words.next().ok_or_else(|| ConvertError::NoValue(word.to_owned()))?,
-                None => "true",
-                Some(value) => value,
-            };
-            run.flag(flag, value)?;
-            continue;
-        }
-        let mut letters = word[1..].chars();
-        while let Some(letter) = letters.next() {
-            let flag = flags::short(letter).ok_or_else(|| unknown(&format!("-{letter}"), ""))?;
-            if !flag.takes_value() {
-                run.flag(flag, "true")?;
-                continue;
-            }
-            let joined = letters.as_str();
-            let value = match joined.strip_prefix('=').unwrap_or(joined) {
-                "" => words.next().ok_or_else(|| ConvertError::NoValue(format!("-{letter}")))?,
-                value => value,
-            };
-            run.flag(flag, value)?;
-            break;
-        }
-    }
-    let image = words.next().ok_or(ConvertError::NoImage)?;
-    Ok(run.finish(image, words.collect()))
-}
-
-fn unknown(flag: &str, name: &str) -> ConvertError {
-    let suggestion = closest(name, flags::FLAGS.iter().map(|flag| flag.long));
-    ConvertError::UnknownFlag { flag: flag.to_owned(), suggestion }
+    RunLine::parse(words)?.convert()
 }
 
 /// What was read so far.
@@ -144,8 +94,9 @@ struct Run {
     service: Yaml,
     name: Option<String>,
     entrypoint: Option<String>,
-    networks: Vec<String>,
-    /// Options of the (last) network.
+    /// Networks, each with its own options.
+    networks: Vec<(String, Yaml)>,
+    /// Options without a network: of the first one, as with Docker.
     network: Yaml,
     volumes: Vec<String>,
     notes: Vec<String>,
@@ -200,6 +151,9 @@ impl Run {
             Kind::Refused(reason) => {
                 return Err(ConvertError::Refused { flag: format!("--{}", flag.long), reason });
             }
+            Kind::Lost(reason) => self.notes.push(format!("`--{} {value}` was left out: {reason}", flag.long)),
+            Kind::LostSwitch(_) if value == "false" => {}
+            Kind::LostSwitch(reason) => self.notes.push(format!("`--{}` was left out: {reason}", flag.long)),
             Kind::Own => return self.own(flag.long, value, &bad),
         }
         Ok(())
@@ -214,6 +168,18 @@ impl Run {
         match flag {
             "name" => self.name = Some(value.to_owned()),
             "entrypoint" => self.entrypoint = Some(value.to_owned()),
+            // podman takes a list as well; nobody means one as a command of the shell.
+            "health-cmd" | "healthcheck-command" => {
+                let test = match serde_json::from_str::<Vec<String>>(value) {
+                    Ok(words) => Yaml::List(words.into_iter().map(Yaml::Str).collect()),
+                    Err(_) => Yaml::Str(value.to_owned()),
+                };
+                self.put("healthcheck.test", test);
+            }
+            "tz" if value == "local" => {
+                self.notes.push("`--tz local` was left out: name the zone with `TZ` in `environment`".to_owned());
+            }
+            "tz" => self.service.push("environment", Yaml::Str(format!("TZ={value}"))),
             "cpus" => {
                 value.parse::<f64>().map_err(|_| bad("it is a number"))?;
                 self.put("cpus", Yaml::Plain(value.to_owned()));
@@ -297,16 +263,19 @@ impl Run {
             }
             _ => {
                 // `name=net,alias=x` is the long form.
-                let mut name = value;
+                let (mut name, mut options) = (value, Yaml::Map(Vec::new()));
                 for part in value.split(',') {
                     match part.split_once('=') {
                         Some(("name", text)) => name = text,
-                        Some(("alias", text)) => self.network.push("aliases", Yaml::Str(text.to_owned())),
-                        Some(("ip", text)) => self.network.set("ipv4_address", Yaml::Str(text.to_owned())),
-                        _ => {}
+                        Some(("alias", text)) => options.push("aliases", Yaml::Str(text.to_owned())),
+                        Some(("ip", text)) => options.set("ipv4_address", Yaml::Str(text.to_owned())),
+                        Some(("ip6", text)) => options.set("ipv6_address", Yaml::Str(text.to_owned())),
+                        Some(("mac-address", text)) => options.set("mac_address", Yaml::Str(text.to_owned())),
+                        Some(_) => self.notes.push(format!("`{part}` of `--network` was left out")),
+                        None => {}
                     }
                 }
-                self.networks.push(name.to_owned());
+                self.networks.push((name.to_owned(), options));
             }
         }
         Ok(())
@@ -356,7 +325,7 @@ impl Run {
         Ok(())
     }
 
-    fn finish(mut self, image: &str, command: Vec<&str>) -> Converted {
+    fn finish(mut self, image: &str, command: &[String]) -> Converted {
         let name = self.name.clone().unwrap_or_else(|| service_name(image));
         let mut service = Yaml::Map(vec![("image".to_owned(), Yaml::Str(image.to_owned()))]);
         if let Some(container) = &self.name {
@@ -366,21 +335,30 @@ impl Run {
             service.set("entrypoint", Yaml::List(vec![Yaml::Str(entrypoint.clone())]));
         }
         if !command.is_empty() {
-            service.set("command", Yaml::List(command.into_iter().map(|word| Yaml::Str(word.to_owned())).collect()));
+            service.set("command", Yaml::List(command.iter().map(|word| Yaml::Str(word.clone())).collect()));
         }
         if let Yaml::Map(pairs) = self.service {
             for (key, value) in pairs {
                 service.set(&key, value);
             }
         }
-        let options = matches!(&self.network, Yaml::Map(pairs) if !pairs.is_empty());
-        if self.networks.is_empty() && options {
-            self.networks.push("default".to_owned());
+        if let Yaml::Map(options) = self.network
+            && !options.is_empty()
+        {
+            if self.networks.is_empty() {
+                self.networks.push(("default".to_owned(), Yaml::Map(Vec::new())));
+            }
+            if let Some((_, first)) = self.networks.first_mut() {
+                for (key, value) in options {
+                    match value {
+                        Yaml::List(items) => items.into_iter().for_each(|item| first.push(&key, item)),
+                        value => first.set(&key, value),
+                    }
+                }
+            }
         }
-        for (index, network) in self.networks.iter().enumerate() {
-            let last = index + 1 == self.networks.len();
-            let value = if last { self.network.clone() } else { Yaml::Map(Vec::new()) };
-            service.slot("networks").set(network, value);
+        for (network, options) in &self.networks {
+            service.slot("networks").set(network, options.clone());
         }
         let mut file = Yaml::Map(Vec::new());
         file.slot("services").set(&name, service);
@@ -388,7 +366,7 @@ impl Run {
             // The name on the host stays what it was.
             file.slot("volumes").slot(volume).set("name", Yaml::Str(volume.clone()));
         }
-        for network in self.networks.iter().filter(|network| *network != "default") {
+        for (network, _) in self.networks.iter().filter(|(network, _)| network != "default") {
             file.slot("networks").slot(network).set("name", Yaml::Str(network.clone()));
         }
         if self.remove {

@@ -47,6 +47,8 @@ fn every_flag_loads() {
         "--health-cmd 'curl -f http://localhost' --health-interval 5s --health-timeout 3s --health-retries 3 --health-start-period 10s --health-start-interval 1s x", "--no-healthcheck x", "--init --ulimit nofile=1024:2048 --ulimit nproc=10 --device /dev/a:/dev/b:rw --gpus all x", "--gpus 2 x", "--gpus '\"device=0,1\"' x", "--shm-size 1g --log-driver json-file --log-opt max-size=10m --log-opt max-file=3 x",
         "--pull always --platform linux/arm64 --stop-signal SIGINT --stop-timeout 30 x", "--sysctl net.core.somaxconn=1024 --group-add 10 --ipc host --pid host --userns host --cgroupns host --runtime runc x", "--restart on-failure:3 -P -d x", "--link db:database x", "--expose 80 --mac-address 02:42:ac:11:00:02 x", "-- x", "--tty=false x",
         "-d \\\n -p 80:80 \\\n nginx", "--storage-opt size=1G x",
+        "--name web --replace --rm --cgroups=split --sdnotify=conmon -d --cidfile=/run/web.cid x", "--conmon-pidfile /run/p --tz Europe/Berlin --secret a --pod p --env-host --health-on-failure kill --requires=a,b x",
+        "--network a --network name=b,alias=c,ip=10.0.0.5 --network-alias d x", "--healthcheck-command '[\"CMD\", \"/check\"]' --healthcheck-interval 5s x",
     ];
     for line in cases {
         let converted = docker_run(&format!("docker run {line}")).expect(line);
@@ -54,6 +56,27 @@ fn every_flag_loads() {
     }
     assert!(docker_run("podman run x").is_ok() && docker_run("docker container run x").is_ok());
     assert_eq!(docker_run("docker run ghcr.io/a/b-c:1@sha256:00").expect("converts").name, "b-c");
+}
+
+#[test]
+fn flags_of_podman_are_dropped_or_noted() {
+    let flags = "--replace --cgroups=split --sdnotify=conmon --conmon-pidfile=/p --tz=UTC --secret=key --env-host \
+                 --requires=db --health-on-failure=kill --env-host=false";
+    let converted = docker_run(&format!("podman run {flags} x")).expect("converts");
+    assert_eq!(converted.text, "services:\n  x:\n    image: x\n    environment:\n      - TZ=UTC\n");
+    let left_out: Vec<&str> = converted.notes.iter().filter_map(|note| note.split(" was left out: ").next()).collect();
+    assert_eq!(left_out, ["`--secret key`", "`--env-host`", "`--requires db`", "`--health-on-failure kill`"]);
+    let converted = docker_run("podman run --health-cmd '[\"CMD\",\"/a\"]' x").expect("converts");
+    assert!(converted.text.ends_with("      test:\n        - CMD\n        - /a\n"), "{}", converted.text);
+}
+
+#[test]
+fn each_network_has_its_own_options() {
+    let line = "docker run --network a --network name=b,alias=c,ip6=fd00::2,foo=1 --network-alias d --ip 10.0.0.5 x";
+    let converted = docker_run(line).expect("converts");
+    let expected = "    networks:\n      a:\n        aliases:\n          - d\n        ipv4_address: \"10.0.0.5\"\n      b:\n        aliases:\n          - c\n        ipv6_address: \"fd00::2\"\n";
+    assert!(converted.text.contains(expected), "{}", converted.text);
+    assert_eq!(converted.notes, ["`foo=1` of `--network` was left out"]);
 }
 
 #[test]

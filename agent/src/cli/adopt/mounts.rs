@@ -1,0 +1,79 @@
+//! What is mounted in a container: `Mounts` of its inspection.
+
+use serde_json::Value;
+
+use super::container::{elements, text};
+
+/// The flag for a mount; `None` where there is none for it.
+pub(super) fn flag(mount: &Value, host: &Value, name: &str, notes: &mut Vec<String>) -> Option<(&'static str, String)> {
+    let (target, kind) = (text(&mount["Destination"]), text(&mount["Type"]));
+    // How it was asked for, if with `--mount`.
+    let asked = elements(&host["Mounts"]).find(|asked| text(&asked["Target"]) == target).unwrap_or(&Value::Null);
+    let source = match kind {
+        "volume" if ends_with_container(mount, host) => return Some(("volume", target.to_owned())),
+        "volume" => text(&mount["Name"]),
+        "bind" => text(&mount["Source"]),
+        "tmpfs" => return Some(("tmpfs", tmpfs(target, &asked["TmpfsOptions"]))),
+        other => {
+            notes.push(format!("the mount of type `{other}` at {target} of `{name}` was left out"));
+            return None;
+        }
+    };
+    let mut lost = |what: &str| notes.push(format!("`{what}` of the mount at {target} of `{name}` was left out"));
+    for (option, value) in [
+        ("NonRecursive", &asked["BindOptions"]["NonRecursive"]),
+        ("ReadOnlyNonRecursive", &asked["BindOptions"]["ReadOnlyNonRecursive"]),
+        ("ReadOnlyForceRecursive", &asked["BindOptions"]["ReadOnlyForceRecursive"]),
+    ] {
+        if *value == true {
+            lost(option);
+        }
+    }
+    if !matches!(text(&mount["Driver"]), "" | "local") {
+        lost("Driver");
+    }
+    if asked["VolumeOptions"]["DriverConfig"]["Options"].as_object().is_some_and(|options| !options.is_empty()) {
+        lost("DriverConfig");
+    }
+    let (read_only, no_copy) = (mount["RW"] == false, asked["VolumeOptions"]["NoCopy"] == true);
+    // `rprivate` is what one gets without asking.
+    let propagation = Some(text(&mount["Propagation"])).filter(|mode| !matches!(*mode, "" | "rprivate"));
+    let subpath = text(&asked["VolumeOptions"]["Subpath"]);
+    if subpath.is_empty() && !source.contains(':') && !target.contains(':') {
+        let modes = [read_only.then_some("ro"), no_copy.then_some("nocopy"), propagation];
+        let modes: Vec<&str> = modes.into_iter().flatten().collect();
+        let modes = if modes.is_empty() { String::new() } else { format!(":{}", modes.join(",")) };
+        return Some(("volume", format!("{source}:{target}{modes}")));
+    }
+    let mut parts = vec![format!("type={kind}"), format!("source={source}"), format!("target={target}")];
+    parts.extend(read_only.then(|| "readonly".to_owned()));
+    parts.extend(no_copy.then(|| "volume-nocopy".to_owned()));
+    parts.extend(propagation.map(|mode| format!("bind-propagation={mode}")));
+    parts.extend((!subpath.is_empty()).then(|| format!("volume-subpath={subpath}")));
+    Some(("mount", parts.join(",")))
+}
+
+fn tmpfs(target: &str, options: &Value) -> String {
+    let size = options["SizeBytes"].as_u64().filter(|size| *size > 0).map(|size| format!("size={size}"));
+    let mode = options["Mode"].as_u64().filter(|mode| *mode > 0).map(|mode| format!("mode={mode:o}"));
+    let options: Vec<String> = size.into_iter().chain(mode).collect();
+    if options.is_empty() { target.to_owned() } else { format!("{target}:{}", options.join(",")) }
+}
+
+/// Says of each volume where its data is: here it is another one, which begins empty.
+pub(super) fn note_volumes(inspected: &Value, name: &str, notes: &mut Vec<String>) {
+    for mount in elements(&inspected["Mounts"]) {
+        if text(&mount["Type"]) == "volume" && !ends_with_container(mount, &inspected["HostConfig"]) {
+            let (volume, source) = (text(&mount["Name"]), text(&mount["Source"]));
+            notes.push(format!(
+                "volume `{volume}` of `{name}` begins empty: its data is in {source}, copy it before the first start"
+            ));
+        }
+    }
+}
+
+/// Whether a volume is removed with its container: one without a name of its own, and `--rm`.
+pub(super) fn ends_with_container(mount: &Value, host: &Value) -> bool {
+    let name = text(&mount["Name"]);
+    host["AutoRemove"] == true && name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
