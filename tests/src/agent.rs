@@ -399,6 +399,8 @@ impl<'a> Agent<'a> {
     /// When one changes.
     #[track_caller]
     pub fn assert_untouched(&self, names: &[&str], pids: &[Vec<i32>], length: Duration) {
+        let seen = poll("the first pass", SOON, || (self.status().passes > 0).then_some(()));
+        seen.unwrap_or_else(|why| panic!("{why}\n{}", self.tail()));
         let end = Instant::now() + length;
         while Instant::now() < end {
             let status = self.status();

@@ -6,6 +6,9 @@ use serde_json::Value;
 /// The whole answer.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Status {
+    /// Number of passes of this agent; before the first one it knows pods, but not how they are.
+    #[serde(default)]
+    pub passes: u64,
     /// Whether the last pass saw every source and left nothing to do.
     #[serde(default)]
     pub converged: bool,
