@@ -353,11 +353,8 @@ impl Reconciler {
             Event::Sources(reading) => self.sources(*reading),
             Event::Runtime(RuntimeEvent::ContainerChanged(pod, _)) => self.inspect(pod),
             Event::Runtime(RuntimeEvent::PullBegan(pull)) => self.pull_began(&pull),
-            // The next publish compares with the kernel and repairs.
-            Event::Runtime(RuntimeEvent::NetworkChanged) => {
-                self.observed.published.clear();
-                self.observed.services.entrances.clear();
-            }
+            Event::Runtime(RuntimeEvent::NetworkWarning(what)) => self.warn(Word::NETWORK_WARNING, what),
+            Event::Runtime(RuntimeEvent::NetworkChanged) => self.network_changed(),
             Event::Inspected(pod, turn, facts) => self.inspected(&pod, turn, facts.map(|facts| *facts)),
             Event::Listed(turn, pods) => {
                 self.blind = false;

@@ -132,6 +132,8 @@ pub enum RuntimeEvent {
     ContainerChanged(PodUid, String),
     /// The network's rules are not as they should be.
     NetworkChanged,
+    /// Somebody else does to the network of pods what is not ours to change; people should know.
+    NetworkWarning(String),
     /// The first byte of an image's layers is about to be fetched.
     PullBegan(RunningPull),
 }

@@ -178,3 +178,38 @@ fn a_name_of_another_project_does_not_resolve() {
     let reached = ask(&agent, "blog-asks-1", other, "8080");
     assert!(reached.contains("cannot connect"), "{reached}");
 }
+
+/// Rules of others are theirs: what they do to pods is told once, and again when it comes back.
+#[test]
+fn a_firewall_of_others_is_told() {
+    if !require_root("a_firewall_of_others_is_told") {
+        return;
+    }
+    let (sandbox, _registry, image) = world("firewall");
+    let nft = |rules: &str| {
+        let status = std::process::Command::new("nft").arg(rules).status().expect("nft is installed");
+        assert!(status.success(), "{rules}");
+    };
+    let drops = "table ip others { chain forward { type filter hook forward priority 0; policy drop; }; }";
+    nft(drops);
+    let mut agent = Agent::start_with(&sandbox, &["--resync", "1s"], &[]);
+    let told = |agent: &mut Agent<'_>, count: usize| {
+        agent.wait_for("the firewall is told", tests::agent::SOON, |agent| {
+            let events = agent.json(&["events", "-n", "1000"]);
+            let told = events.as_array().into_iter().flatten().filter(|event| event["reason"] == "network_warning");
+            let messages: Vec<String> = told.map(|event| event["message"].to_string()).collect();
+            (messages.len() == count).then(|| messages.last().cloned().unwrap_or_default())
+        })
+    };
+    // There is no bridge before the first pod.
+    sandbox.write("a.json", &pod("a", &image, &["sleep"]).to_string());
+    agent.wait_ready("a", 1);
+    let message = told(&mut agent, 1);
+    assert!(message.contains("chain forward of table others drops forwarded packets"), "{message}");
+    nft("delete table ip others");
+    let passes = agent.status().passes;
+    agent.wait_status("it has looked again", |status| (status.passes > passes + 2).then_some(()));
+    nft(drops);
+    told(&mut agent, 2);
+    nft("delete table ip others");
+}

@@ -35,10 +35,9 @@ impl Client {
         Self { socket, limit: None }
     }
 
-    /// The same, for an answer before this moment.
+    /// The same, for an answer before this moment; an agent that is there has a second at least.
     pub(super) fn until(&self, deadline: Instant) -> Self {
-        // None at all would be no limit.
-        let limit = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let limit = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
         Self { limit: Some(limit), ..self.clone() }
     }
 

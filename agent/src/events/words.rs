@@ -38,6 +38,7 @@ words! {
     LISTEN_FAILED = "listen_failed",
     LOGS_NOT_REMOVED = "logs_not_removed",
     LOGS_REMOVED = "logs_removed",
+    NETWORK_WARNING = "network_warning",
     NOT_READY = "not_ready",
     OOM_KILLED = "oom_killed",
     PAUSED = "paused",

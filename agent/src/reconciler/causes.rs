@@ -15,6 +15,12 @@ impl Reconciler {
         self.journal.record(event(self.clock.unix(), EventKind::Normal, reason, workload, message))
     }
 
+    /// Writes something down that is of the node and needs attention.
+    pub(super) fn warn(&mut self, reason: Word, message: String) {
+        tracing::warn!(reason = reason.as_str(), "{message}");
+        self.journal.record(event(self.clock.unix(), EventKind::Warning, reason, None, message));
+    }
+
     /// An event of a step, with what it is about and what caused it.
     pub(super) fn step_event(&self, step: &Step, kind: EventKind, reason: Word, message: String) -> JournalEvent {
         let mut event = event(self.clock.unix(), kind, reason, step.workload.as_ref(), message);

@@ -37,6 +37,12 @@ impl Reconciler {
         });
     }
 
+    /// The next publish compares with the kernel and repairs.
+    pub(super) fn network_changed(&mut self) {
+        self.observed.published.clear();
+        self.observed.services.entrances.clear();
+    }
+
     pub(super) fn remembered(&mut self, id: &WorkloadId, memory: Option<JobMemory>, reason: &Reason) {
         if let Reason::RunEnded { succeeded, .. } = reason {
             self.metrics.run_ended(id, *succeeded);

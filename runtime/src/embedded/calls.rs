@@ -45,6 +45,7 @@ impl Runtime for Embedded {
                     tracing::warn!(pod = %uid, error, "pod without a record removed");
                     inner.remove_pod(&uid)?;
                 }
+                inner.tell_foreign();
                 found.into_iter().map(|record| inner.facts(record)).collect::<Result<Vec<_>>>()
             })
             .await?;

@@ -7,6 +7,7 @@ mod calls;
 mod check;
 mod config;
 mod etc;
+mod foreign;
 mod id_range;
 mod image_volume;
 mod joined;
@@ -123,6 +124,8 @@ struct Inner {
     watched: Mutex<std::collections::BTreeSet<(PodUid, String, u32)>>,
     /// Somebody else may have changed rules or bridges since they were looked at.
     network_suspect: AtomicBool,
+    /// What others do to the network, as far as it was told.
+    told_foreign: Mutex<foreign::Told>,
     /// The names that pods were told last. Guards the hosts files, too, for as long as they are written.
     names: Mutex<spec::names::NameTable>,
     /// Tells pods names; made when the agent's loop starts.
@@ -196,6 +199,7 @@ impl Embedded {
             listener,
             watched: Mutex::default(),
             network_suspect: AtomicBool::new(true),
+            told_foreign: Mutex::default(),
             names: Mutex::default(),
             responder: std::sync::OnceLock::new(),
             sockets: Mutex::default(),
@@ -421,7 +425,9 @@ impl Inner {
             if spec.no_network {
                 Addresses::default()
             } else {
-                self.network.attach(uid, &namespaces.join("net"), &spec.networks).map_err(network_failed)?
+                let addresses = self.network.attach(uid, &namespaces.join("net"), &spec.networks);
+                self.tell_of_new_bridges();
+                addresses.map_err(network_failed)?
             }
         };
         if spec.share_process_namespace {

@@ -108,6 +108,22 @@ impl Network {
         self.ensure()
     }
 
+    /// The bridges of all networks.
+    #[must_use]
+    pub fn bridges(&self) -> Vec<String> {
+        lock(&self.leases).segments().map(|segment| segment.bridge.clone()).collect()
+    }
+
+    /// What we must not change but people should know.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn warnings(&self) -> Result<Vec<String>> {
+        let mut table = lock(&self.table);
+        let segments: Vec<Segment> = lock(&self.leases).segments().cloned().collect();
+        self.warnings_of(self.opened(&mut table)?, &segments)
+    }
+
     /// Compares the kernel with what it should be. Changes nothing.
     ///
     /// # Errors
@@ -165,7 +181,7 @@ impl Network {
             }
             None => {}
         }
-        state.warnings = self.warnings(table, &segments)?;
+        state.warnings = self.warnings_of(table, &segments)?;
         Ok(state)
     }
 
@@ -376,7 +392,7 @@ impl Network {
         contents
     }
 
-    fn warnings(&self, table: &Table, segments: &[Segment]) -> Result<Vec<String>> {
+    fn warnings_of(&self, table: &Table, segments: &[Segment]) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         let foreign = table.foreign_forward_chains()?;
         let bridges: BTreeSet<&str> = segments.iter().map(|s| s.bridge.as_str()).collect();
