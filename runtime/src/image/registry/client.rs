@@ -509,7 +509,7 @@ pub(super) async fn detail(mut response: reqwest::Response) -> String {
     if let Ok(body) = serde_json::from_slice::<serde_json::Value>(&bytes) {
         let list = body.get("errors").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
         for error in list.iter().take(3).chain([&body]) {
-            for key in ["code", "error", "message", "error_description", "details"] {
+            for key in ["code", "__type", "error", "message", "error_description", "details"] {
                 parts.extend(error.get(key).and_then(serde_json::Value::as_str).map(str::to_owned));
             }
         }

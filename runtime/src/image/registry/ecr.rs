@@ -219,7 +219,9 @@ async fn call(
     let status = sent.status();
     if !status.is_success() {
         let reason = format!("`{host}` answered {}{}", status.as_u16(), super::client::detail(sent).await);
-        return Err(NoLogin { reason, for_now: is_for_now(status) });
+        // The services of AWS answer so with 400, too ("Common Errors" of each, ThrottlingException).
+        let for_now = is_for_now(status) || reason.contains(": ThrottlingException");
+        return Err(NoLogin { reason, for_now });
     }
     Body::new(sent, host, client.pace()).document("login", MAX_ANSWER).await.map_err(failed)
 }

@@ -132,9 +132,14 @@ async fn a_password_that_was_taken_back_is_asked_for_once_more() {
 async fn services_that_fail_for_now_say_nothing_of_the_login() {
     let server = Server::start(|_| http(401, &[("www-authenticate", "Basic")], ""));
     let (good, fine) = (metadata(), Server::start(|_| password("p")));
-    for (status, for_now) in [(500, true), (503, true), (429, true), (403, false), (400, false)] {
-        let broken = Server::start(move |_| http(status, &[], ""));
-        for (metadata, api) in [(&broken, &fine), (&good, &broken)] {
+    let throttled = r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#;
+    let other = r#"{"__type":"InvalidParameterException","message":"no such thing as a ThrottlingException"}"#;
+    let cases = [(500, "", true), (503, "", true), (429, "", true), (403, "", false), (400, "", false)];
+    for (status, body, for_now) in cases.into_iter().chain([(400, throttled, true), (400, other, false)]) {
+        let broken = Server::start(move |_| http(status, &[], body));
+        // The metadata service has no such answer.
+        let asked = [(&broken, &fine), (&good, &broken)].into_iter().skip(usize::from(!body.is_empty()));
+        for (metadata, api) in asked {
             let rig = rig(config_of(&server, metadata, api));
             let name = reference(&server, "team/app");
             let error = rig.pull(&name, &Vec::new()).await.expect_err("no login");
