@@ -106,7 +106,7 @@ case $phase in
     info "AppArmor $(cat /sys/module/apparmor/parameters/enabled 2>/dev/null || echo absent)"
     check "the package installs" dpkg -i old.deb
     check "the agent runs after the installation" soon 60 active mainstay.service
-    check "its status line is shown" soon 30 eval 'systemctl show -P StatusText mainstay.service | grep -q running'
+    check "its status line is shown" soon 120 eval 'systemctl show -P StatusText mainstay.service | grep -q running'
     pod a 8081 version-0 >/etc/mainstay/manifests/a.yaml
     pod b 8082 version-0 >/etc/mainstay/manifests/b.yaml
     check "two pods answer" soon 120 eval 'answers 8081 && answers 8082'
