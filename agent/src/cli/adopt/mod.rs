@@ -3,21 +3,21 @@
 
 mod container;
 mod docker;
+mod engine;
 mod health;
+mod known;
 mod limits;
 mod mounts;
+mod networks;
 mod podman;
+mod volumes;
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::output::{CliError, Io, Outcome};
 use crate::config::Settings;
+use known::Known;
 use serde_json::{Value, json};
-
-/// An answer above this many bytes is of no host.
-const MAX_BYTES: u64 = 64 << 20;
 
 /// What is to be adopted.
 pub(super) struct Wanted<'a> {
@@ -35,10 +35,23 @@ pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
     if let Some(dir) = wanted.dir {
         outside_of_sources(dir, wanted.sources)?;
     }
-    let inspected = read(wanted)?;
+    let inspected = engine::read(wanted)?;
     let list = inspected.as_array().ok_or_else(|| {
         CliError::new("cannot use this as the output of `inspect`").hint("save it with: docker inspect $(docker ps -q)")
     })?;
+    let mut known = Known::of(list);
+    if let Some(program) = engine::program(wanted.from) {
+        let mut unanswered = Vec::new();
+        known.ask(list, &mut |kind, names| {
+            engine::objects(program, kind, names).unwrap_or_else(|error| {
+                unanswered.push(error);
+                Vec::new()
+            })
+        });
+        for error in unanswered {
+            writeln!(io.err, "warning: {}: {}", error.message, error.causes.join(": "))?;
+        }
+    }
     let mut made: Vec<(String, String, Vec<String>)> = Vec::new();
     let mut refused = 0;
     for name in wanted.names.iter().filter(|name| !list.iter().any(|found| container::is_called(found, name))) {
@@ -47,7 +60,7 @@ pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
     }
     let asked_for =
         |found: &&Value| wanted.names.is_empty() || wanted.names.iter().any(|name| container::is_called(found, name));
-    for found in list.iter().filter(asked_for).filter_map(container::container) {
+    for found in list.iter().filter(asked_for).filter_map(|found| container::container(found, &known)) {
         let name = found.name.clone();
         match found.convert() {
             Ok(converted) => made.push((file_name(&name), converted.text, converted.notes)),
@@ -132,52 +145,6 @@ fn write_new(path: &PathBuf, text: &str) -> Result<(), CliError> {
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()))
         .map_err(|error| CliError::new(format!("cannot write {}", path.display())).cause(error))
-}
-
-fn read(wanted: &Wanted<'_>) -> Result<Value, CliError> {
-    let bytes = match wanted.from {
-        "-" => read_all(std::io::stdin().lock()).map_err(|error| CliError::new("cannot read stdin").cause(error))?,
-        program @ ("docker" | "podman") => ask(program, wanted.names)?,
-        path => std::fs::File::open(path)
-            .and_then(read_all)
-            .map_err(|error| CliError::new(format!("cannot read {path}")).cause(error))?,
-    };
-    serde_json::from_slice(&bytes).map_err(|error| {
-        let place = format!("line {}, column {}", error.line(), error.column());
-        CliError::new("cannot read the answer of `inspect` as JSON").cause(place)
-    })
-}
-
-fn read_all(from: impl std::io::Read) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.take(MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// What the program says of these containers, or of all that run.
-fn ask(program: &str, names: &[String]) -> Result<Vec<u8>, CliError> {
-    let run = |args: &[String]| {
-        let failed = || CliError::new(format!("cannot run `{program} {}`", args.join(" ")));
-        let output = Command::new(program).args(args).output().map_err(|error| {
-            failed().cause(error).hint("`--from FILE` takes the output of `docker inspect` from elsewhere")
-        })?;
-        if output.status.success() {
-            return Ok(output.stdout);
-        }
-        Err(failed().cause(String::from_utf8_lossy(&output.stderr).trim()))
-    };
-    let mut args: Vec<String> = vec!["inspect".to_owned(), "--type=container".to_owned()];
-    if names.is_empty() {
-        let listed = run(&["ps".to_owned(), "--quiet".to_owned(), "--no-trunc".to_owned()])?;
-        let ids: Vec<String> = String::from_utf8_lossy(&listed).split_whitespace().map(str::to_owned).collect();
-        if ids.is_empty() {
-            return Ok(b"[]".to_vec());
-        }
-        args.extend(ids);
-    } else {
-        args.extend(names.iter().cloned());
-    }
-    run(&args)
 }
 
 #[cfg(test)]

@@ -40,7 +40,6 @@ pub(super) fn line(name: &str, inspected: &Value, notes: &mut Vec<String>) -> Op
     typed.image();
     typed.env_files(&flags);
     typed.rest_of_mounts(&flags);
-    super::mounts::note_volumes(inspected, name, typed.notes);
     Some(typed.line)
 }
 

@@ -10,7 +10,12 @@ fn fixture(name: &str) -> Value {
 
 /// The Compose text for the only container, which must be valid, and the notes.
 fn adopted(inspected: &Value) -> (String, Vec<String>) {
-    let found = container::container(&inspected[0]).expect("a container");
+    adopted_with(inspected, &Known::default())
+}
+
+/// The same, when this is known of what the container uses.
+fn adopted_with(inspected: &Value, known: &Known) -> (String, Vec<String>) {
+    let found = container::container(&inspected[0], known).expect("a container");
     let name = found.name.clone();
     let Converted { text, notes, .. } = found.convert().expect("it is understood");
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -25,6 +30,7 @@ fn adopted(inspected: &Value) -> (String, Vec<String>) {
 }
 
 mod docker;
+mod objects;
 mod podman;
 
 #[test]
@@ -65,6 +71,6 @@ fn containers_are_named_as_docker_names_them() {
 
 #[test]
 fn what_is_no_container_of_its_own_is_passed_over() {
-    assert_eq!(container::container(&json!({"Name": "infra", "IsInfra": true})), None);
-    assert_eq!(container::container(&json!({"no": "container"})), None);
+    assert_eq!(container::container(&json!({"Name": "infra", "IsInfra": true}), &Known::default()), None);
+    assert_eq!(container::container(&json!({"no": "container"}), &Known::default()), None);
 }

@@ -184,7 +184,7 @@ fn mounts_and_networks_of_docker_keep_their_options() {
         assert!(text.contains(line), "{line}\n{text}");
     }
     let all = notes.join("\n");
-    for part in ["`NonRecursive`", "`Driver` of the mount at /f", "`DriverOpts`", "`data` of `web` begins empty"] {
+    for part in ["`NonRecursive`", "by driver `nfs`", "`DriverOpts`", "`data` of `web` begins empty"] {
         assert!(all.contains(part), "{part}\n{all}");
     }
 }
