@@ -79,8 +79,9 @@ fn image_by_name(line: &mut RunLine, inspected: &Value, known: &Known) -> Option
     match of_podman.or_else(|| known.image(inspected)) {
         Some(named) => line.image = named.to_owned(),
         None => {
+            let program = if docker::is_podman(inspected) { "podman" } else { "docker" };
             return Some(format!(
-                "its image is given by an id (`{}`), which says nothing on another host: give it a name with `docker tag` and adopt it from `docker` itself, not from a file",
+                "its image is given by an id (`{}`), which says nothing on another host: give it a name with `{program} tag` and ask {program} itself, not a file",
                 line.image
             ));
         }

@@ -77,12 +77,19 @@ impl Fields<'_> {
             self.flag("entrypoint", *first);
             let rest = entrypoint.iter().skip(1).chain(&list(&config["Cmd"])).map(|word| (*word).to_owned()).collect();
             self.line.command = rest;
-        } else if text(&config["Entrypoint"]).is_empty() {
+        } else if text(&inspected["Path"]).is_empty() {
             self.line.command = list(&config["Cmd"]).into_iter().map(str::to_owned).collect();
-        } else {
-            // Before version 5 podman joins the words; what it starts is here.
-            self.flag("entrypoint", text(&inspected["Path"]));
-            self.line.command = list(&inspected["Args"]).into_iter().map(str::to_owned).collect();
+        } else if !text(&config["Entrypoint"]).is_empty() || !list(&config["Cmd"]).is_empty() {
+            // The image may have an entrypoint that was taken away. Before version 5 podman joins the words. What starts
+            // is here; podman puts its own init before it.
+            let mut words: Vec<&str> = list(&inspected["Args"]);
+            words.insert(0, text(&inspected["Path"]));
+            if self.host["Init"] == true && words.get(1) == Some(&"--") {
+                words.drain(..2);
+            }
+            let mut words = words.into_iter();
+            self.flag("entrypoint", words.next().unwrap_or_default());
+            self.line.command = words.map(str::to_owned).collect();
         }
         let restart = text(&self.host["RestartPolicy"]["Name"]);
         match self.host["RestartPolicy"]["MaximumRetryCount"].as_u64().unwrap_or(0) {
@@ -173,6 +180,8 @@ impl Fields<'_> {
         for option in list(&self.host["SecurityOpt"]) {
             match refused_option(option) {
                 None => self.flag("security-opt", option),
+                // Docker adds it by itself.
+                Some(_) if self.host["Privileged"] == true && option.replace(':', "=") == "label=disable" => {}
                 Some(why) => self.lost("SecurityOpt", why),
             }
         }
