@@ -19,7 +19,7 @@ fn adopted_with(inspected: &Value, known: &Known) -> (String, Vec<String>) {
     let name = found.name.clone();
     let Converted { text, notes, .. } = found.convert().expect("it is understood");
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let file = dir.path().join(file_name(&name));
+    let file = dir.path().join(file_name(&name, &[]));
     std::fs::write(&file, &text).expect("written");
     let project = crate::discover::Project { dir: dir.path().to_owned(), name: None, files: vec![file] };
     let loaded = crate::discover::load_project(&project, crate::discover::Neighbours::Unknown).expect("loaded");
@@ -30,6 +30,7 @@ fn adopted_with(inspected: &Value, known: &Known) -> (String, Vec<String>) {
 }
 
 mod docker;
+mod files;
 mod objects;
 mod podman;
 
