@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::container::{elements, text};
+use super::container::{elements, list, text};
 
 /// The flag for a mount; `None` where there is none for it.
 pub(super) fn flag(mount: &Value, host: &Value, name: &str, notes: &mut Vec<String>) -> Option<(&'static str, String)> {
@@ -29,9 +29,10 @@ pub(super) fn flag(mount: &Value, host: &Value, name: &str, notes: &mut Vec<Stri
             lost(option);
         }
     }
-    // With `--volume` it is a mode only.
+    // With `--volume` it is a mode only, of podman an option.
     let no_copy = asked["VolumeOptions"]["NoCopy"] == true
-        || (kind == "volume" && text(&mount["Mode"]).split(',').any(|mode| mode == "nocopy"));
+        || (kind == "volume"
+            && text(&mount["Mode"]).split(',').chain(list(&mount["Options"])).any(|mode| mode == "nocopy"));
     let read_only = mount["RW"] == false;
     // `rprivate` is what one gets without asking.
     let propagation = Some(text(&mount["Propagation"])).filter(|mode| !matches!(*mode, "" | "rprivate"));
