@@ -275,7 +275,7 @@ fn what_docker_runs_is_written_down_and_runs_here() {
     let pids = agent.wait_ready("shop", 1);
     // No file is overwritten.
     let again = adopt(&dir);
-    assert!(again.code == 2 && again.stderr.contains("cannot write"), "{} {}", again.code, again.stderr);
+    assert!(again.code == 1 && again.stderr.contains("cannot write"), "{} {}", again.code, again.stderr);
     assert_eq!(agent.wait_ready("shop", 1), pids);
     agent.stop();
     sandbox.down();

@@ -4,7 +4,8 @@
 use serde_json::Value;
 use spec::manifest::compose::convert::{ConvertError, Converted, RunLine};
 
-use super::{docker, podman};
+use super::known::{Known, container_name, is_image_id};
+use super::{docker, networks, podman, volumes};
 
 /// A container that was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub(super) struct Found {
     line: RunLine,
     /// What could not be carried over.
     notes: Vec<String>,
+    /// Why there is no manifest for it.
+    refused: Option<String>,
 }
 
 /// Parts of the names of variables that are usually kept secret.
@@ -27,12 +30,12 @@ const LABELS_OF_TOOLS: [&str; 4] =
 /// Whether a container is meant by this name, id or beginning of its id.
 pub(super) fn is_called(inspected: &Value, name: &str) -> bool {
     let id = text(&inspected["Id"]);
-    text(&inspected["Name"]).trim_start_matches('/') == name || (!name.is_empty() && id.starts_with(name))
+    container_name(inspected) == name || (!name.is_empty() && id.starts_with(name))
 }
 
 /// One element of the list; `None` for what is no container of its own.
-pub(super) fn container(inspected: &Value) -> Option<Found> {
-    let name = text(&inspected["Name"]).trim_start_matches('/').to_owned();
+pub(super) fn container(inspected: &Value, known: &Known) -> Option<Found> {
+    let name = container_name(inspected).to_owned();
     // The container that holds a pod's namespaces.
     if name.is_empty() || inspected["IsInfra"] == true {
         return None;
@@ -53,12 +56,37 @@ pub(super) fn container(inspected: &Value) -> Option<Found> {
         *flag != "name" && !(*flag == "label" && LABELS_OF_TOOLS.iter().any(|of_tool| value.starts_with(of_tool)))
     });
     line.flags.insert(0, ("name", name.clone()));
+    volumes::define(&mut line, inspected, &name, known, &mut notes);
+    networks::define(&mut line, &name, known, &mut notes);
+    let refused = image_by_name(&mut line, inspected, known);
+    let joined = line.flags.iter_mut().filter(|(flag, _)| *flag == "network").map(|(_, value)| value);
+    joined.chain(&mut notes).for_each(|said| *said = known.with_names(said));
     let secret: Vec<String> = line.flags.iter().filter_map(|(flag, value)| secret_of(flag, value)).collect();
     if !secret.is_empty() {
         let secret = secret.join(", ");
         notes.push(format!("`{name}` holds variables in plain text ({secret}): do not commit the file as it is"));
     }
-    Some(Found { name, line, notes })
+    Some(Found { name, line, notes, refused })
+}
+
+/// Takes a name of the image in place of its id; says why there is none.
+fn image_by_name(line: &mut RunLine, inspected: &Value, known: &Known) -> Option<String> {
+    if !is_image_id(&line.image, inspected) {
+        return None;
+    }
+    // podman knows the first name by itself.
+    let of_podman = inspected["ImageName"].as_str().filter(|name| !is_image_id(name, inspected));
+    match of_podman.or_else(|| known.image(inspected)) {
+        Some(named) => line.image = named.to_owned(),
+        None => {
+            let program = if docker::is_podman(inspected) { "podman" } else { "docker" };
+            return Some(format!(
+                "its image is given by an id (`{}`), which says nothing on another host: give it a name with `{program} tag` and ask {program} itself, not a file",
+                line.image
+            ));
+        }
+    }
+    None
 }
 
 /// The name of a variable that looks like a secret; one that only names a file is none.
@@ -71,10 +99,14 @@ fn secret_of(flag: &str, value: &str) -> Option<String> {
 
 impl Found {
     /// The Compose file, with all notes.
-    pub(super) fn convert(mut self) -> Result<Converted, ConvertError> {
+    pub(super) fn convert(mut self) -> Result<Converted, String> {
+        if let Some(refused) = self.refused {
+            return Err(refused);
+        }
         // What was meant as a `$` stays one.
         let values = self.line.flags.iter_mut().map(|(_, value)| value).chain(&mut self.line.command);
-        values.chain([&mut self.line.image]).for_each(|text| *text = text.replace('$', "$$"));
+        let options = self.line.volumes.values_mut().flat_map(|options| options.values_mut());
+        values.chain(options).chain([&mut self.line.image]).for_each(|text| *text = text.replace('$', "$$"));
         loop {
             match self.line.convert() {
                 // Nobody can change the command line of a container that runs: do without the flag.
@@ -84,7 +116,7 @@ impl Found {
                     self.line.flags.retain(|(name, _)| flag.strip_prefix("--") != Some(*name));
                     self.notes.push(format!("`{flag}` of `{}` was left out: {reason}", self.name));
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.to_string()),
                 Ok(mut converted) => {
                     self.notes.extend(converted.notes.iter().map(|note| format!("`{}`: {note}", self.name)));
                     converted.notes = self.notes;

@@ -49,8 +49,8 @@ pub(super) fn chosen_variables(inspected: &Value) -> Vec<&str> {
 
 /// A container, and what was made of it so far.
 pub(super) struct Fields<'a> {
-    name: &'a str,
-    inspected: &'a Value,
+    pub(super) name: &'a str,
+    pub(super) inspected: &'a Value,
     config: &'a Value,
     pub(super) host: &'a Value,
     line: RunLine,
@@ -77,12 +77,19 @@ impl Fields<'_> {
             self.flag("entrypoint", *first);
             let rest = entrypoint.iter().skip(1).chain(&list(&config["Cmd"])).map(|word| (*word).to_owned()).collect();
             self.line.command = rest;
-        } else if text(&config["Entrypoint"]).is_empty() {
+        } else if text(&inspected["Path"]).is_empty() {
             self.line.command = list(&config["Cmd"]).into_iter().map(str::to_owned).collect();
-        } else {
-            // Before version 5 podman joins the words; what it starts is here.
-            self.flag("entrypoint", text(&inspected["Path"]));
-            self.line.command = list(&inspected["Args"]).into_iter().map(str::to_owned).collect();
+        } else if !text(&config["Entrypoint"]).is_empty() || !list(&config["Cmd"]).is_empty() {
+            // The image may have an entrypoint that was taken away. Before version 5 podman joins the words. What starts
+            // is here; podman puts its own init before it.
+            let mut words: Vec<&str> = list(&inspected["Args"]);
+            words.insert(0, text(&inspected["Path"]));
+            if self.host["Init"] == true && words.get(1) == Some(&"--") {
+                words.drain(..2);
+            }
+            let mut words = words.into_iter();
+            self.flag("entrypoint", words.next().unwrap_or_default());
+            self.line.command = words.map(str::to_owned).collect();
         }
         let restart = text(&self.host["RestartPolicy"]["Name"]);
         match self.host["RestartPolicy"]["MaximumRetryCount"].as_u64().unwrap_or(0) {
@@ -147,7 +154,6 @@ impl Fields<'_> {
         for mount in elements(&self.inspected["Mounts"]) {
             self.line.flags.extend(mounts::flag(mount, self.host, self.name, self.notes));
         }
-        mounts::note_volumes(self.inspected, self.name, self.notes);
         for (target, options) in pairs(&self.host["Tmpfs"]) {
             // Those of podman that are no options of a mount.
             let options: Vec<&str> = text(options)
@@ -156,48 +162,6 @@ impl Fields<'_> {
                 .collect();
             let options = options.join(",");
             self.flag("tmpfs", if options.is_empty() { target.clone() } else { format!("{target}:{options}") });
-        }
-    }
-
-    fn networks(&mut self) {
-        let mode = text(&self.host["NetworkMode"]);
-        if matches!(mode, "host" | "none") || mode.starts_with("container:") {
-            return self.flag("network", mode);
-        }
-        let own = |network: &str| !matches!(network, "" | "default" | "bridge" | "podman" | "private");
-        let own = |network: &str| own(network) && !network.starts_with("slirp4netns") && !network.starts_with("pasta");
-        let id = text(&self.inspected["Id"]);
-        let mut joined: Vec<(&String, &Value)> =
-            pairs(&self.inspected["NetworkSettings"]["Networks"]).filter(|(network, _)| own(network)).collect();
-        // The first one is that of the command line.
-        joined.sort_by_key(|(network, _)| *network != mode);
-        if joined.is_empty() && own(mode) {
-            self.flag("network", mode);
-        }
-        for (network, joined) in joined {
-            let mut options = String::new();
-            for alias in list(&joined["Aliases"]) {
-                // Docker adds these by itself.
-                if alias != self.name && !id.starts_with(alias) {
-                    options += &format!(",alias={alias}");
-                }
-            }
-            for (option, field) in [("ip", "IPv4Address"), ("ip6", "IPv6Address")] {
-                match text(&joined["IPAMConfig"][field]) {
-                    "" => {}
-                    address => options += &format!(",{option}={address}"),
-                }
-            }
-            self.flag("network", if options.is_empty() { network.clone() } else { format!("name={network}{options}") });
-            if joined["DriverOpts"].as_object().is_some_and(|options| !options.is_empty()) {
-                self.lost("DriverOpts", &format!("of the network `{network}`"));
-            }
-        }
-        for link in list(&self.host["Links"]) {
-            // `/db:/web/alias`
-            let (other, alias) = link.split_once(':').unwrap_or((link, ""));
-            let alias = alias.rsplit('/').next().unwrap_or_default();
-            self.flag("link", format!("{}:{alias}", other.trim_start_matches('/')));
         }
     }
 
@@ -216,6 +180,8 @@ impl Fields<'_> {
         for option in list(&self.host["SecurityOpt"]) {
             match refused_option(option) {
                 None => self.flag("security-opt", option),
+                // Docker adds it by itself.
+                Some(_) if self.host["Privileged"] == true && option.replace(':', "=") == "label=disable" => {}
                 Some(why) => self.lost("SecurityOpt", why),
             }
         }

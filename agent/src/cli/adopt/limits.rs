@@ -17,7 +17,7 @@ const NUMBERS: [(&str, &str, &str); 7] = [
 ];
 
 /// What one gets from Docker or podman without asking.
-const USUAL: [(&str, &str); 10] = [
+const USUAL: [(&str, &str); 11] = [
     ("ShmSize", "67108864"),
     ("ShmSize", "65536000"),
     ("PidsLimit", "2048"),
@@ -28,6 +28,7 @@ const USUAL: [(&str, &str); 10] = [
     ("Runtime", "io.containerd.runc.v2"),
     ("UTSMode", "private"),
     ("Isolation", "default"),
+    ("VolumeDriver", "local"),
 ];
 
 /// Fields that are read, here or in `docker`, and those that say nothing about the container.
@@ -69,6 +70,8 @@ pub(super) fn read(fields: &mut Fields<'_>) {
         [("ipc", "IpcMode"), ("pid", "PidMode"), ("userns", "UsernsMode"), ("cgroupns", "CgroupnsMode")]
     {
         match text(&host[field]) {
+            // Docker's own choice where the host has version 1 of cgroups.
+            "host" if field == "CgroupnsMode" && host["Privileged"] != true => {}
             "host" => fields.flag(flag, "host"),
             "" | "private" | "shareable" | "none" => {}
             other => fields.lost(field, &format!("it was `{other}`, which cannot be shared")),

@@ -1,23 +1,24 @@
 //! `mainstay adopt`: Compose files for what runs under Docker or Podman. Asks those for what they know and starts,
 //! stops and changes nothing.
 
+mod check;
 mod container;
 mod docker;
+mod engine;
 mod health;
+mod known;
 mod limits;
 mod mounts;
+mod networks;
 mod podman;
+mod volumes;
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::output::{CliError, Io, Outcome};
 use crate::config::Settings;
+use known::Known;
 use serde_json::{Value, json};
-
-/// An answer above this many bytes is of no host.
-const MAX_BYTES: u64 = 64 << 20;
 
 /// What is to be adopted.
 pub(super) struct Wanted<'a> {
@@ -31,15 +32,35 @@ pub(super) struct Wanted<'a> {
     pub(super) names: &'a [String],
 }
 
+/// A file for a container.
+struct Made {
+    file: String,
+    text: String,
+    notes: Vec<String>,
+}
+
 pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
     if let Some(dir) = wanted.dir {
         outside_of_sources(dir, wanted.sources)?;
     }
-    let inspected = read(wanted)?;
+    let inspected = engine::read(wanted)?;
     let list = inspected.as_array().ok_or_else(|| {
         CliError::new("cannot use this as the output of `inspect`").hint("save it with: docker inspect $(docker ps -q)")
     })?;
-    let mut made: Vec<(String, String, Vec<String>)> = Vec::new();
+    let mut known = Known::of(list);
+    if let Some(program) = engine::program(wanted.from) {
+        let mut unanswered = Vec::new();
+        known.ask(list, &mut |kind, names| {
+            engine::objects(program, kind, names).unwrap_or_else(|error| {
+                unanswered.push(error);
+                Vec::new()
+            })
+        });
+        for error in unanswered {
+            writeln!(io.err, "warning: {}: {}", error.message, error.causes.join(": "))?;
+        }
+    }
+    let mut made: Vec<Made> = Vec::new();
     let mut refused = 0;
     for name in wanted.names.iter().filter(|name| !list.iter().any(|found| container::is_called(found, name))) {
         refused += 1;
@@ -47,33 +68,45 @@ pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
     }
     let asked_for =
         |found: &&Value| wanted.names.is_empty() || wanted.names.iter().any(|name| container::is_called(found, name));
-    for found in list.iter().filter(asked_for).filter_map(container::container) {
+    for found in list.iter().filter(asked_for).filter_map(|found| container::container(found, &known)) {
         let name = found.name.clone();
         match found.convert() {
-            Ok(converted) => made.push((file_name(&name), converted.text, converted.notes)),
+            Ok(mut converted) => {
+                let file = file_name(&name, &made);
+                converted.notes.extend(check::errors(&file, &converted.text));
+                made.push(Made { file, text: converted.text, notes: converted.notes });
+            }
             Err(error) => {
                 refused += 1;
                 writeln!(io.err, "error: cannot write a manifest for `{name}`\ncause: {error}")?;
             }
         }
     }
-    if io.json {
-        let files = made.iter().map(|(name, text, notes)| json!({ "file": name, "compose": text, "notes": notes }));
-        io.json(&json!({ "files": files.collect::<Vec<_>>(), "refused": refused }))?;
-        return Ok(u8::from(refused > 0));
-    }
     if let Some(dir) = wanted.dir.filter(|_| !made.is_empty()) {
         std::fs::create_dir_all(dir)
             .map_err(|error| CliError::new(format!("cannot make {}", dir.display())).cause(error))?;
-    }
-    for (name, text, notes) in &made {
-        match wanted.dir {
-            Some(dir) => {
-                let path = dir.join(name);
-                write_new(&path, text)?;
-                writeln!(io.err, "wrote {}", path.display())?;
+        let mut written = Vec::new();
+        for file in made {
+            let path = dir.join(&file.file);
+            // One that is there already is no reason to leave the others out.
+            if let Err(error) = write_new(&path, &file.text) {
+                refused += 1;
+                writeln!(io.err, "error: cannot write {}\ncause: {error}", path.display())?;
+                continue;
             }
-            None => write!(io.out, "# {name}\n{text}\n")?,
+            written.push(file);
+        }
+        made = written;
+    }
+    if io.json {
+        let files = made.iter().map(|made| json!({ "file": made.file, "compose": made.text, "notes": made.notes }));
+        io.json(&json!({ "files": files.collect::<Vec<_>>(), "refused": refused }))?;
+        return Ok(u8::from(refused > 0));
+    }
+    for Made { file, text, notes } in &made {
+        match wanted.dir {
+            Some(dir) => writeln!(io.err, "wrote {}", dir.join(file).display())?,
+            None => write!(io.out, "# {file}\n{text}\n")?,
         }
         for note in notes {
             writeln!(io.err, "note: {note}")?;
@@ -81,7 +114,7 @@ pub(super) fn adopt(wanted: &Wanted<'_>, io: &mut Io<'_>) -> Outcome {
     }
     if made.is_empty() && refused == 0 {
         writeln!(io.err, "no container to adopt")?;
-    } else if wanted.dir.is_some() {
+    } else if wanted.dir.is_some() && !made.is_empty() {
         let next =
             "`mainstay validate` them, stop the containers there, copy their volumes, move the files into a source";
         writeln!(io.err, "next: {next}")?;
@@ -119,65 +152,25 @@ fn real(path: &Path) -> PathBuf {
     found.unwrap_or(path)
 }
 
-/// `NAME.compose.yaml`: a project of its own.
-fn file_name(container: &str) -> String {
+/// `NAME.compose.yaml`: a project of its own. Names of containers that differ in their case, say, get a number.
+fn file_name(container: &str, made: &[Made]) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c.to_ascii_lowercase() } else { '-' };
-    format!("{}.compose.yaml", container.chars().map(plain).collect::<String>())
+    let name: String = container.chars().map(plain).collect();
+    let mut file = format!("{name}.compose.yaml");
+    let mut number = 1;
+    while made.iter().any(|other| other.file == file) {
+        number += 1;
+        file = format!("{name}-{number}.compose.yaml");
+    }
+    file
 }
 
 /// Readable by its owner only: variables of containers are often passwords.
-fn write_new(path: &PathBuf, text: &str) -> Result<(), CliError> {
+fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| CliError::new(format!("cannot write {}", path.display())).cause(error))
-}
-
-fn read(wanted: &Wanted<'_>) -> Result<Value, CliError> {
-    let bytes = match wanted.from {
-        "-" => read_all(std::io::stdin().lock()).map_err(|error| CliError::new("cannot read stdin").cause(error))?,
-        program @ ("docker" | "podman") => ask(program, wanted.names)?,
-        path => std::fs::File::open(path)
-            .and_then(read_all)
-            .map_err(|error| CliError::new(format!("cannot read {path}")).cause(error))?,
-    };
-    serde_json::from_slice(&bytes).map_err(|error| {
-        let place = format!("line {}, column {}", error.line(), error.column());
-        CliError::new("cannot read the answer of `inspect` as JSON").cause(place)
-    })
-}
-
-fn read_all(from: impl std::io::Read) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.take(MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// What the program says of these containers, or of all that run.
-fn ask(program: &str, names: &[String]) -> Result<Vec<u8>, CliError> {
-    let run = |args: &[String]| {
-        let failed = || CliError::new(format!("cannot run `{program} {}`", args.join(" ")));
-        let output = Command::new(program).args(args).output().map_err(|error| {
-            failed().cause(error).hint("`--from FILE` takes the output of `docker inspect` from elsewhere")
-        })?;
-        if output.status.success() {
-            return Ok(output.stdout);
-        }
-        Err(failed().cause(String::from_utf8_lossy(&output.stderr).trim()))
-    };
-    let mut args: Vec<String> = vec!["inspect".to_owned(), "--type=container".to_owned()];
-    if names.is_empty() {
-        let listed = run(&["ps".to_owned(), "--quiet".to_owned(), "--no-trunc".to_owned()])?;
-        let ids: Vec<String> = String::from_utf8_lossy(&listed).split_whitespace().map(str::to_owned).collect();
-        if ids.is_empty() {
-            return Ok(b"[]".to_vec());
-        }
-        args.extend(ids);
-    } else {
-        args.extend(names.iter().cloned());
-    }
-    run(&args)
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::container::{elements, text};
+use super::container::{elements, list, text};
 
 /// The flag for a mount; `None` where there is none for it.
 pub(super) fn flag(mount: &Value, host: &Value, name: &str, notes: &mut Vec<String>) -> Option<(&'static str, String)> {
@@ -29,13 +29,11 @@ pub(super) fn flag(mount: &Value, host: &Value, name: &str, notes: &mut Vec<Stri
             lost(option);
         }
     }
-    if !matches!(text(&mount["Driver"]), "" | "local") {
-        lost("Driver");
-    }
-    if asked["VolumeOptions"]["DriverConfig"]["Options"].as_object().is_some_and(|options| !options.is_empty()) {
-        lost("DriverConfig");
-    }
-    let (read_only, no_copy) = (mount["RW"] == false, asked["VolumeOptions"]["NoCopy"] == true);
+    // With `--volume` it is a mode only, of podman an option.
+    let no_copy = asked["VolumeOptions"]["NoCopy"] == true
+        || (kind == "volume"
+            && text(&mount["Mode"]).split(',').chain(list(&mount["Options"])).any(|mode| mode == "nocopy"));
+    let read_only = mount["RW"] == false;
     // `rprivate` is what one gets without asking.
     let propagation = Some(text(&mount["Propagation"])).filter(|mode| !matches!(*mode, "" | "rprivate"));
     let subpath = text(&asked["VolumeOptions"]["Subpath"]);
@@ -60,20 +58,15 @@ fn tmpfs(target: &str, options: &Value) -> String {
     if options.is_empty() { target.to_owned() } else { format!("{target}:{}", options.join(",")) }
 }
 
-/// Says of each volume where its data is: here it is another one, which begins empty.
-pub(super) fn note_volumes(inspected: &Value, name: &str, notes: &mut Vec<String>) {
-    for mount in elements(&inspected["Mounts"]) {
-        if text(&mount["Type"]) == "volume" && !ends_with_container(mount, &inspected["HostConfig"]) {
-            let (volume, source) = (text(&mount["Name"]), text(&mount["Source"]));
-            notes.push(format!(
-                "volume `{volume}` of `{name}` begins empty: its data is in {source}, copy it before the first start"
-            ));
-        }
-    }
+/// The volumes of a container that outlive it.
+pub(super) fn volumes(inspected: &Value) -> impl Iterator<Item = &Value> {
+    let lasting =
+        |mount: &&Value| text(&mount["Type"]) == "volume" && !ends_with_container(mount, &inspected["HostConfig"]);
+    elements(&inspected["Mounts"]).filter(lasting)
 }
 
 /// Whether a volume is removed with its container: one without a name of its own, and `--rm`.
-pub(super) fn ends_with_container(mount: &Value, host: &Value) -> bool {
+fn ends_with_container(mount: &Value, host: &Value) -> bool {
     let name = text(&mount["Name"]);
     host["AutoRemove"] == true && name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

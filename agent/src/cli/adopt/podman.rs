@@ -30,6 +30,7 @@ pub(super) fn line(name: &str, inspected: &Value, notes: &mut Vec<String>) -> Op
     let flags = std::mem::take(&mut given.flags);
     let mut typed = Typed { name, inspected, line: given, notes };
     typed.restart(&flags);
+    typed.health(&flags);
     for (flag, value) in &flags {
         if SEVERAL.contains(flag) {
             value.split(',').for_each(|value| typed.flag(flag, value));
@@ -40,7 +41,6 @@ pub(super) fn line(name: &str, inspected: &Value, notes: &mut Vec<String>) -> Op
     typed.image();
     typed.env_files(&flags);
     typed.rest_of_mounts(&flags);
-    super::mounts::note_volumes(inspected, name, typed.notes);
     Some(typed.line)
 }
 
@@ -67,12 +67,12 @@ impl Typed<'_> {
         if let Some((flag, value)) = flags.iter().rfind(|(flag, _)| *flag == "restart") {
             return self.push(flag, value);
         }
-        let given = |wanted: &str| flags.iter().any(|(flag, _)| *flag == wanted);
         let split = flags.iter().any(|(flag, value)| *flag == "cgroups" && value == "split");
         let label = text(&self.inspected["Config"]["Labels"]["PODMAN_SYSTEMD_UNIT"]);
         let unit = if label.is_empty() { "a unit of systemd".to_owned() } else { format!("`{label}`") };
         // A unit waits for the word of a program that stays; one that runs to its end has no such flag.
-        if given("sdnotify") {
+        let waits = |value: &str| matches!(value, "conmon" | "container" | "healthy") || !label.is_empty();
+        if flags.iter().any(|(flag, value)| *flag == "sdnotify" && waits(value)) {
             self.push("restart", "unless-stopped");
             self.notes.push(format!(
                 "restarts of `{name}` are up to {unit}: `restart: unless-stopped` was written, change it if `Restart=` says otherwise"
@@ -82,20 +82,29 @@ impl Typed<'_> {
         }
     }
 
+    /// As podman understood it: it takes lists, words before the command and numbers without a unit.
+    fn health(&mut self, flags: &[(&'static str, String)]) {
+        let check = &self.inspected["Config"]["Healthcheck"];
+        if flags.iter().any(|(flag, _)| health::is_flag(flag)) {
+            self.line.flags.extend(health::flags(check));
+        }
+        let disabled = |(flag, value): &(&str, String)| flag.ends_with("-interval") && value == "disable";
+        if flags.iter().any(disabled) {
+            self.lost("--health-interval disable", "podman made no check by itself; here there is one each 30 s");
+        }
+    }
+
     fn flag(&mut self, flag: &'static str, value: &str) {
+        let check = &self.inspected["Config"]["Healthcheck"];
         match flag {
             _ if SILENT.contains(&flag) => {}
-            // As podman understood it: it takes lists, and words before the command.
-            "health-cmd" | "healthcheck-command" => {
-                let understood = health::flags(&self.inspected["Config"]["Healthcheck"]).into_iter().next();
-                self.line.flags.push(understood.unwrap_or_else(|| (flag, value.to_owned())));
-            }
+            _ if health::is_flag(flag) && health::is_known(check) => {}
             // Its note is there already.
             "pod" if !text(&self.inspected["Pod"]).is_empty() => {}
             "env" if value.contains('=') => self.push(flag, value),
             "env" | "env-merge" => self.variables(value.split('=').next().unwrap_or_default()),
-            // What is in it is known.
-            "env-file" if !value.starts_with('/') => {}
+            // podman takes a file as it is: quotes stay, `$` are no variables. What came of it is known.
+            "env-file" => {}
             "volume" => self.volume(value),
             "mount" => self.mount(value),
             "network" | "net" => self.network(value),
@@ -109,6 +118,7 @@ impl Typed<'_> {
             },
             "pull" if value == "newer" => self.push(flag, "always"),
             "security-opt" if value.eq_ignore_ascii_case("unmask=all") => self.push(flag, "systempaths=unconfined"),
+            "volume-driver" if value == "local" => {}
             "security-opt" => match refused_option(value) {
                 None => self.push(flag, value),
                 Some(why) => self.lost(&format!("--security-opt {value}"), why),
@@ -136,11 +146,13 @@ impl Typed<'_> {
         }
     }
 
-    /// Files with variables beside the directory in which podman was run, which nobody knows any more.
+    /// What came of files with variables.
     fn env_files(&mut self, flags: &[(&'static str, String)]) {
-        let relative = |value: &str| value.split(',').find(|file| !file.starts_with('/')).map(str::to_owned);
-        let file = flags.iter().filter(|(flag, _)| *flag == "env-file").find_map(|(_, value)| relative(value));
-        let Some(file) = file else { return };
+        let files = flags.iter().filter(|(flag, _)| *flag == "env-file").map(|(_, value)| value.as_str());
+        let files = files.collect::<Vec<_>>().join(",");
+        if files.is_empty() {
+            return;
+        }
         let set: Vec<String> =
             self.line.flags.iter().filter(|(flag, _)| *flag == "env").map(|(_, v)| v.clone()).collect();
         for pair in docker::chosen_variables(self.inspected) {
@@ -150,7 +162,7 @@ impl Typed<'_> {
             }
         }
         let name = self.name;
-        self.notes.push(format!("variables of `{file}` are written out for `{name}`, with those of its image"));
+        self.notes.push(format!("variables of `{files}` are written out for `{name}`, with those of its image"));
     }
 
     /// podman looks short names up in registries of its own.

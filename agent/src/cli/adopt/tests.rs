@@ -10,11 +10,16 @@ fn fixture(name: &str) -> Value {
 
 /// The Compose text for the only container, which must be valid, and the notes.
 fn adopted(inspected: &Value) -> (String, Vec<String>) {
-    let found = container::container(&inspected[0]).expect("a container");
+    adopted_with(inspected, &Known::default())
+}
+
+/// The same, when this is known of what the container uses.
+fn adopted_with(inspected: &Value, known: &Known) -> (String, Vec<String>) {
+    let found = container::container(&inspected[0], known).expect("a container");
     let name = found.name.clone();
     let Converted { text, notes, .. } = found.convert().expect("it is understood");
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let file = dir.path().join(file_name(&name));
+    let file = dir.path().join(file_name(&name, &[]));
     std::fs::write(&file, &text).expect("written");
     let project = crate::discover::Project { dir: dir.path().to_owned(), name: None, files: vec![file] };
     let loaded = crate::discover::load_project(&project, crate::discover::Neighbours::Unknown).expect("loaded");
@@ -25,6 +30,8 @@ fn adopted(inspected: &Value) -> (String, Vec<String>) {
 }
 
 mod docker;
+mod files;
+mod objects;
 mod podman;
 
 #[test]
@@ -65,6 +72,6 @@ fn containers_are_named_as_docker_names_them() {
 
 #[test]
 fn what_is_no_container_of_its_own_is_passed_over() {
-    assert_eq!(container::container(&json!({"Name": "infra", "IsInfra": true})), None);
-    assert_eq!(container::container(&json!({"no": "container"})), None);
+    assert_eq!(container::container(&json!({"Name": "infra", "IsInfra": true}), &Known::default()), None);
+    assert_eq!(container::container(&json!({"no": "container"}), &Known::default()), None);
 }

@@ -184,7 +184,7 @@ fn mounts_and_networks_of_docker_keep_their_options() {
         assert!(text.contains(line), "{line}\n{text}");
     }
     let all = notes.join("\n");
-    for part in ["`NonRecursive`", "`Driver` of the mount at /f", "`DriverOpts`", "`data` of `web` begins empty"] {
+    for part in ["`NonRecursive`", "by driver `nfs`", "`DriverOpts`", "`data` of `web` begins empty"] {
         assert!(all.contains(part), "{part}\n{all}");
     }
 }
@@ -206,4 +206,54 @@ fn what_is_lost_is_noted() {
     for part in ["any free port", "begins empty", "`npipe`"] {
         assert!(notes.contains(part), "{part}: {notes}");
     }
+}
+
+#[test]
+fn what_runs_is_written_where_the_entrypoint_was_taken_away() {
+    let started = |config: Value, host: Value, path: &str, args: &[&str]| {
+        let mut inspected = docker(&config, &host);
+        inspected[0]["Path"] = json!(path);
+        inspected[0]["Args"] = json!(args);
+        adopted(&inspected).0
+    };
+    let lines = "    entrypoint:\n      - /bin/sh\n    command:\n      - -c\n      - true\n";
+    for entrypoint in [json!(null), json!([])] {
+        let config = json!({"Entrypoint": entrypoint, "Cmd": ["/bin/sh", "-c", "true"]});
+        let text = started(config, json!({}), "/bin/sh", &["-c", "true"]);
+        assert!(text.contains(lines), "{text}");
+    }
+    let config = json!({"Entrypoint": "/bin/sh -c", "Cmd": ["true"]});
+    let text = started(config, json!({"Init": true}), "/dev/init", &["--", "/bin/sh", "-c", "true"]);
+    assert!(text.contains(lines), "{text}");
+    let text = started(json!({"Entrypoint": ["/a"], "Cmd": ["b"]}), json!({}), "/a", &["b"]);
+    assert!(text.contains("    entrypoint:\n      - /a\n    command:\n      - b\n"), "{text}");
+}
+
+#[test]
+fn what_docker_sets_by_itself_is_neither_written_nor_noted() {
+    let (text, notes) = adopted(&docker(&json!({}), &json!({"CgroupnsMode": "host", "VolumeDriver": "local"})));
+    assert!(!text.contains("cgroup") && notes.is_empty(), "{text} {notes:?}");
+    let privileged = json!({"CgroupnsMode": "host", "Privileged": true, "SecurityOpt": ["label=disable"]});
+    let (text, notes) = adopted(&docker(&json!({}), &privileged));
+    assert!(text.contains("cgroup: host") && notes.is_empty(), "{text} {notes:?}");
+    let (_, notes) = adopted(&docker(&json!({}), &json!({"SecurityOpt": ["label=disable"]})));
+    assert!(notes.join("").contains("SELinux"), "{notes:?}");
+}
+
+#[test]
+fn links_of_networks_and_modes_of_volumes_are_not_forgotten() {
+    let mut inspected = docker(&json!({}), &json!({"NetworkMode": "front"}));
+    inspected[0]["NetworkSettings"]["Networks"] = json!({"front": {"Links": ["db:database"]}});
+    inspected[0]["Mounts"] = json!([{"Type": "volume", "Name": "v", "Source": "/x", "Destination": "/p",
+        "Driver": "local", "Mode": "nocopy", "RW": true}]);
+    let (text, notes) = adopted(&inspected);
+    assert!(text.contains("- v:/p:nocopy\n"), "{text}");
+    assert!(notes.iter().any(|note| note.contains("`--link db:database`")), "{notes:?}");
+}
+
+#[test]
+fn a_check_that_begins_like_a_list_is_one_of_the_shell() {
+    let config = json!({"Healthcheck": {"Test": ["CMD-SHELL", "[ -f /ready ]"]}});
+    let (text, _) = adopted(&docker(&config, &json!({})));
+    assert!(text.contains("      test:\n        - CMD-SHELL\n        - [ -f /ready ]\n"), "{text}");
 }

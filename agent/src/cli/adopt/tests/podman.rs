@@ -107,6 +107,16 @@ fn what_podman_took_from_its_surroundings_is_written_down() {
         ),
         ("podman run -e A -e B* x", &json!([]), json!(["A=1", "BC=2", "D=3"]), "- A=1\n      - BC=2\n", ""),
         ("podman run --env-file=vars -e A=2 x", &json!([]), json!(["A=2", "B=1"]), "- A=2\n      - B=1\n", "`vars`"),
+        ("podman run --env-file=/abs/vars x", &json!([]), json!(["A='1'$B"]), "- A='1'$$B\n", "`/abs/vars`"),
+        ("podman run --sdnotify=ignore x", &json!([]), json!([]), "image: x\n    container_name: web\n", ""),
+        ("podman run --sdnotify=healthy x", &json!([]), json!([]), "restart: unless-stopped\n", "a unit of systemd"),
+        (
+            "podman run --network n --ip 10.0.0.5 x",
+            &json!([]),
+            json!([]),
+            "ipv4_address: 10.0.0.5",
+            "subnet of 10.0.0.5",
+        ),
         ("podman run --cgroups=split x", &json!([]), json!([]), "image: x", "write `restart:` if it has `Restart=`"),
         ("podman run --sdnotify=conmon --restart=no x", &json!([]), json!([]), "restart: no\n", ""),
         ("podman run --security-opt unmask=ALL x", &json!([]), json!([]), "- systempaths=unconfined", ""),
@@ -124,8 +134,19 @@ fn what_podman_took_from_its_surroundings_is_written_down() {
         let all = notes.join("\n");
         assert!(if note.is_empty() { notes.is_empty() } else { all.contains(note) }, "{typed}: {note}\n{all}");
     }
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    let path = file.path().display().to_string();
-    let (text, notes) = adopted(&podman(&format!("podman run --env-file {path} x"), &json!([]), &json!(["A=1"])));
-    assert!(text.contains(&format!("env_file:\n      - {path}\n")) && notes.is_empty(), "{text} {notes:?}");
+}
+
+#[test]
+fn healthchecks_are_those_that_podman_understood() {
+    let check = json!({"Test": ["CMD-SHELL", "[ -f /a ]"], "Interval": 0, "Timeout": 5_000_000_000_i64, "Retries": 2});
+    let typed = "podman run --health-cmd x --health-interval disable --health-timeout 5 --health-retries=2 x";
+    let mut inspected = podman(typed, &json!([]), &json!([]));
+    inspected[0]["Config"]["Healthcheck"] = check;
+    let (text, notes) = adopted(&inspected);
+    let expected = "    healthcheck:\n      test:\n        - CMD-SHELL\n        - [ -f /a ]\n      timeout: 5000ms\n      retries: 2\n";
+    assert!(text.contains(expected), "{text}");
+    assert!(notes.len() == 1 && notes.join("").contains("`--health-interval disable` of `web`"), "{notes:?}");
+    // That of the image stays the image's.
+    inspected[0]["Config"]["CreateCommand"] = json!(["podman", "run", "x"]);
+    assert!(!adopted(&inspected).0.contains("healthcheck"));
 }

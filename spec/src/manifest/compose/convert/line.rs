@@ -1,6 +1,9 @@
 //! Taking a command line apart, before anything is made of it.
 
+use std::collections::BTreeMap;
+
 use super::flags::{self, Kind};
+use super::yaml::Yaml;
 use super::{ConvertError, Converted, Run};
 use crate::manifest::compose::sink::closest;
 
@@ -13,6 +16,21 @@ pub struct RunLine {
     pub image: String,
     /// What comes after it.
     pub command: Vec<String>,
+    /// Options of the driver of volumes, by name; no command line says them.
+    pub volumes: BTreeMap<String, BTreeMap<String, String>>,
+    /// What is special about networks, by name; no command line says it.
+    pub networks: BTreeMap<String, RunNetwork>,
+}
+
+/// What is special about a network.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunNetwork {
+    /// In CIDR form.
+    pub subnet: Option<String>,
+    /// There is no way out.
+    pub internal: bool,
+    /// It has IPv6 addresses.
+    pub ipv6: bool,
 }
 
 impl RunLine {
@@ -64,7 +82,7 @@ impl RunLine {
             }
         }
         let image = words.next().ok_or(ConvertError::NoImage)?.to_owned();
-        Ok(Self { flags, image, command: words.map(str::to_owned).collect() })
+        Ok(Self { flags, image, command: words.map(str::to_owned).collect(), ..Self::default() })
     }
 
     /// The Compose file; `$` are Compose variables.
@@ -76,7 +94,20 @@ impl RunLine {
         for (name, value) in &self.flags {
             run.flag(flags::long(name).ok_or_else(|| unknown(&format!("--{name}"), name))?, value)?;
         }
-        Ok(run.finish(&self.image, &self.command))
+        Ok(run.finish(self))
+    }
+}
+
+impl RunNetwork {
+    pub(super) fn write(&self, network: &mut Yaml) {
+        for (key, on) in [("internal", self.internal), ("enable_ipv6", self.ipv6)] {
+            if on {
+                network.set(key, Yaml::Plain("true".to_owned()));
+            }
+        }
+        if let Some(subnet) = &self.subnet {
+            network.slot("ipam").push("config", Yaml::Map(vec![("subnet".to_owned(), Yaml::Str(subnet.clone()))]));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ mod objects;
 mod words;
 mod yaml;
 
-pub use self::line::RunLine;
+pub use self::line::{RunLine, RunNetwork};
 pub use self::objects::{ConvertedProject, objects};
 
 use self::flags::{Flag, Kind};
@@ -325,7 +325,8 @@ impl Run {
         Ok(())
     }
 
-    fn finish(mut self, image: &str, command: &[String]) -> Converted {
+    fn finish(mut self, line: &RunLine) -> Converted {
+        let (image, command) = (line.image.as_str(), &line.command);
         let name = self.name.clone().unwrap_or_else(|| service_name(image));
         let mut service = Yaml::Map(vec![("image".to_owned(), Yaml::Str(image.to_owned()))]);
         if let Some(container) = &self.name {
@@ -365,9 +366,15 @@ impl Run {
         for volume in &self.volumes {
             // The name on the host stays what it was.
             file.slot("volumes").slot(volume).set("name", Yaml::Str(volume.clone()));
+            for (option, value) in line.volumes.get(volume).into_iter().flatten() {
+                file.slot("volumes").slot(volume).slot("driver_opts").set(option, Yaml::Str(value.clone()));
+            }
         }
         for (network, _) in self.networks.iter().filter(|(network, _)| network != "default") {
             file.slot("networks").slot(network).set("name", Yaml::Str(network.clone()));
+            if let Some(special) = line.networks.get(network) {
+                special.write(file.slot("networks").slot(network));
+            }
         }
         if self.remove {
             self.notes.push("`--rm`: a container that has ended is kept for its log until it is replaced".to_owned());

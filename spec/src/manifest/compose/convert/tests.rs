@@ -80,6 +80,22 @@ fn each_network_has_its_own_options() {
 }
 
 #[test]
+fn volumes_and_networks_keep_what_no_command_line_says() {
+    let words = ["docker", "run", "-v", "v:/v", "-v", "w:/w", "--network", "n", "x"].map(str::to_owned);
+    let mut line = super::RunLine::parse(&words).expect("valid");
+    let options = [("type", "none"), ("o", "bind"), ("device", "/srv/v")];
+    line.volumes.insert("v".to_owned(), options.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    let special = super::RunNetwork { subnet: Some("10.9.0.0/24".to_owned()), internal: true, ipv6: true };
+    line.networks.insert("n".to_owned(), special);
+    let converted = line.convert().expect("converts");
+    let expected = "volumes:\n  v:\n    name: v\n    driver_opts:\n      device: /srv/v\n      o: bind\n      type: none\n  w:\n    name: w\nnetworks:\n  \"n\":\n    name: \"n\"\n    internal: true\n    enable_ipv6: true\n    ipam:\n      config:\n        - subnet: \"10.9.0.0/24\"\n";
+    assert!(converted.text.ends_with(expected), "{}", converted.text);
+    let project = project(&converted.text);
+    let network = project.networks.first().expect("a network");
+    assert!(network.internal && network.ipv6 && network.subnets == ["10.9.0.0/24"], "{network:?}");
+}
+
+#[test]
 fn faults() {
     #[rustfmt::skip]
     let cases = [
