@@ -167,20 +167,10 @@ mod tests {
 
     #[test]
     fn every_word_is_documented_and_no_other() {
-        let words: BTreeSet<&str> = Word::all().collect();
-        let lines = words.iter().fold(vec![String::new()], |mut lines, word| {
-            let word = format!("`{word}`");
-            match lines.last_mut() {
-                Some(line) if line.len() + word.len() + 2 <= 118 => {
-                    line.push_str(if line.is_empty() { "" } else { ", " });
-                    line.push_str(&word);
-                }
-                _ => lines.push(word),
-            }
-            lines
-        });
-        let list = lines.join(",\n");
-        let document = include_str!("../../../docs/operations.md");
-        assert!(document.contains(&format!("\n\n{list}.\n\n")), "docs/operations.md should hold this:\n{list}.\n");
+        let words: BTreeSet<String> = Word::all().map(|word| format!("`{word}`")).collect();
+        let list = words.into_iter().collect::<Vec<_>>().join(", ");
+        // However its lines are broken.
+        let document = include_str!("../../../docs/operations.md").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(document.contains(&format!(" {list}. ")), "docs/operations.md should hold this:\n{list}.\n");
     }
 }
