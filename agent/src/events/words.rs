@@ -167,8 +167,8 @@ mod tests {
 
     #[test]
     fn every_word_is_documented_and_no_other() {
-        let words: BTreeSet<String> = Word::all().map(|word| format!("`{word}`")).collect();
-        let list = words.into_iter().collect::<Vec<_>>().join(", ");
+        let words: BTreeSet<&str> = Word::all().collect();
+        let list = words.into_iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         // However its lines are broken.
         let document = include_str!("../../../docs/operations.md").split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(document.contains(&format!(" {list}. ")), "docs/operations.md should hold this:\n{list}.\n");
