@@ -64,9 +64,7 @@ pub(super) async fn version(State(shared): State<Shared>) -> Json<Value> {
 
 /// Answers when the loop does.
 pub(super) async fn ping(State(shared): State<Shared>) -> Answer<Value> {
-    let (reply, answer) = tokio::sync::oneshot::channel();
-    let sent = shared.state.commands.send(Event::Ping(reply)).is_ok();
-    if sent && answer.await.is_ok() {
+    if crate::systemd::answers(&shared.state.commands).await {
         return Ok(Json(json!({})));
     }
     Err(Failure::failed("the loop has ended".to_owned()))

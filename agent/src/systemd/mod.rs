@@ -78,7 +78,7 @@ pub async fn report(
 }
 
 /// Whether the loop answers; waits as long as that takes.
-async fn answers(events: &mpsc::UnboundedSender<Event>) -> bool {
+pub(crate) async fn answers(events: &mpsc::UnboundedSender<Event>) -> bool {
     let (reply, answer) = oneshot::channel();
     events.send(Event::Ping(reply)).is_ok() && answer.await.is_ok()
 }
